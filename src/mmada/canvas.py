@@ -1,0 +1,113 @@
+"""The noun of the project: a row of tokens, some of them still masked.
+
+Every task of the paper is one operation on it, *fill in the masks*. Tokenizers make a canvas, diffusion damages it, the model
+predicts it, sampling completes it, training learns from it.
+
+Shapes: B rows, L positions, N asked-for positions, V vocabulary columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["IMAGE", "TEXT", "Canvas", "Denoiser", "Modality", "Piece"]
+
+TEXT, IMAGE = 0, 1
+Modality = Literal["text", "image"]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A batch of rows; a single row is a batch of one.
+
+    ``tokens_BL``: int64 ids; unknown places hold the mask id.
+    ``editable_BL``: bool; the places that sampling may fill and training may mask. All others are context and never change.
+    ``valid_BL``: bool; False on the padding at the right end of the shorter rows, which nothing attends to.
+    ``modality_BL``: int8; `TEXT` or `IMAGE`: the vocabulary range that a place may take.
+    """
+
+    tokens_BL: Tensor
+    editable_BL: Tensor
+    valid_BL: Tensor
+    modality_BL: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(t.shape) for t in (self.tokens_BL, self.editable_BL, self.valid_BL, self.modality_BL)}
+        if len(shapes) != 1 or self.tokens_BL.ndim != 2:
+            raise ValueError(f"the four tensors of a canvas must share one (B, L) shape, got {sorted(shapes)}")
+
+    @property
+    def rows(self) -> int:
+        """Number of rows B."""
+        return int(self.tokens_BL.shape[0])
+
+    @property
+    def length(self) -> int:
+        """Positions a row, padding included."""
+        return int(self.tokens_BL.shape[1])
+
+    def row(self, index: int) -> Canvas:
+        """One row as a canvas of its own, its padding cut off."""
+        length = int(self.valid_BL[index].sum())
+        cut = (slice(index, index + 1), slice(0, length))
+        return Canvas(self.tokens_BL[cut], self.editable_BL[cut], self.valid_BL[cut], self.modality_BL[cut])
+
+    def with_tokens(self, tokens_BL: Tensor) -> Canvas:
+        """The same canvas with other tokens."""
+        return replace(self, tokens_BL=tokens_BL)
+
+    def to(self, device: torch.device | str) -> Canvas:
+        """The same canvas on another device."""
+        return Canvas(*(t.to(device) for t in (self.tokens_BL, self.editable_BL, self.valid_BL, self.modality_BL)))
+
+    @staticmethod
+    def stack(canvases: Sequence[Canvas]) -> Canvas:
+        """One batch from several canvases, the shorter rows padded at the right with invalid positions."""
+        if not canvases:
+            raise ValueError("a canvas needs at least one row to stack")
+        length = max(c.length for c in canvases)
+
+        def pad(t: Tensor) -> Tensor:
+            return torch.nn.functional.pad(t, (0, length - t.shape[1]))
+
+        return Canvas(
+            torch.cat([pad(c.tokens_BL) for c in canvases]),
+            torch.cat([pad(c.editable_BL) for c in canvases]),
+            torch.cat([pad(c.valid_BL) for c in canvases]),
+            torch.cat([pad(c.modality_BL) for c in canvases]),
+        )
+
+    @staticmethod
+    def join(pieces: Sequence[Piece]) -> Canvas:
+        """One row from pieces laid end to end."""
+        sizes = torch.tensor([len(p.tokens) for p in pieces])
+        editable = torch.tensor([p.editable for p in pieces]).repeat_interleave(sizes)
+        modality = torch.tensor([IMAGE if p.modality == "image" else TEXT for p in pieces], dtype=torch.int8)
+        tokens = torch.tensor([t for p in pieces for t in p.tokens], dtype=torch.long)
+        valid = torch.ones(tokens.shape, dtype=torch.bool)
+        return Canvas(tokens[None], editable[None], valid[None], modality.repeat_interleave(sizes)[None])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of tokens of one modality that are all context, or all editable."""
+
+    tokens: Sequence[int]
+    editable: bool = False
+    modality: Modality = "text"
+
+
+class Denoiser(Protocol):
+    """What sampling needs of a model: logits over a range of the vocabulary, only at the positions asked for."""
+
+    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
+        """Logits (N, V) float32: N = ``at_BL.sum()`` places in row-major order, V = ``len(columns)``.
+
+        ``columns`` is a contiguous range of token ids; column j of the answer is token ``columns.start + j``.
+        """
+        ...

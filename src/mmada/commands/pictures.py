@@ -1,0 +1,194 @@
+"""Commands that make pictures: draw, inpaint, extend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from PIL import Image
+from tyro.conf import Positional, arg
+
+from mmada.commands.options import Guidance, SamplingOptions, Temperature, check_at_least, check_text, emit
+from mmada.errors import InputError
+from mmada.images import check_output, load_image, load_mask, save_gif, save_image
+from mmada.terminal import View
+
+if TYPE_CHECKING:
+    from mmada.pipeline import Frame, MMaDA
+
+__all__ = ["Draw", "Extend", "Inpaint"]
+
+Output = Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
+Columns = Annotated[int, arg(metavar="N")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(SamplingOptions):
+    """How a picture is decoded and where it goes."""
+
+    output: Output = Path("out.png")
+    """Where to write the picture; the suffix is the format."""
+    guidance: Guidance = None
+    """Weight of classifier-free guidance; 0 is without."""
+    temperature: Temperature = None
+    """Sampling temperature."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        check_at_least("guidance", self.guidance, 0)
+        check_at_least("temperature", self.temperature, 0)
+        check_output(self.output)
+
+    def sampling(self) -> dict[str, Any]:
+        """The options as keyword arguments of the pipeline."""
+        return {
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "temperature": self.temperature,
+            "seed": self.seed,
+        }
+
+    def make(
+        self, asked: dict[str, object], call: Callable[[MMaDA, Callable[[Frame], None] | None], Image.Image]
+    ) -> None:
+        """Load the model, let ``call`` make the picture, write it, and say where it is."""
+        model = self.load()
+        with self.watching(model) as watch:
+            image = call(model, watch)
+        path = save_image(image, self.output)
+        emit(self.json, {**asked, "output": str(path), "model": self.model, "seed": self.seed}, str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw(PictureOptions):
+    """Draw what a prompt says.
+
+    Example: mmada draw "a red circle above a blue square" -o out.png --watch
+    """
+
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
+    """What to draw."""
+    thinking: bool = False
+    """Reason in text before drawing, and print the reasoning."""
+    gif: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """Write the denoising as an animation too."""
+    count: Annotated[int, arg(metavar="N")] = 1
+    """Pictures to draw, with seeds from --seed on; several are numbered: out-1.png, out-2.png, ..."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        check_text("prompt", self.prompt)
+        check_at_least("count", self.count, 1)
+        if self.gif is not None:
+            check_output(self.gif, (".gif",), "gif")
+
+    def run(self) -> None:
+        """Draw, write, and say where."""
+        model = self.load()
+        for number in range(1, self.count + 1):
+            self._draw(model, number)
+
+    def _draw(self, model: MMaDA, number: int) -> None:
+        seed = self.seed + number - 1
+        frames: list[Image.Image] = []
+        keep = (lambda view: _keep(view, frames)) if self.gif else None
+        with self.watching(model, keep) as watch:
+            sampling = {**self.sampling(), "seed": seed}
+            image = model.draw(self.prompt, thinking=self.thinking, watch=watch, **sampling)
+        path = save_image(image, self._numbered(self.output, number))
+        record: dict[str, object] = {"command": "draw", "prompt": self.prompt, "output": str(path)}
+        lines = [str(path)]
+        if self.gif is not None:
+            animation = save_gif([*frames, image], self._numbered(self.gif, number))
+            record["gif"] = str(animation)
+            lines.append(str(animation))
+        if self.thinking:
+            record["thinking"] = image.info.get("thinking", "")
+            lines.insert(0, f"{record['thinking']}\n")
+        emit(self.json, record | {"model": self.model, "seed": seed}, "\n".join(lines))
+
+    def _numbered(self, path: Path, number: int) -> Path:
+        return path if self.count == 1 else path.with_stem(f"{path.stem}-{number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(PictureOptions):
+    """Fill a hole in a picture as a prompt says; the rest stays as it is.
+
+    Example: mmada inpaint scene.png hole.png "a red circle and a blue square" -o out.png
+    """
+
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")]
+    """The picture."""
+    mask: Annotated[Positional[Path], arg(metavar="MASK")]
+    """A picture of the same size, white where the hole is."""
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")]
+    """What the whole picture should show."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        check_text("prompt", self.prompt)
+
+    def run(self) -> None:
+        """Inpaint, write, and say where."""
+        image = load_image(self.image)
+        mask = load_mask(self.mask, image.size)
+        asked: dict[str, object] = {"command": "inpaint", "image": str(self.image), "prompt": self.prompt}
+        self.make(
+            asked,
+            lambda model, watch: model.inpaint(image, mask, self.prompt, watch=watch, **self.sampling()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extend(PictureOptions):
+    """Draw on beyond the edges of a picture.
+
+    Example: mmada extend scene.png --right 2 -o out.png
+    """
+
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")]
+    """The picture."""
+    prompt: str = ""
+    """What the whole picture should show."""
+    left: Columns = 0
+    """New columns on the left, in image tokens."""
+    right: Columns = 0
+    """New columns on the right, in image tokens."""
+    up: Columns = 0
+    """New rows above, in image tokens."""
+    down: Columns = 0
+    """New rows below, in image tokens."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        for name, value in self.edges().items():
+            check_at_least(name, value, 0)
+        if not any(self.edges().values()):
+            raise InputError("extend: no edge is given; say how far, such as --right 2.")
+
+    def edges(self) -> dict[str, int]:
+        """Columns and rows to add on each side, in image tokens."""
+        return {"left": self.left, "right": self.right, "up": self.up, "down": self.down}
+
+    def run(self) -> None:
+        """Extend, write, and say where."""
+        image = load_image(self.image)
+        asked: dict[str, object] = {"command": "extend", "image": str(self.image), "prompt": self.prompt}
+        self.make(
+            asked | self.edges(),
+            lambda model, watch: model.extend(
+                image, self.prompt, watch=watch, **self.edges(), **self.sampling()
+            ),
+        )
+
+
+def _keep(view: View, frames: list[Image.Image]) -> None:
+    if view.image is not None:
+        frames.append(view.image)

@@ -1,0 +1,161 @@
+"""Commands that train and judge: train, eval, tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from mmada.commands.options import ModelOptions, Whole, check_at_least
+from mmada.errors import InputError, unknown_name
+from mmada.images import check_output
+
+__all__ = ["Eval", "Tokenizer", "Train"]
+
+Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the recipe's own)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train by a recipe, or take a run up again.
+
+    Example: mmada train pretrain --set optimizer.lr=0.001 --out runs/pretrain
+    """
+
+    recipe: Annotated[
+        Positional[str | None], arg(metavar="[RECIPE]", help_behavior_hint="(see --list for the names)")
+    ] = None
+    """Which run."""
+    set: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar="A.B=C", help_behavior_hint="(repeatable)")
+    ] = ()
+    """Override one field of the recipe."""
+    list: FlagCreatePairsOff[bool] = False
+    """List the recipes and stop."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Go on from the newest checkpoint in the run's folder."""
+    out: Folder = None
+    """The run's folder."""
+    start_from: Folder = None
+    """Checkpoint to start from."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option that is malformed."""
+        parse_overrides(self.set)
+        if self.recipe is None and not self.list:
+            raise InputError("recipe is missing; name one, or see 'mmada train --list'.")
+
+    def run(self) -> None:
+        """Train, or list."""
+        from mmada import recipes
+
+        if self.list:
+            for name, recipe in recipes.RECIPES.items():
+                print(f"{name:18} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+            return
+        assert self.recipe is not None
+        if self.recipe not in recipes.RECIPES:
+            raise unknown_name("recipe", self.recipe, recipes.RECIPES)
+        recipes.run(
+            self.recipe,
+            overrides=parse_overrides(self.set),
+            out=self.out,
+            resume=self.resume,
+            start_from=self.start_from,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Train the nano text tokenizer (a byte-pair encoding) on the nano corpora.
+
+    Example: mmada tokenizer --out runs/tokenizer
+    """
+
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/tokenizer")
+    """Where to write it."""
+
+    def check(self) -> None:
+        """Nothing can be wrong yet."""
+
+    def run(self) -> None:
+        """Train, write, and say where."""
+        from mmada import recipes
+
+        recipes.text_tokenizer(self.out)
+        print(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(ModelOptions):
+    """Measure a model on a suite; writes settings, seeds, versions and results.
+
+    Example: mmada eval nano --seeds 3 --samples samples/ --out results.json
+    """
+
+    suite: Annotated[Positional[str], arg(metavar="SUITE")]
+    """Which suite: nano."""
+    seeds: Annotated[int, arg(metavar="N")] = 3
+    """Repetitions, with seeds 0, 1, ...; the spread over them is shown."""
+    limit: Annotated[int | None, Whole, arg(help_behavior_hint="(default: all)")] = None
+    """Examples of each task at most."""
+    samples: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """Save pictures there."""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")] = Path("results.json")
+    """Where to write the results."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        check_at_least("seeds", self.seeds, 1)
+        check_at_least("limit", self.limit, 1)
+        check_output(self.out, (".json",), "out")
+
+    def run(self) -> None:
+        """Measure, write, and print the table."""
+        from mmada import evaluation
+
+        if self.suite not in evaluation.SUITES:
+            raise unknown_name("suite", self.suite, evaluation.SUITES)
+        rows = evaluation.run_suite(
+            self.suite, self.load(), seeds=self.seeds, limit=self.limit, samples=self.samples, out=self.out
+        )
+        if self.json:
+            print(json.dumps(rows, ensure_ascii=False))
+            return
+        Console().print(_table(self.suite, rows))
+        print(self.out)
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """``["a.b=c"]`` as ``{"a.b": "c"}``. Raises `InputError` for a pair without a name or without '='."""
+    overrides: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
+            raise InputError(f"set '{pair}' is no assignment; write it as name.field=value.")
+        overrides[name.strip()] = value
+    return overrides
+
+
+def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    """A row of results a line; the keys of the first are the columns."""
+    table = Table(title=title, title_justify="left")
+    columns = list(rows[0]) if rows else []
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

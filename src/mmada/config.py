@@ -1,0 +1,76 @@
+"""Override, check and dump the frozen dataclasses that live beside their owners.
+
+`override(config, {"plan.steps": "100"})` returns a checked copy; a wrong name suggests the nearest, a wrong value says what was
+expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from mmada.errors import InputError
+
+__all__ = ["dump", "override"]
+
+Config = TypeVar("Config")
+
+
+def override(config: Config, values: Mapping[str, str]) -> Config:
+    """A copy of a frozen dataclass with fields set by dotted name; values are read as YAML.
+
+    Raises InputError for an unknown field or a value of the wrong type or range.
+    """
+    for name, text in values.items():
+        config = set_field(config, name, name.split("."), text)
+    return config
+
+
+def set_field(config: Config, full: str, path: list[str], text: str) -> Config:
+    """Replace one field, however deep."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise InputError(f"setting {full!r} goes too deep: {'.'.join(path)!r} lies inside a plain value")
+    head, *rest = path
+    names = [f.name for f in dataclasses.fields(config)]
+    if head not in names:
+        near = difflib.get_close_matches(head, names, 1)
+        hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(names)}"
+        raise InputError(f"setting {full!r} is unknown; {hint}?" if near else f"setting {full!r} is unknown; {hint}")
+    if rest:
+        value: Any = set_field(getattr(config, head), full, rest, text)
+    else:
+        value = checked(full, get_type_hints(type(config))[head], text)
+    return dataclasses.replace(config, **{head: value})
+
+
+def checked(full: str, kind: Any, text: str) -> Any:
+    """A YAML value as the field's type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not YAML"
+        raise InputError(f"setting {full!r} cannot be {text!r}: {reason}") from error
+
+
+def dump(config: Any, path: Path) -> None:
+    """Write a dataclass as YAML, so that a run says what it was."""
+    path.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and tuples as plain YAML values; a choice without fields by its class name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return fields or type(value).__name__
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    return value

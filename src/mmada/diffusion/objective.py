@@ -1,0 +1,84 @@
+"""Masked cross-entropy (eq. 1, eq. 2) and the likelihood bound, from hidden states at the masked places only.
+
+Full logits are never built: the head runs on masked places, over the vocabulary range of their modality, in chunks.
+
+Shapes: M masked places, D width, V columns, B rows, L positions, S examples.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmada.canvas import Canvas, Denoiser
+
+__all__ = ["chunked_cross_entropy", "likelihood_bound", "plain_cross_entropy", "weighted_mean"]
+
+Normaliser = Literal["example", "token", "masked"]
+
+
+def plain_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor) -> Tensor:
+    """Cross-entropy (M,) float32 from one product with the head; the slow twin."""
+    return F.cross_entropy((hidden_MD @ weight_VD.T).float(), target_M, reduction="none")
+
+
+def chunked_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, *, chunk: int = 1024) -> Tensor:
+    """The same numbers, holding at most ``chunk`` x V logits at a time, forward and backward (recomputed there)."""
+    if len(target_M) <= chunk:
+        return plain_cross_entropy(hidden_MD, weight_VD, target_M)
+    parts = [
+        cast(Tensor, checkpoint(plain_cross_entropy, h, weight_VD, t, use_reentrant=False))
+        for h, t in zip(hidden_MD.split(chunk), target_M.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def weighted_mean(
+    loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S: Tensor, *, normaliser: Normaliser
+) -> Tensor:
+    """One number from the losses of the masked places.
+
+    ``"example"``: each example's weighted sum over its number of editable places, averaged over examples: the released
+    answer-length normalisation. ``"token"``: the weighted sum over all editable places of the batch. ``"masked"``: the plain
+    mean over masked places: the released image loss. ``segment_M`` counts examples from 0; ``places_S`` may hold fractions
+    where some places count less.
+    """
+    if normaliser == "masked":
+        return (loss_M * weight_M).sum() / weight_M.sum().clamp(min=1.0)
+    if normaliser == "token":
+        return (loss_M * weight_M).sum() / places_S.sum().clamp(min=1.0)
+    present = (places_S > 0).sum().clamp(min=1)
+    return (loss_M * weight_M / places_S.clamp(min=1e-6)[segment_M]).sum() / present
+
+
+@torch.no_grad()
+def likelihood_bound(
+    denoiser: Denoiser, canvas: Canvas, *, mask_id: int, columns: range, samples: int, generator: torch.Generator
+) -> Tensor:
+    """Lower bound on ln p(editable tokens | context) of each row (B,), in nats (LLaDA's exact-count estimator).
+
+    For k = 1..n spread systematically over ``samples`` draws, k of the n editable places are masked uniformly, and n/k times
+    their summed log-probability is averaged. Evaluate all rows with one generator seed to compare models.
+    """
+    editable_BL = canvas.editable_BL & canvas.valid_BL
+    places_B = editable_BL.sum(1)
+    total_B = torch.zeros(canvas.rows)
+    offset = float(torch.rand((), generator=generator))
+    for sample in range(samples):
+        share = (sample + offset) / samples
+        count_B = (share * places_B).floor().long().clamp(max=places_B - 1) + 1
+        draw_BL = torch.rand(canvas.tokens_BL.shape, generator=generator).masked_fill(~editable_BL, 2.0)
+        rank_BL = draw_BL.argsort(1).argsort(1)
+        masked_BL = editable_BL & (rank_BL < count_B[:, None])
+        tokens_BL = torch.where(masked_BL, mask_id, canvas.tokens_BL)
+        logits_MV = denoiser.predict(tokens_BL, at_BL=masked_BL, columns=columns, valid_BL=canvas.valid_BL)
+        target_M = canvas.tokens_BL[masked_BL] - columns.start
+        log_M = -F.cross_entropy(logits_MV.float(), target_M, reduction="none").cpu()
+        row_M = torch.arange(canvas.rows)[:, None].expand_as(masked_BL)[masked_BL]
+        scale_B = places_B.float() / count_B.float()
+        total_B += torch.zeros(canvas.rows).index_add(0, row_M, log_M) * scale_B
+    return total_B / samples

@@ -1,0 +1,102 @@
+"""The model: LLaDA's architecture on transformers' Llama blocks, made bidirectional, and a head that answers only where asked.
+
+Architecture only: no loss, no sampling. LLaDA is a Llama without causality (RMSNorm, half-split RoPE, SwiGLU, untied head, no
+biases), so `LlamaModel` with ``is_causal=False`` is its backbone.
+
+Shapes: B rows, L positions, D width, N asked-for positions, V vocabulary columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+__all__ = ["MMaDAConfig", "MMaDAModel", "attention_bias"]
+
+
+class MMaDAConfig(LlamaConfig):  # type: ignore[misc]
+    """Sizes of the model; `transformers` names (``hidden_size``, ``num_hidden_layers``, ...)."""
+
+    model_type = "mmada"
+    is_causal: bool = False
+
+
+def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Additive attention bias (B, 1, L, L): 0 where a place may look, a large negative number elsewhere; None if all may.
+
+    ``valid_BL``: nobody looks at padding. ``segment_BL``: packed examples look only at themselves.
+    """
+    if segment_BL is not None:
+        allowed = segment_BL[:, :, None] == segment_BL[:, None, :]
+    elif valid_BL is not None and not bool(valid_BL.all()):
+        allowed = valid_BL[:, None, :].expand(-1, valid_BL.shape[1], -1)
+    else:
+        return None
+    blocked = torch.finfo(dtype).min / 2
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, blocked)[:, None]
+
+
+class MMaDAModel(PreTrainedModel):  # type: ignore[misc]
+    """Tokens -> logits. Implements the `Denoiser` protocol by `predict`."""
+
+    config_class = MMaDAConfig
+    base_model_prefix = "model"
+    _supports_sdpa = True
+    _no_split_modules = ["LlamaDecoderLayer"]
+
+    def __init__(self, config: MMaDAConfig) -> None:
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return cast(nn.Module, self.model.embed_tokens)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The head; not tied to the embedding."""
+        return self.lm_head
+
+    def hidden(
+        self,
+        tokens_BL: Tensor,
+        *,
+        valid_BL: Tensor | None = None,
+        segment_BL: Tensor | None = None,
+        position_BL: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (B, L, D) after the last norm. Packed examples need ``segment_BL`` and their own ``position_BL``."""
+        dtype = self.lm_head.weight.dtype
+        if torch.is_autocast_enabled(tokens_BL.device.type):
+            dtype = torch.get_autocast_dtype(tokens_BL.device.type)
+        output = self.model(
+            input_ids=tokens_BL,
+            attention_mask=attention_bias(valid_BL, segment_BL, dtype),
+            position_ids=position_BL,
+            use_cache=False,
+        )
+        return cast(Tensor, output.last_hidden_state)
+
+    def head(self, columns: range) -> Tensor:
+        """The head's rows (V, D) for a contiguous range of token ids."""
+        return self.lm_head.weight[columns.start : columns.stop]
+
+    @torch.no_grad()
+    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
+        """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``."""
+        hidden_ND = self.hidden(tokens_BL, valid_BL=valid_BL)[at_BL]
+        return (hidden_ND @ self.head(columns).T).float()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> MaskedLMOutput:
+        """Logits over the whole vocabulary at every position; ``attention_mask`` (B, L), 0 on padding."""
+        valid = None if attention_mask is None else attention_mask.bool()
+        return MaskedLMOutput(logits=self.lm_head(self.hidden(input_ids, valid_BL=valid)))
+
+
+AutoConfig.register("mmada", MMaDAConfig, exist_ok=True)
+AutoModelForMaskedLM.register(MMaDAConfig, MMaDAModel, exist_ok=True)

@@ -1,0 +1,172 @@
+"""The workshop of the pipeline: pictures to codes and back, canvases to frames, frames to text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mmada.canvas import IMAGE, TEXT, Canvas
+from mmada.errors import InputError
+from mmada.pipeline.folder import ModelFolder
+from mmada.pipeline.pictures import Grid
+from mmada.pipeline.preset import ImagePlan
+from mmada.sampling import Frame, Phase, denoise, row_generators
+from mmada.tokenizers.pixels import to_pictures, to_pixels
+from mmada.tokenizers.prompt import Prompter, split_thinking
+
+__all__ = ["Engine", "TextResult", "Watch", "check_text", "listed", "paired"]
+
+Watch = Callable[[Frame], None]
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """A completed text.
+
+    ``text``: the answer alone. ``thinking``: the reasoning before it, or "". ``tokens``: ids of what was
+    written, up to its end token.
+    """
+
+    text: str
+    thinking: str
+    tokens: tuple[int, ...]
+    batch: tuple[Frame, ...] = field(repr=False)
+    index: int = field(repr=False)
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The frames of this row, from the start, still masked, to the end."""
+        return tuple(frame.row(self.index) for frame in self.batch)
+
+
+class Engine:
+    """A model folder at work on one device."""
+
+    def __init__(self, parts: ModelFolder, device: torch.device) -> None:
+        self.parts = parts
+        self.device = device
+        self.size = parts.image.config.image_size
+        self.cell = parts.image.config.downsample
+        self.grid = self.size // self.cell
+        self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, self.grid**2)
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Grid:
+        """Codes (B, h, w) of RGB pictures of one size, a multiple of a cell's."""
+        pixels = to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
+        return cast(Grid, self.parts.image.encode(pixels.to(self.device)).cpu().numpy())
+
+    def decode(self, codes: Grid) -> list[Image.Image]:
+        """Pictures of codes (B, h, w)."""
+        return to_pictures(self.parts.image.decode(torch.from_numpy(codes).to(self.device)))
+
+    def generators(self, seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
+        """One generator a row: from ``seed``, ``seed + 1``, ..., or from a seed each."""
+        if not isinstance(seed, (int, list, tuple)):
+            raise InputError(f"seed {seed!r} is a {type(seed).__name__}; give a whole number")
+        seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != rows:
+            raise InputError(
+                f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row"
+            )
+        return row_generators(seeds, self.device)
+
+    def complete(
+        self,
+        canvases: Sequence[Canvas],
+        phases: Sequence[Phase],
+        generators: Sequence[torch.Generator],
+        watch: Watch | None,
+        unconditional: Sequence[Canvas],
+    ) -> tuple[Frame, ...]:
+        """Run the loop on the canvases as one batch, showing and keeping its frames."""
+        for canvas in canvases:
+            self.check_length(canvas)
+        guided = any(phase.guidance.scale > 0 for phase in phases)
+        frames = []
+        for frame in denoise(
+            self.parts.model,
+            Canvas.stack(canvases).to(self.device),
+            phases,
+            vocabulary=self.parts.vocabulary,
+            generators=generators,
+            unconditional=Canvas.stack(unconditional).to(self.device) if guided else None,
+        ):
+            frames.append(frame)
+            if watch is not None:
+                watch(frame)
+        return tuple(frames)
+
+    def check_length(self, canvas: Canvas) -> None:
+        """Raise InputError for a canvas (one row) that is longer than the model's length."""
+        filled, longest = int(canvas.editable_BL.sum()), self.parts.max_length
+        if canvas.length > longest:
+            raise InputError(
+                f"prompt takes {canvas.length - filled} tokens and {filled} are to be filled, "
+                f"{canvas.length} in all, over the model's length of {longest}; shorten either"
+            )
+
+    def text_results(self, frames: tuple[Frame, ...]) -> list[TextResult]:
+        """What was written into each row: its editable text places up to the first end token."""
+        v, last = self.parts.vocabulary, frames[-1].canvas
+        results = []
+        for index in range(last.rows):
+            written = last.editable_BL[index] & (last.modality_BL[index] == TEXT)
+            tokens: list[int] = last.tokens_BL[index][written].tolist()
+            end = next((i for i, token in enumerate(tokens) if token in (v.eot, v.eos)), len(tokens))
+            text, thinking = split_thinking(self.parts.text.decode(tokens[:end]))
+            results.append(TextResult(text, thinking, tuple(tokens[:end]), frames, index))
+        return results
+
+    def codes(self, canvas: Canvas) -> Grid:
+        """Codes (B, h, w) of the pictures on a complete canvas."""
+        tokens = canvas.tokens_BL[canvas.modality_BL == IMAGE] - self.parts.vocabulary.image_offset
+        return cast(Grid, tokens.reshape(canvas.rows, self.grid, self.grid).cpu().numpy())
+
+    def fill(
+        self,
+        square: Grid,
+        prompt: str,
+        plan: ImagePlan,
+        generators: Sequence[torch.Generator],
+        watch: Watch | None,
+    ) -> Grid:
+        """One square of codes with its unknown ones (-1) filled."""
+        codes = [None if code < 0 else code for code in square.flatten().tolist()]
+        if not prompt.strip():
+            plan = plan.changed(guidance=0.0)  # there is nothing to guide towards
+        canvas, blank = (self.prompter.draw(text, codes=codes) for text in (prompt, ""))
+        frames = self.complete([canvas], [plan.phase()], generators, watch, [blank])
+        return cast(Grid, self.codes(frames[-1].canvas)[0])
+
+
+def listed(value: Value | list[Value]) -> tuple[list[Value], bool]:
+    """(the values as a list, whether it was a single one)."""
+    if not isinstance(value, list):
+        return [value], True
+    if not value:
+        raise InputError("the list of inputs is empty; give at least one")
+    return value, False
+
+
+def paired(images: list[Value], questions: list[str]) -> tuple[list[Value], list[str]]:
+    """Two lists of one length, a list of one repeated."""
+    rows = max(len(images), len(questions))
+    if len(images) not in (1, rows) or len(questions) not in (1, rows):
+        raise InputError(
+            f"{len(images)} images and {len(questions)} questions cannot be paired; give as many of each"
+        )
+    return images * (rows // len(images)), questions * (rows // len(questions))
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise InputError for what is no text, and for empty text."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is a {type(value).__name__}; give text")
+    if not value.strip():
+        raise InputError(f"{name} is empty; give some text")

@@ -1,0 +1,349 @@
+"""`MMaDA`: the model, its tokenizers and its preset behind seven methods.
+
+Every method makes canvases, completes them with the one denoising loop, and reads the result. Given lists,
+it completes all their rows as one batch. ``watch`` is called with each `Frame`. ``seed``: row i of a batch
+uses ``seed + i``, or give a list with a seed each; a row's output depends on its own seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack, overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mmada.errors import InputError
+from mmada.images import ImageSource, load_image, load_mask
+from mmada.pipeline.engine import Engine, TextResult, Watch, check_text, listed, paired
+from mmada.pipeline.folder import find_folder, read_folder
+from mmada.pipeline.pictures import Grid, fit, fit_mask, hole_cells, keep_cells, slide
+from mmada.pipeline.preset import TextPlan, drawing
+from mmada.pipeline.view import of_frame
+from mmada.sampling import EvenSplit, Frame, LowConfidence, Phase
+from mmada.tokenizers.prompt import Message
+
+if TYPE_CHECKING:
+    from mmada.terminal import View
+
+__all__ = ["MMaDA"]
+
+MAX_EXTENSION = 64
+"""Most columns or rows of codes that `MMaDA.extend` adds on one side."""
+
+
+class TextOptions(TypedDict, total=False):
+    """Options of `MMaDA.generate` and `MMaDA.ask`."""
+
+    thinking: bool | None
+    length: int | None
+    steps: int | None
+    block: int | None
+    temperature: float
+    guidance: float
+    seed: int | Sequence[int]
+    watch: Watch | None
+
+
+class DrawOptions(TypedDict, total=False):
+    """Options of `MMaDA.draw`."""
+
+    steps: int | None
+    guidance: float | None
+    temperature: float | None
+    thinking: bool
+    seed: int | Sequence[int]
+    watch: Watch | None
+
+
+class MMaDA:
+    """A model ready for use. Lists, ``watch``, ``seed``: see the module. Wrong input raises `InputError`."""
+
+    def __init__(self, engine: Engine, source: str = "") -> None:
+        self.engine = engine
+        self.source = source
+        self.preset = engine.parts.preset
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path = "nano",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> MMaDA:
+        """Load ``"nano"``, a folder, or a hub id; by default in float32, on a GPU if there is one."""
+        folder = find_folder(source)
+        try:
+            place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError as error:
+            raise InputError(f"device '{device}' is unknown; give 'cpu' or 'cuda'") from error
+        return cls(Engine(read_folder(folder, place, dtype or torch.float32), place), str(source))
+
+    @overload
+    def generate(self, prompt: str, **options: Unpack[TextOptions]) -> TextResult: ...
+    @overload
+    def generate(self, prompt: list[str], **options: Unpack[TextOptions]) -> list[TextResult]: ...
+    def generate(
+        self,
+        prompt: str | list[str],
+        *,
+        thinking: bool | None = False,
+        length: int | None = None,
+        steps: int | None = None,
+        block: int | None = None,
+        temperature: float = 0.0,
+        guidance: float = 0.0,
+        seed: int | Sequence[int] = 0,
+        watch: Watch | None = None,
+    ) -> TextResult | list[TextResult]:
+        """Answer a prompt, block after block, most confident tokens first.
+
+        ``thinking``: reason before answering. ``length``, ``steps``, ``block``: tokens, forwards in all, and
+        tokens a block, by default the preset's. ``temperature``: 0 takes the most probable token.
+        ``guidance``: weight of classifier-free guidance against the prompt masked out.
+        """
+        prompts, single = listed(prompt)
+        for text in prompts:
+            check_text("prompt", text)
+        plan = self._text_plan(bool(thinking), length, steps, block)
+        results = self._answer(
+            prompts, [None] * len(prompts), bool(thinking), plan, (temperature, guidance), seed, watch
+        )
+        return results[0] if single else results
+
+    @overload
+    def ask(self, image: ImageSource, question: str, **options: Unpack[TextOptions]) -> TextResult: ...
+    @overload
+    def ask(
+        self, image: list[ImageSource], question: str | list[str], **options: Unpack[TextOptions]
+    ) -> list[TextResult]: ...
+    @overload
+    def ask(
+        self, image: ImageSource, question: list[str], **options: Unpack[TextOptions]
+    ) -> list[TextResult]: ...
+    def ask(
+        self,
+        image: ImageSource | list[ImageSource],
+        question: str | list[str],
+        *,
+        thinking: bool | None = None,
+        length: int | None = None,
+        steps: int | None = None,
+        block: int | None = None,
+        temperature: float = 0.0,
+        guidance: float = 0.0,
+        seed: int | Sequence[int] = 0,
+        watch: Watch | None = None,
+    ) -> TextResult | list[TextResult]:
+        """Answer a question about a picture, of which the model sees the middle square.
+
+        Options as for `generate`; ``thinking`` None is the preset's. One picture with many questions, or many
+        with one, are paired up.
+        """
+        images: list[ImageSource]
+        images, one_image = listed(image)
+        questions, one_question = listed(question)
+        for text in questions:
+            check_text("question", text)
+        images, questions = paired(images, questions)
+        thinks = self.preset.ask_thinking if thinking is None else thinking
+        plan = self._text_plan(thinks, length, steps, block)
+        codes = self.engine.encode([fit(load_image(source), self.engine.size) for source in images])
+        results = self._answer(questions, list(codes), thinks, plan, (temperature, guidance), seed, watch)
+        return results[0] if one_image and one_question else results
+
+    def infill(
+        self,
+        text: str,
+        *,
+        steps: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        watch: Watch | None = None,
+    ) -> TextResult:
+        """Fill the gaps of a text, each ``[MASK]`` one token; ``.text`` is the whole text. By default a token
+        a step.
+        """
+        check_text("text", text)
+        engine = self.engine
+        canvas = engine.prompter.infill(text)
+        count = EvenSplit(int(canvas.editable_BL.sum()) if steps is None else steps)
+        phase = Phase(modality="text", count=count, order=LowConfidence(), draw=drawing(temperature))
+        frames = engine.complete([canvas], [phase], engine.generators(seed, 1), watch, [])
+        tokens: list[int] = frames[-1].canvas.tokens_BL[0].tolist()
+        return TextResult(engine.parts.text.decode(tokens).strip(), "", tuple(tokens), frames, 0)
+
+    @overload
+    def draw(self, prompt: str, **options: Unpack[DrawOptions]) -> Image.Image: ...
+    @overload
+    def draw(self, prompt: list[str], **options: Unpack[DrawOptions]) -> list[Image.Image]: ...
+    def draw(
+        self,
+        prompt: str | list[str],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        thinking: bool = False,
+        seed: int | Sequence[int] = 0,
+        watch: Watch | None = None,
+    ) -> Image.Image | list[Image.Image]:
+        """Draw what a prompt says, by parallel decoding with the cosine schedule.
+
+        ``steps``, ``guidance``, ``temperature``: by default the preset's; temperature 0 is fully greedy.
+        ``thinking``: first write a thought on the same canvas; it is kept in ``image.info["thinking"]``.
+        """
+        prompts, single = listed(prompt)
+        for text in prompts:
+            check_text("prompt", text)
+        engine, thought = self.engine, self.preset.thought
+        phases = [self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature).phase()]
+        if thinking:
+            phases.insert(0, thought.phase((engine.parts.vocabulary.eos,), 0.0, 0.0))
+        length = thought.length if thinking else 0
+        canvases = [engine.prompter.draw(text, think_length=length) for text in prompts]
+        blanks = [engine.prompter.draw("")] * len(prompts)
+        frames = engine.complete(canvases, phases, engine.generators(seed, len(prompts)), watch, blanks)
+        pictures = engine.decode(engine.codes(frames[-1].canvas))
+        if thinking:
+            for picture, result in zip(pictures, engine.text_results(frames), strict=True):
+                picture.info["thinking"] = result.thinking or result.text
+        return pictures[0] if single else pictures
+
+    def inpaint(
+        self,
+        image: ImageSource,
+        mask: ImageSource,
+        prompt: str = "",
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
+        watch: Watch | None = None,
+    ) -> Image.Image:
+        """Fill a hole in a picture; ``prompt`` says what the whole picture shows. Other options as for
+        `draw`.
+
+        ``mask``: as large as the picture, white (True) where the hole is. Of both the middle square is taken,
+        at the model's size. A code is unknown if any pixel of its cell is masked; the other cells keep their
+        codes while sampling, and their pixels in the result.
+        """
+        engine = self.engine
+        whole = load_image(image)
+        hole = hole_cells(fit_mask(load_mask(mask, whole.size), engine.size), engine.cell)
+        if not hole.any():
+            raise InputError("mask has its hole outside the middle square of the image; crop the image first")
+        original = fit(whole, engine.size)
+        square = engine.encode([original])[0]
+        square[hole] = -1
+        plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
+        codes = engine.fill(square, prompt, plan, engine.generators(seed, 1), watch)
+        return keep_cells(engine.decode(codes[None])[0], original, hole, engine.cell)
+
+    def extend(
+        self,
+        image: ImageSource,
+        prompt: str = "",
+        *,
+        left: int = 0,
+        right: int = 0,
+        up: int = 0,
+        down: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
+        watch: Watch | None = None,
+    ) -> Image.Image:
+        """Draw on beyond the edges of a picture, by columns and rows of codes. Other options as for `draw`.
+
+        The middle square at the model's size is extended. The model sees one square of that size at a time,
+        at most half of it new across the edge, which slides outwards: left and right first, then up and down.
+        The known pixels are kept.
+        """
+        engine, edges = self.engine, {"left": left, "right": right, "up": up, "down": down}
+        for side, cells in edges.items():
+            if not 0 <= cells <= MAX_EXTENSION:
+                raise InputError(f"{side} must be 0 to {MAX_EXTENSION} columns or rows of codes, got {cells}")
+        if not any(edges.values()):
+            raise InputError("left, right, up and down are all 0; give at least one side to extend")
+        plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
+        generators = engine.generators(seed, 1)
+        original = fit(load_image(image), engine.size)
+        grid = engine.encode([original])[0]
+        for side, cells in edges.items():
+            grid = _padded(grid, side, cells)
+            for rows, columns in slide(grid, engine.grid, side) if cells else ():
+                grid[rows, columns] = engine.fill(grid[rows, columns], prompt, plan, generators, watch)
+        picture = engine.decode(grid[None])[0]
+        picture.paste(original, (left * engine.cell, up * engine.cell))
+        return picture
+
+    def view(self, frame: Frame, row: int = 0) -> View:
+        """One row of a frame for a person: its text in pieces, its picture so far with unknown cells grey."""
+        parts = self.engine.parts
+        return of_frame(frame.row(row), parts.text, parts.vocabulary, self.engine.grid, self.engine.decode)
+
+    def info(self) -> dict[str, object]:
+        """Facts of the model, for people and for JSON."""
+        engine, v = self.engine, self.engine.parts.vocabulary
+        named = {"parameters": engine.parts.model, "image_tokenizer_parameters": engine.parts.image}
+        sizes = {
+            name: sum(p.numel() for p in module.parameters())
+            for name, module in named.items()
+            if isinstance(module, torch.nn.Module)
+        }
+        return {
+            "source": self.source,
+            "device": str(engine.device),
+            **sizes,
+            "vocabulary": v.size,
+            "text_tokens": v.text_size,
+            "codebook_size": v.codebook_size,
+            "image_size": engine.size,
+            "image_codes": engine.grid**2,
+            "max_length": engine.parts.max_length,
+        }
+
+    def _text_plan(
+        self, thinking: bool, length: int | None, steps: int | None, block: int | None
+    ) -> TextPlan:
+        plan = self.preset.reasoning if thinking else self.preset.answer
+        return plan.changed(length=length, steps=steps, block=block)
+
+    def _answer(
+        self,
+        prompts: Sequence[str],
+        codes: Sequence[Grid | None],
+        thinking: bool,
+        plan: TextPlan,
+        strength: tuple[float, float],
+        seed: int | Sequence[int],
+        watch: Watch | None,
+    ) -> list[TextResult]:
+        """Complete one answer a prompt; ``strength`` is (temperature, guidance)."""
+        engine, v = self.engine, self.engine.parts.vocabulary
+        canvases = [
+            engine.prompter.chat(
+                [Message("user", prompt)],
+                codes=None if square is None else square.flatten().tolist(),
+                thinking=thinking,
+                answer_length=plan.length,
+            )
+            for prompt, square in zip(prompts, codes, strict=True)
+        ]
+        blanks = [c.with_tokens(torch.full_like(c.tokens_BL, v.mask)) for c in canvases]
+        phase = plan.phase((v.eot, v.eos), *strength)
+        generators = engine.generators(seed, len(prompts))
+        return engine.text_results(engine.complete(canvases, [phase], generators, watch, blanks))
+
+
+def _padded(grid: Grid, side: str, cells: int) -> Grid:
+    """A grid with ``cells`` unknown columns or rows more on one side."""
+    pad = (cells, 0) if side in ("left", "up") else (0, cells)
+    pads = ((0, 0), pad) if side in ("left", "right") else (pad, (0, 0))
+    return np.pad(grid, pads, constant_values=-1)

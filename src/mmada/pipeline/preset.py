@@ -1,0 +1,174 @@
+"""How a model likes to be sampled: the ``preset.json`` of its folder, and what a call may change of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mmada.diffusion.schedule import Cosine
+from mmada.errors import InputError
+from mmada.sampling import (
+    Blocks,
+    Draw,
+    EvenSplit,
+    Greedy,
+    Guidance,
+    LowConfidence,
+    PerturbedConfidence,
+    Phase,
+    ScheduleCount,
+    StopAtEos,
+    Temperature,
+)
+
+__all__ = ["ImagePlan", "Preset", "TextPlan", "drawing"]
+
+
+def drawing(temperature: float) -> Draw:
+    """How tokens are drawn at a temperature; 0 takes the most probable."""
+    return Greedy() if temperature == 0 else Temperature(temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPlan:
+    """How a text is decoded: ``length`` tokens in blocks of ``block``, ``steps`` forwards shared evenly by
+    the blocks.
+    """
+
+    length: int
+    steps: int
+    block: int
+
+    def __post_init__(self) -> None:
+        for name in ("length", "steps", "block"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value}")
+        if self.block > self.length:
+            raise InputError(
+                f"block {self.block} is longer than the answer; give 1 to its length, {self.length}"
+            )
+        if self.steps % self.blocks:
+            raise InputError(
+                f"steps {self.steps} cannot be shared evenly by {self.blocks} blocks "
+                f"(length {self.length}, block {self.block}); give a multiple of {self.blocks}"
+            )
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return math.ceil(self.length / self.block)
+
+    def changed(
+        self, *, length: int | None = None, steps: int | None = None, block: int | None = None
+    ) -> TextPlan:
+        """The plan with other numbers; steps that are not given keep the pace in tokens a step."""
+        length = self.length if length is None else length
+        block = min(self.block, max(length, 1)) if block is None else block
+        if steps is None and block > 0:
+            steps = max(1, round(self.steps / self.length * block)) * math.ceil(length / block)
+        return TextPlan(length=length, steps=self.steps if steps is None else steps, block=block)
+
+    def phase(self, ends: tuple[int, ...], temperature: float, guidance: float) -> Phase:
+        """The sampling phase; ``ends`` are the tokens that end an answer."""
+        return Phase(
+            modality="text",
+            count=EvenSplit(self.steps // self.blocks),
+            order=LowConfidence(),
+            draw=drawing(temperature),
+            guidance=Guidance(guidance),
+            region=Blocks(self.block),
+            stop=StopAtEos(ends),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    """How a picture is decoded, by the cosine schedule.
+
+    ``guidance``: weight of classifier-free guidance. ``temperature``: of the draw of codes, 0 takes the most
+    probable. ``order_noise``: noise on the order in which places are committed, times the temperature; it is
+    annealed as `PerturbedConfidence` says.
+    """
+
+    steps: int = 16
+    guidance: float = 2.0
+    temperature: float = 1.0
+    order_noise: float = 1.0
+    annealing: Literal["linear", "compounding"] = "linear"
+
+    def __post_init__(self) -> None:
+        self.phase()  # every choice checks its own numbers
+
+    def changed(
+        self, *, steps: int | None = None, guidance: float | None = None, temperature: float | None = None
+    ) -> ImagePlan:
+        """The plan with other numbers."""
+        given = {"steps": steps, "guidance": guidance, "temperature": temperature}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def phase(self) -> Phase:
+        """The sampling phase."""
+        return Phase(
+            modality="image",
+            count=ScheduleCount(Cosine(), self.steps),
+            order=PerturbedConfidence(self.order_noise * self.temperature, self.annealing),
+            draw=drawing(self.temperature),
+            guidance=Guidance(self.guidance),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What ``preset.json`` holds.
+
+    ``cot_instruction``: the words before a message that ask for reasoning, as in training. ``answer``,
+    ``reasoning``, ``thought``: plans for direct answers, for answers with reasoning, and for the thought
+    before a picture. ``ask_thinking``: whether questions about pictures are reasoned on by default.
+    ``max_length``: longest canvas, in tokens.
+    """
+
+    cot_instruction: str
+    answer: TextPlan = field(default_factory=lambda: TextPlan(length=16, steps=16, block=16))
+    reasoning: TextPlan = field(default_factory=lambda: TextPlan(length=96, steps=96, block=16))
+    thought: TextPlan = field(default_factory=lambda: TextPlan(length=24, steps=24, block=24))
+    image: ImagePlan = field(default_factory=ImagePlan)
+    ask_thinking: bool = False
+    max_length: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.cot_instruction.strip():
+            raise InputError("cot_instruction of the preset is empty; give the words used in training")
+        if self.max_length < 1:
+            raise InputError(f"max_length of the preset must be at least 1, got {self.max_length}")
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``preset.json``."""
+        path = Path(folder) / "preset.json"
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(beside, path)
+
+    @staticmethod
+    def load(folder: str | Path) -> Preset:
+        """Read the ``preset.json`` of a model folder. Raises InputError where it is missing, damaged or
+        unknown in part.
+        """
+        path = Path(folder) / "preset.json"
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            for name in ("answer", "reasoning", "thought"):
+                if name in values:
+                    values[name] = TextPlan(**values[name])
+            if "image" in values:
+                values["image"] = ImagePlan(**values["image"])
+            return Preset(**values)
+        except InputError as error:
+            raise InputError(f"preset {path}: {error}") from error
+        except (OSError, ValueError, TypeError) as error:
+            known = ", ".join(f.name for f in fields(Preset))
+            raise InputError(f"preset {path} cannot be read ({error}); it holds {known}") from error

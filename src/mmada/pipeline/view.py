@@ -1,0 +1,72 @@
+"""A frame for a person: the text in pieces, the picture so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from mmada.canvas import IMAGE, TEXT
+from mmada.pipeline.pictures import Grid, keep_cells
+from mmada.sampling import Frame
+from mmada.tokenizers.text import TextTokenizer
+from mmada.tokenizers.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mmada.terminal import View
+
+__all__ = ["of_frame"]
+
+Decode = Callable[[Grid], list[Image.Image]]
+
+
+def of_frame(frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, side: int, decode: Decode) -> View:
+    """The view of a frame of one row; ``side`` is the height and width of its picture in codes."""
+    from mmada.terminal import View
+
+    canvas = frame.canvas
+    tokens, editable, modality = canvas.tokens_BL[0], canvas.editable_BL[0], canvas.modality_BL[0]
+    writes = bool((editable & (modality == TEXT)).any())
+    draws = bool((editable & (modality == IMAGE)).any())
+    return View(
+        step=frame.step,
+        steps=frame.steps,
+        pieces=_pieces(_shown(tokens, editable & (modality == TEXT), vocabulary), text, vocabulary)
+        if writes
+        else None,
+        image=_picture(tokens[modality == IMAGE], vocabulary, side, decode) if draws else None,
+    )
+
+
+def _shown(tokens: Tensor, written: Tensor, vocabulary: Vocabulary) -> list[int]:
+    """What is written; of plain text with gaps, all of it. A chat has headers, a picture its marks."""
+    marks = tokens.new_tensor([vocabulary.start_header, vocabulary.soi])
+    plain = not bool((tokens[:, None] == marks).any())
+    shown: list[int] = tokens.tolist() if plain else tokens[written].tolist()
+    return shown
+
+
+def _pieces(tokens: list[int], text: TextTokenizer, vocabulary: Vocabulary) -> tuple[tuple[str, bool], ...]:
+    """(text, masked) in reading order: known tokens in runs, masked ones one by one."""
+    pieces: list[tuple[str, bool]] = []
+    for masked, run in groupby(tokens, key=lambda token: token == vocabulary.mask):
+        run_tokens = list(run)
+        if masked:
+            pieces += [("[MASK]", True)] * len(run_tokens)
+        elif shown := text.decode(run_tokens):
+            pieces.append((shown, False))
+    return tuple(pieces)
+
+
+def _picture(tokens: Tensor, vocabulary: Vocabulary, side: int, decode: Decode) -> Image.Image:
+    """The picture decoded from the codes so far, grey where they are unknown."""
+    codes = (tokens - vocabulary.image_offset).reshape(1, side, side).cpu().numpy()
+    unknown = tokens.eq(vocabulary.mask).reshape(side, side).cpu().numpy()
+    known = np.where(unknown, 0, codes)
+    picture = decode(known)[0]
+    grey = Image.new("RGB", picture.size, (128, 128, 128))
+    return keep_cells(grey, picture, unknown, picture.width // side)

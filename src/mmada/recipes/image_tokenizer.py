@@ -1,0 +1,47 @@
+"""Recipe `image_tokenizer`: the nano MAGVIT-v2 on pictures of the nano world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from mmada.recipes.pictures import picture_batch
+from mmada.tokenizers.image import NANO_IMAGE, ImageTokenizer, ImageTokenizerConfig
+from mmada.training.image_learner import ImageLearner, ImageLosses
+from mmada.training.loop import Plan, train
+from mmada.training.optim import Optim
+
+__all__ = ["ImageTokenizerRecipe"]
+
+SHOWN_STEP = 10**9  # a step no run reaches: the pictures shown as samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTokenizerRecipe:
+    """Train the image tokenizer: pixels <-> 64 codes of 10 bits."""
+
+    plan: Plan = field(
+        default_factory=lambda: Plan(
+            steps=3000,
+            optim=Optim(lr=2e-3, muon_lr=1e-2, decay=0.75, warmup=30, weight_decay=0.0),
+            average=0.99,
+            sample_every=500,
+        )
+    )
+    model: ImageTokenizerConfig = NANO_IMAGE
+    losses: ImageLosses = field(default_factory=ImageLosses)
+    batch: int = 16
+    follows: str = ""
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """Train in ``out``; ``start`` is not used: this is where the chain of recipes begins."""
+        torch.manual_seed(self.plan.seed)
+        learner = ImageLearner(
+            ImageTokenizer(self.model),
+            lambda step: picture_batch(self.plan.seed, step, self.batch),
+            picture_batch(self.plan.seed, SHOWN_STEP, 8, "validation"),
+            self.losses,
+        )
+        return train(learner, self.plan, name="image_tokenizer", out=out, resume=resume)

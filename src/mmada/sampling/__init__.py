@@ -1,0 +1,47 @@
+"""Sampling: complete a canvas. `policy` holds the choices, `denoise` the one loop."""
+
+from mmada.sampling.denoise import Frame, Phase, complete, denoise, row_generators
+from mmada.sampling.policy import (
+    Blocks,
+    Count,
+    Draw,
+    EvenSplit,
+    Greedy,
+    Guidance,
+    LowConfidence,
+    Margin,
+    Noise,
+    Order,
+    PerturbedConfidence,
+    RandomOrder,
+    Region,
+    ScheduleCount,
+    StopAtEos,
+    Temperature,
+    Whole,
+)
+
+__all__ = [
+    "Blocks",
+    "Count",
+    "Draw",
+    "EvenSplit",
+    "Frame",
+    "Greedy",
+    "Guidance",
+    "LowConfidence",
+    "Margin",
+    "Noise",
+    "Order",
+    "PerturbedConfidence",
+    "Phase",
+    "RandomOrder",
+    "Region",
+    "ScheduleCount",
+    "StopAtEos",
+    "Temperature",
+    "Whole",
+    "complete",
+    "denoise",
+    "row_generators",
+]

@@ -1,0 +1,162 @@
+"""Inputs -> Canvas: chat, questions about an image, drawing, infilling. The same layouts serve training and sampling.
+
+    language    <bos> text <eos>
+    chat        [<|mmu|> <|soi|> codes <|eoi|>] <bos> <|start_header_id|> user <|end_header_id|> \\n question <|eot_id|> ... answer
+    draw        <|t2i|> <bos> caption <eos> <|soi|> codes <|eoi|>
+    think+draw  <|r2i|> <bos> caption <eos> <think> ... </think> <eos>* <|soi|> codes <|eoi|>
+
+Training canvases hold the true tokens with ``editable`` marking what may be masked; sampling canvases hold mask tokens there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmada.canvas import Canvas, Piece
+from mmada.errors import InputError
+from mmada.tokenizers.text import TextTokenizer
+from mmada.tokenizers.vocabulary import Vocabulary
+
+__all__ = ["MASK_TEXT", "Message", "Prompter", "split_thinking"]
+
+MASK_TEXT = "[MASK]"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Builds canvases for one model.
+
+    ``cot_instruction``: the words put before a user's message to ask for reasoning. ``image_tokens``: codes in one full picture.
+    """
+
+    text: TextTokenizer
+    vocabulary: Vocabulary
+    cot_instruction: str
+    image_tokens: int
+
+    def language(self, text: str) -> Canvas:
+        """Plain text, all of it editable but the first token (stage 1 text)."""
+        v = self.vocabulary
+        return Canvas.join([Piece([v.bos]), Piece([*self.text.encode(text), v.eos], editable=True)])
+
+    def image(self, codes: Sequence[int]) -> list[int]:
+        """``<|soi|> codes <|eoi|>`` as token ids."""
+        v = self.vocabulary
+        return [v.soi, *v.tokens_of(codes), v.eoi]
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        codes: Sequence[int] | None = None,
+        thinking: bool = False,
+        answer_length: int | None = None,
+        padding: int = 0,
+    ) -> Canvas:
+        """A conversation, about a picture if ``codes`` are given.
+
+        ``answer_length``: that many mask tokens follow a new assistant header (sampling). Without it every assistant turn is
+        editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last (training, eq. 2).
+        """
+        v = self.vocabulary
+        pieces: list[Piece] = []
+        if codes is not None:
+            pieces += [Piece([v.mmu, v.soi]), Piece(v.tokens_of(codes), modality="image"), Piece([v.eoi])]
+        pieces.append(Piece([v.bos]))
+        last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
+        for i, message in enumerate(messages):
+            content = message.content.strip()
+            if thinking and i == last_user:
+                content = f"{self.cot_instruction}\n{content}"
+            pieces.append(Piece(self.header(message.role)))
+            pieces.append(Piece([*self.text.encode(content), v.eot], editable=message.role == "assistant"))
+        if answer_length is not None:
+            pieces += [Piece(self.header("assistant")), Piece([v.mask] * answer_length, editable=True)]
+        elif padding:
+            pieces.append(Piece([v.eos] * padding, editable=True))
+        return Canvas.join(pieces)
+
+    def header(self, role: str) -> list[int]:
+        """``<|start_header_id|>role<|end_header_id|>\\n``."""
+        v = self.vocabulary
+        return [v.start_header, *self.text.encode(role), v.end_header, *self.text.encode("\n")]
+
+    def draw(
+        self,
+        caption: str,
+        *,
+        codes: Sequence[int | None] | None = None,
+        think: str | None = None,
+        think_length: int = 0,
+        edit: Literal["image", "think"] = "image",
+    ) -> Canvas:
+        """Text-to-image, with known ``codes`` as context (None = to be filled; all None if absent).
+
+        ``think_length`` > 0 puts a thought before the picture: ``think`` (training; ended and filled up with end-of-text
+        tokens) or mask tokens (sampling, where thought and picture are both editable). With ``edit="think"`` the thought is
+        the target and the picture stays fully masked context.
+        """
+        v = self.vocabulary
+        unknown = [None] * self.image_tokens if codes is None else codes
+        task = v.r2i if think_length else v.t2i
+        pieces = [Piece([task, v.bos, *self.text.encode(caption.strip()), v.eos])]
+        if think is not None:
+            thought = self.text.encode(f"<think> {think}</think>")[:think_length]
+            thought += [v.eos] * (think_length - len(thought))
+            pieces.append(Piece(thought, editable=edit == "think"))
+        elif think_length:
+            pieces.append(Piece([v.mask] * think_length, editable=True))
+        pieces.append(Piece([v.soi]))
+        for code in unknown:
+            token = v.mask if code is None else v.image_offset + code
+            pieces.append(Piece([token], editable=code is None, modality="image"))
+        return Canvas.join([*pieces, Piece([v.eoi])])
+
+    def draw_example(self, caption: str, codes: Sequence[int], *, hole: Sequence[bool] | None = None) -> Canvas:
+        """A training canvas for drawing: the true codes, editable everywhere or only inside ``hole``."""
+        v = self.vocabulary
+        pieces = [Piece([v.t2i, v.bos, *self.text.encode(caption.strip()), v.eos, v.soi])]
+        inside = [True] * len(codes) if hole is None else hole
+        pieces += [Piece([v.image_offset + c], e, "image") for c, e in zip(codes, inside, strict=True)]
+        return Canvas.join([*pieces, Piece([v.eoi])])
+
+    def think_draw_example(self, caption: str, think: str, think_length: int, codes: Sequence[int]) -> Canvas:
+        """A training canvas for the picture that follows a given thought."""
+        blank = self.draw(caption, think=think, think_length=think_length)
+        tokens_BL = blank.tokens_BL.clone()
+        tokens_BL[blank.editable_BL] = blank.tokens_BL.new_tensor(self.vocabulary.tokens_of(codes))
+        return blank.with_tokens(tokens_BL)
+
+    def infill(self, text: str) -> Canvas:
+        """Text with gaps: every ``[MASK]`` is one masked token, and a space directly before it belongs to it."""
+        v = self.vocabulary
+        if MASK_TEXT not in text:
+            raise InputError(f"text {text!r} has no gap; write {MASK_TEXT} for each token to fill, as in '2 + {MASK_TEXT} = 5'")
+        pieces = [Piece([v.bos])]
+        parts = text.split(MASK_TEXT)
+        for i, part in enumerate(parts):
+            gap_follows = i < len(parts) - 1
+            shown = part[:-1] if gap_follows and part.endswith(" ") else part
+            pieces.append(Piece(self.text.encode(shown)))
+            if gap_follows:
+                pieces.append(Piece([v.mask], editable=True))
+        return Canvas.join([*pieces, Piece([v.eos])])
+
+
+def split_thinking(answer: str) -> tuple[str, str]:
+    """(answer alone, reasoning) of a text such as ``<think> ... </think> answer``; an unclosed thought has no answer yet."""
+    before, opened, rest = answer.partition("<think>")
+    if not opened:
+        return answer.strip(), ""
+    thought, _, tail = rest.partition("</think>")
+    return (before + tail).strip(), thought.strip()

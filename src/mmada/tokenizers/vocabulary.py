@@ -1,0 +1,107 @@
+"""The one file that knows token ids: text range, special tokens, image range.
+
+Released layout: 126,349 text entries, image code k at id 126,349 + k, 134,656 rows (LLaDA's 126,464 + 8,192). The nano layout is
+the same idea with nothing wasted: text entries first, then one id a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmada.errors import InputError
+
+__all__ = ["RELEASED", "SPECIAL_TOKENS", "Vocabulary"]
+
+# Strings of the special tokens in a tokenizer of ours, by the name of the field that holds their id.
+SPECIAL_TOKENS: dict[str, str] = {
+    "bos": "<|startoftext|>",
+    "eos": "<|endoftext|>",
+    "start_header": "<|start_header_id|>",
+    "end_header": "<|end_header_id|>",
+    "eot": "<|eot_id|>",
+    "mask": "<|mdm_mask|>",
+    "soi": "<|soi|>",
+    "eoi": "<|eoi|>",
+    "t2i": "<|t2i|>",
+    "mmu": "<|mmu|>",
+    "r2i": "<|r2i|>",
+    "ipad": "[iPAD]",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Token ids of a model. ``size`` is the number of embedding rows; codes take ``image_offset + code``."""
+
+    bos: int
+    eos: int
+    start_header: int
+    end_header: int
+    eot: int
+    mask: int
+    soi: int
+    eoi: int
+    t2i: int
+    mmu: int
+    r2i: int
+    ipad: int
+    text_size: int
+    image_offset: int
+    codebook_size: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.image_offset < self.text_size:
+            raise InputError(f"image_offset {self.image_offset} must not lie inside the text range of {self.text_size} ids")
+        if self.image_offset + self.codebook_size > self.size:
+            raise InputError(f"size {self.size} has no room for {self.codebook_size} codes from id {self.image_offset} on")
+
+    @staticmethod
+    def of(token_ids: Mapping[str, int], codebook_size: int) -> Vocabulary:
+        """The packed layout of a tokenizer of ours: ``token_ids`` maps every token string to its id."""
+        missing = [name for name in SPECIAL_TOKENS.values() if name not in token_ids]
+        if missing:
+            raise InputError(f"tokenizer lacks the special tokens {', '.join(missing)}; train one with `mmada tokenizer`")
+        ids = {field: token_ids[name] for field, name in SPECIAL_TOKENS.items()}
+        text = max(token_ids.values()) + 1
+        return Vocabulary(**ids, text_size=text, image_offset=text, codebook_size=codebook_size, size=text + codebook_size)
+
+    @property
+    def text_columns(self) -> range:
+        """Ids that a text place may take."""
+        return range(0, self.text_size)
+
+    @property
+    def image_columns(self) -> range:
+        """Ids that an image place may take."""
+        return range(self.image_offset, self.image_offset + self.codebook_size)
+
+    def tokens_of(self, codes: Iterable[int]) -> list[int]:
+        """Image codes (0..codebook_size-1) to token ids."""
+        return [self.image_offset + int(code) for code in codes]
+
+    def codes_of(self, tokens: Iterable[int]) -> list[int]:
+        """Image token ids to codes."""
+        return [int(token) - self.image_offset for token in tokens]
+
+
+# Facts of the released checkpoints: the strings of the reserved tokens are not in their tokenizer, only these ids.
+RELEASED = Vocabulary(
+    bos=126080,
+    eos=126081,
+    start_header=126346,
+    end_header=126347,
+    eot=126348,
+    mask=126336,
+    soi=126084,
+    eoi=126085,
+    t2i=126088,
+    mmu=126089,
+    r2i=126094,
+    ipad=126093,
+    text_size=126349,
+    image_offset=126349,
+    codebook_size=8192,
+    size=134656,
+)

@@ -1,0 +1,146 @@
+"""Training the transformer on packed canvases of text and pictures: eq. 1 and eq. 2, or the released image loss.
+
+Shapes: B rows, L positions, D width, M masked places, S examples.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmada.canvas import IMAGE, TEXT
+from mmada.data.batches import Batch
+from mmada.diffusion.corrupt import Noise, corrupt, systematic_times
+from mmada.diffusion.objective import Normaliser, chunked_cross_entropy, weighted_mean
+from mmada.errors import InputError
+from mmada.model.mmada import MMaDAModel
+from mmada.tokenizers.vocabulary import Vocabulary
+
+__all__ = ["CanvasLearner", "CanvasLosses", "compiled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanvasLosses:
+    """How text and pictures are noised, weighted and added up.
+
+    ``eos_weight``: what a trailing end-of-text token counts, as a target and in the answer-length normaliser (1 = the released
+    behaviour, where padding dominates short answers).
+    """
+
+    text: Noise = field(default_factory=Noise.paper)
+    image: Noise = field(default_factory=Noise.released_image)
+    text_normaliser: Normaliser = "example"
+    image_normaliser: Normaliser = "masked"
+    text_coefficient: float = 1.0
+    image_coefficient: float = 1.0
+    eos_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("text_coefficient", "image_coefficient", "eos_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("text_normaliser", "image_normaliser"):
+            if getattr(self, name) not in ("example", "token", "masked"):
+                raise InputError(f"losses.{name} must be 'example', 'token' or 'masked', got {getattr(self, name)!r}")
+
+
+def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
+    """`model.hidden` compiled for one fixed shape, or as it is (with a warning) where no C++ compiler is found."""
+    # Written-out attention: at rows this short it beats the fused kernel, whose backward pass is slow on CPUs.
+    model.set_attn_implementation("eager")
+    plain = model.hidden
+    fast = torch.compile(plain, dynamic=False)
+    state = {"fast": True}
+
+    def hidden(tokens_BL: Tensor, **where: Tensor) -> Tensor:
+        if state["fast"]:
+            try:
+                return cast(Tensor, fast(tokens_BL, **where))
+            except RuntimeError as error:
+                logging.getLogger(__name__).warning("compiling failed (%s); going on without", error)
+                state["fast"] = False
+        return plain(tokens_BL, **where)
+
+    return hidden
+
+
+class CanvasLearner:
+    """`batches(step)` gives the packed batch of a step; `show(model)` sample pictures; `write(model, folder)` saves."""
+
+    def __init__(
+        self,
+        model: MMaDAModel,
+        vocabulary: Vocabulary,
+        batches: Callable[[int], Batch],
+        losses: CanvasLosses,
+        *,
+        seed: int,
+        show: Callable[[MMaDAModel], Sequence[Image.Image]],
+        write: Callable[[MMaDAModel, Path], None],
+        compile_model: bool = False,
+    ) -> None:
+        self.module: nn.Module = model
+        self.model, self.vocabulary, self.batches, self.coefficients = model, vocabulary, batches, losses
+        self.seed, self.show, self.write = seed, show, write
+        self.hidden = compiled(model) if compile_model else model.hidden
+        self.examples = 0
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """Text and image losses of the batch of ``step``."""
+        batch = self.batches(step)
+        self.examples = batch.examples
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        times_S = systematic_times(batch.examples, generator)
+        tokens_BL = batch.tokens_BL
+        masked: dict[int, tuple[Tensor, Tensor]] = {}
+        for modality, noise in ((TEXT, self.coefficients.text), (IMAGE, self.coefficients.image)):
+            places_BL = batch.editable_BL & (batch.modality_BL == modality)
+            noised = corrupt(
+                tokens_BL,
+                places_BL,
+                batch.segment_BL,
+                mask_id=self.vocabulary.mask,
+                noise=noise,
+                generator=generator,
+                times_S=times_S,
+            )
+            tokens_BL = noised.tokens_BL
+            masked[modality] = (noised.masked_BL, noised.weight_BL)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden_BLD = self.hidden(tokens_BL, segment_BL=batch.segment_BL, position_BL=batch.position_BL)
+            return {
+                "text": self.coefficients.text_coefficient * self.modality_loss(hidden_BLD, batch, TEXT, *masked[TEXT]),
+                "image": self.coefficients.image_coefficient * self.modality_loss(hidden_BLD, batch, IMAGE, *masked[IMAGE]),
+            }
+
+    def modality_loss(self, hidden_BLD: Tensor, batch: Batch, modality: int, masked_BL: Tensor, weight_BL: Tensor) -> Tensor:
+        """The loss over the masked places of one modality, over its own vocabulary range."""
+        columns = self.vocabulary.text_columns if modality == TEXT else self.vocabulary.image_columns
+        target_M = batch.tokens_BL[masked_BL] - columns.start
+        loss_M = chunked_cross_entropy(hidden_BLD[masked_BL], self.model.head(columns), target_M, chunk=4096)
+        counts_BL = torch.where(batch.tokens_BL == self.vocabulary.eos, self.coefficients.eos_weight, 1.0)
+        places_BL = batch.editable_BL & (batch.modality_BL == modality)
+        places_S = torch.bincount(
+            batch.segment_BL[places_BL] - 1, weights=counts_BL[places_BL], minlength=max(1, batch.examples)
+        ).float()
+        normaliser = self.coefficients.text_normaliser if modality == TEXT else self.coefficients.image_normaliser
+        weight_M = (weight_BL * counts_BL)[masked_BL]
+        return weighted_mean(loss_M, weight_M, batch.segment_BL[masked_BL] - 1, places_S, normaliser=normaliser)
+
+    def samples(self) -> Sequence[Image.Image]:
+        """Sample pictures of the current weights."""
+        self.model.eval()
+        pictures = self.show(self.model)
+        self.model.train()
+        return pictures
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder."""
+        self.write(self.model, folder)

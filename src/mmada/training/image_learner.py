@@ -1,0 +1,102 @@
+"""Training the image tokenizer: reconstruction, commitment and entropy losses of a lookup-free VQ autoencoder.
+
+Perceptual and adversarial terms are not offered: flat-coloured scenes reach the wanted fidelity without them (docs/log.md).
+
+Shapes: B pictures, H x W pixels, N code places, K bits, V codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmada.errors import InputError
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.pixels import to_pictures, to_pixels
+
+__all__ = ["ImageLearner", "ImageLosses", "entropy_losses"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLosses:
+    """Coefficients. ``entropy`` rewards bits that are sure of themselves on a picture and varied over the batch.
+
+    Over the first ``soft_steps`` steps the quantised share of the latent rises from 0 to 1: the decoder learns to draw first.
+    """
+
+    absolute: float = 0.2
+    commitment: float = 0.01
+    entropy: float = 0.003
+    sharpness: float = 2.0
+    soft_steps: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("absolute", "commitment", "entropy", "sharpness", "soft_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
+
+
+def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, places: int = 2048) -> tuple[Tensor, Tensor]:
+    """(mean entropy of a place's code distribution, entropy of the batch's mean distribution), both in nats.
+
+    A place's distribution over codes is a product over bits with p(bit = 1) = sigmoid(2 * sharpness * z), so the first is exact;
+    the second averages at most ``places`` of them over the whole codebook.
+    """
+    latent_NK = latent_BKhw.float().permute(0, 2, 3, 1).flatten(0, 2) * (2 * sharpness)
+    p_NK = torch.sigmoid(latent_NK)
+    each = F.binary_cross_entropy_with_logits(latent_NK, p_NK, reduction="none").sum(1).mean()
+    stride = max(1, len(latent_NK) // places)
+    some_NK = latent_NK[::stride]
+    mean_V = torch.softmax(some_NK @ codebook_VK.float().T * 0.5, dim=1).mean(0)
+    return each, -(mean_V * (mean_V + 1e-9).log()).sum()
+
+
+class ImageLearner:
+    """`pictures(step)` gives the (B, H, W, 3) uint8 batch of a step; `shown` are pictures to reconstruct as samples."""
+
+    def __init__(
+        self,
+        module: ImageTokenizer,
+        pictures: Callable[[int], np.ndarray],
+        shown: np.ndarray,
+        losses: ImageLosses,
+    ) -> None:
+        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pictures, self.shown, self.coefficients = pictures, shown, losses
+        self.examples = 0
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """Squared and absolute error, commitment to the signs, and the two entropies."""
+        pixels = to_pixels(self.pictures(step)).contiguous(memory_format=torch.channels_last)
+        self.examples = len(pixels)
+        self.module.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.manual_seed(step)  # which elements stay soft depends on the step alone
+            rebuilt, latent = self.module(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
+        error = rebuilt.float() - pixels
+        z = latent.continuous.float()
+        each, mean = entropy_losses(z, self.module.quantize.embedding, self.coefficients.sharpness)  # type: ignore[arg-type]
+        c = self.coefficients
+        return {
+            "square": error.square().mean(),
+            "absolute": c.absolute * error.abs().mean(),
+            "commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(),
+            "entropy": c.entropy * (each - mean),
+        }
+
+    def samples(self) -> Sequence[Image.Image]:
+        """The shown pictures above their reconstructions."""
+        self.module.eval()
+        rebuilt = self.module.decode(self.module.encode(to_pixels(self.shown)))
+        return [Image.fromarray(p) for p in self.shown] + to_pictures(rebuilt)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer to ``folder/image_tokenizer``."""
+        self.module.save(folder / "image_tokenizer")

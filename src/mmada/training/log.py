@@ -1,0 +1,104 @@
+"""What a run leaves to look at: a JSONL log, a loss plot, sample pictures, and a progress bar with rate and time left."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["RunLog", "read_log"]
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a JSONL log; a last line cut off by a kill is left out."""
+    rows: list[dict[str, float]] = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
+
+
+class RunLog:
+    """Writes ``log.jsonl``, ``loss.png`` and ``samples/`` into a run folder and shows the progress bar."""
+
+    def __init__(self, folder: Path, name: str, steps: int, start: int) -> None:
+        self.folder = folder
+        self.path = folder / "log.jsonl"
+        # A resumed run repeats the steps since its checkpoint: drop their lines, so that each step has one.
+        kept = [row for row in read_log(self.path) if row["step"] < start]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self.task = self.progress.add_task(name, total=steps, completed=start, rate="", loss="")
+
+    def __enter__(self) -> RunLog:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def step(self, row: dict[str, float]) -> None:
+        """One line of the log, and the bar moved to that step. ``row`` has ``step``, ``loss`` and ``rate`` (examples/s)."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.progress.update(
+            self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=f"loss {row['loss']:.3f}"
+        )
+        if not self.progress.console.is_terminal and int(row["step"]) % 100 == 0:
+            print(json.dumps(row), flush=True)
+
+    def pictures(self, step: int, pictures: Sequence[Image.Image]) -> None:
+        """A strip of sample pictures, ``samples/step_NNNNNN.png``."""
+        if not pictures:
+            return
+        folder = self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        width, height = pictures[0].size
+        columns = min(8, len(pictures))
+        sheet = Image.new("RGB", (columns * (width + 2), -(-len(pictures) // columns) * (height + 2)), "white")
+        for i, picture in enumerate(pictures):
+            sheet.paste(picture, (i % columns * (width + 2), i // columns * (height + 2)))
+        sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(folder / f"step_{step:06d}.png")
+
+    def plot(self) -> None:
+        """``loss.png`` from the log; left out where matplotlib is not installed."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            return
+        rows = read_log(self.path)
+        if len(rows) < 2:
+            return
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        for name in [k for k in rows[-1] if k.startswith("loss")]:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            width = max(1, len(points) // 200)
+            smooth = [
+                (points[i + width - 1][0], sum(p[1] for p in points[i : i + width]) / width)
+                for i in range(0, len(points) - width + 1, width)
+            ]
+            axes.plot([p[0] for p in smooth], [p[1] for p in smooth], label=name)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+        axes.set_yscale("log")
+        axes.legend()
+        beside = self.folder / "loss.tmp.png"
+        figure.savefig(beside, dpi=110)
+        os.replace(beside, self.folder / "loss.png")

@@ -1,0 +1,156 @@
+"""The one training loop. A stage is a recipe: it gives the loop a learner and a plan.
+
+The state of a run is its step number: a learner makes batches and masks from (seed, step) alone, so a run killed at any moment
+and resumed from its last checkpoint has the same losses as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmada.errors import InputError
+from mmada.training.checkpoint import load_checkpoint, save_checkpoint
+from mmada.training.log import RunLog
+from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
+
+__all__ = ["Learner", "Plan", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long a run goes and what it leaves.
+
+    ``average``: decay of the exponential moving average of the weights, which is what a run ships. ``threads``: CPU threads
+    (0 = torch's own choice).
+    """
+
+    steps: int
+    seed: int = 0
+    optim: Optim = field(default_factory=Optim)
+    average: float = 0.999
+    save_every: int = 250
+    sample_every: int = 1000
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "sample_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise InputError(f"average must lie in [0, 1), got {self.average}")
+
+
+class Learner(Protocol):
+    """What a recipe gives the loop."""
+
+    module: nn.Module
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """Losses of the batch of ``step``; their sum is minimised. Must depend on (seed, step) and the weights alone."""
+        ...
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in the last batch."""
+        ...
+
+    def samples(self) -> Sequence[Image.Image]:
+        """A few pictures that show how far the run is."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model as it is shipped."""
+        ...
+
+
+def averaged_decay(step: int, decay: float) -> float:
+    """Decay of the moving average: shorter at the start, so that it forgets the first weights."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * weights."""
+    names = list(average)
+    state = dict(module.named_parameters())
+    torch._foreach_lerp_([average[n] for n in names], [state[n].detach() for n in names], 1 - decay)
+
+
+class Averaged:
+    """Context: the module holds the averaged weights inside, its own again after."""
+
+    def __init__(self, module: nn.Module, average: dict[str, Tensor]) -> None:
+        self.module, self.average = module, average
+        self.own: dict[str, Tensor] = {}
+
+    def swap(self, source: dict[str, Tensor]) -> None:
+        """Copy weights in."""
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                parameter.copy_(source[name])
+
+    def __enter__(self) -> None:
+        self.own = {n: p.detach().clone() for n, p in self.module.named_parameters()}
+        self.swap(self.average)
+
+    def __exit__(self, *_: object) -> None:
+        self.swap(self.own)
+
+
+def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = False) -> Path:
+    """Run the plan in folder ``out``; returns the folder of the shipped model, ``out/model``.
+
+    Raises InputError if ``out`` already holds a run and ``resume`` is not asked for.
+    """
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists() and not resume:
+        raise InputError(f"out folder {out} already holds a run; add --resume to go on with it or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    module = learner.module
+    optimisers = build_optimisers(module, plan.optim)
+    average = {n: p.detach().clone() for n, p in module.named_parameters()}
+    start = load_checkpoint(checkpoint, module, average, optimisers) if checkpoint.exists() else 0
+    with RunLog(out, name, plan.steps, start) as log:
+        for step in range(start, plan.steps):
+            log.step(one_step(learner, plan, step, optimisers, average))
+            last = step + 1 == plan.steps
+            if last or (step + 1) % plan.save_every == 0:
+                save_checkpoint(checkpoint, step + 1, module, average, optimisers)
+            if last or (step + 1) % plan.sample_every == 0:
+                with Averaged(module, average):
+                    log.pictures(step + 1, learner.samples())
+                    learner.save(out / "model")
+                log.plot()
+    return out / "model"
+
+
+def one_step(
+    learner: Learner, plan: Plan, step: int, optimisers: Sequence[torch.optim.Optimizer], average: dict[str, Tensor]
+) -> dict[str, float]:
+    """One update; returns its line of the log."""
+    began = time.perf_counter()
+    scale = learning_rate_scale(step, plan.steps, plan.optim)
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * scale
+    losses = learner.losses(step)
+    loss = torch.stack(list(losses.values())).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(learner.module.parameters(), plan.optim.clip)
+    for optimiser in optimisers:
+        optimiser.step()
+    update_average(average, learner.module, averaged_decay(step, plan.average))
+    row = {"step": step, "loss": loss.item(), "grad_norm": norm.item(), "lr_scale": scale}
+    row |= {f"loss_{k}": v.item() for k, v in losses.items()}
+    return row | {"rate": learner.examples / (time.perf_counter() - began)}

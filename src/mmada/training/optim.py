@@ -1,0 +1,77 @@
+"""Optimisers and the learning-rate curve: Muon on the matrices, AdamW on the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmada.errors import InputError
+from mmada.training.muon import Muon
+
+__all__ = ["Optim", "build_optimisers", "learning_rate_scale"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """Settings of the optimisers.
+
+    ``muon_lr`` = 0 leaves every parameter to AdamW. Learning rates rise linearly over ``warmup`` steps, stay, and fall
+    to ``final`` x their value over the last ``decay`` share of the run along a cosine. ``clip`` bounds the gradient norm.
+    """
+
+    lr: float = 1e-3
+    muon_lr: float = 0.0
+    weight_decay: float = 0.01
+    warmup: int = 100
+    decay: float = 0.4
+    final: float = 0.02
+    clip: float = 1.0
+    beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.decay <= 1 or not 0 <= self.final <= 1:
+            raise InputError(f"optim.decay and optim.final must lie in [0, 1], got {self.decay} and {self.final}")
+
+
+def learning_rate_scale(step: int, steps: int, optim: Optim) -> float:
+    """Factor on the learning rates at ``step`` of ``steps``: warm-up, plateau, cosine decay."""
+    if step < optim.warmup:
+        return (step + 1) / (optim.warmup + 1)
+    start = steps * (1 - optim.decay)
+    if step < start or steps <= start:
+        return 1.0
+    share = min(1.0, (step - start) / (steps - start))
+    return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Muon is for hidden matrices and kernels: not for embeddings, heads, norms, or layers that touch pixels or codes."""
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) > 16 and "embed" not in name and "head" not in name
+
+
+def build_optimisers(module: nn.Module, optim: Optim) -> list[torch.optim.Optimizer]:
+    """AdamW (norms and biases without weight decay), and Muon if asked for."""
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in named if optim.muon_lr > 0 and is_matrix(n, p)]
+    taken = {id(p) for p in matrices}
+    decayed = [p for _, p in named if id(p) not in taken and p.ndim > 1]
+    plain = [p for _, p in named if id(p) not in taken and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": optim.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=(0.9, optim.beta2), fused=True)
+    optimisers: list[torch.optim.Optimizer] = [adam]
+    if matrices:
+        optimisers.append(Muon(matrices, lr=optim.muon_lr, weight_decay=optim.weight_decay))
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimisers
