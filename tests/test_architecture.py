@@ -69,9 +69,7 @@ def imported_units(path: Path) -> set[str]:
             if node.module != "mmada":
                 found.add(unit(str(node.module)))
                 continue
-            for (
-                alias
-            ) in node.names:  # `from mmada import model` is the package; the version may be read by all
+            for alias in node.names:  # `from mmada import model` is the package; the version may be read by all
                 if alias.name != "__version__":
                     known = any(alias.name in names for names in LAYERS)
                     found.add(alias.name if known else "__init__")
@@ -160,9 +158,7 @@ def frozen_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of every frozen dataclass in the package."""
     for path in FILES:
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.ClassDef) and any(
-                "frozen=True" in ast.unparse(d) for d in node.decorator_list
-            ):
+            if isinstance(node, ast.ClassDef) and any("frozen=True" in ast.unparse(d) for d in node.decorator_list):
                 for child in node.body:
                     if isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name):
                         yield f"{label(path)}:{node.name}", child.target.id
@@ -195,9 +191,7 @@ def test_no_torch_before_it_is_needed(code: str) -> None:
 
 
 def test_python_m_mmada_helps() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mmada", "--help"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "mmada", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "inpaint" in done.stdout
 

@@ -230,9 +230,7 @@ def test_bad_input_is_one_sentence(
     assert CALLS == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [["draw", "x", "--steps", "2.5"], ["draw"], ["draw", "x", "--stpes", "3"], ["--verson"]]
-)
+@pytest.mark.parametrize("arguments", [["draw", "x", "--steps", "2.5"], ["draw"], ["draw", "x", "--stpes", "3"], ["--verson"]])
 def test_misused_options_exit_2(arguments: list[str], folder: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -285,9 +283,7 @@ def test_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_missing_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     failing(monkeypatch, ModuleNotFoundError("No module named 'sklearn'", name="sklearn.datasets"))
     assert main(["generate", "x"]) == 2
     assert "scikit-learn" in capsys.readouterr().err

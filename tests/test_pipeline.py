@@ -75,9 +75,7 @@ class Script:
         self.columns: set[range] = set()
         self.start: int | None = None
 
-    def predict(
-        self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
         self.columns.add(columns)
         if self.start is None:
             self.start = int(at_BL[0].nonzero()[0])
@@ -123,10 +121,7 @@ def test_frames_lead_from_masks_to_the_answer(model: MMaDA) -> None:
 
 def test_a_thinking_prompt_holds_the_instruction(model: MMaDA) -> None:
     parts = model.engine.parts
-    texts = [
-        parts.text.decode(model.generate("how many?", thinking=t).frames[0].tokens_BL[0].tolist())
-        for t in (False, True)
-    ]
+    texts = [parts.text.decode(model.generate("how many?", thinking=t).frames[0].tokens_BL[0].tolist()) for t in (False, True)]
     assert "think first." not in texts[0]
     assert "think first." in texts[1]
 
@@ -210,10 +205,7 @@ def test_inpaint_keeps_known_codes_and_pixels(model: MMaDA, scene: Image.Image) 
     assert (picture[cell] != _array(scene)[cell]).any()
     picture[cell] = _array(scene)[cell]
     assert (picture == _array(scene)).all()
-    codes = (
-        torch.from_numpy(model.engine.encode([scene])[0]).flatten()
-        + model.engine.parts.vocabulary.image_offset
-    )
+    codes = torch.from_numpy(model.engine.encode([scene])[0]).flatten() + model.engine.parts.vocabulary.image_offset
     known = torch.arange(GRID**2) != GRID + 2
     for frame in frames:
         assert torch.equal(frame.tokens_BL[frame.canvas.modality_BL == 1][known], codes[known])
@@ -330,9 +322,7 @@ def test_a_preset_survives_its_file(tmp_path: Path) -> None:
         (None, None, 8, TextPlan(length=8, steps=8, block=8)),
     ],
 )
-def test_a_plan_keeps_its_pace(
-    length: int | None, steps: int | None, block: int | None, expected: TextPlan
-) -> None:
+def test_a_plan_keeps_its_pace(length: int | None, steps: int | None, block: int | None, expected: TextPlan) -> None:
     assert PRESET.answer.changed(length=length, steps=steps, block=block) == expected
 
 
@@ -398,9 +388,7 @@ def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
         ("image_tokenizer/config.json", b"{}", "image tokenizer"),
     ],
 )
-def test_a_damaged_folder_is_named(
-    folder: Path, tmp_path: Path, name: str, content: bytes, named: str
-) -> None:
+def test_a_damaged_folder_is_named(folder: Path, tmp_path: Path, name: str, content: bytes, named: str) -> None:
     broken = tmp_path / "model"
     shutil.copytree(folder, broken)
     (broken / name).write_bytes(content)

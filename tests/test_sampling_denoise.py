@@ -54,9 +54,7 @@ class Oracle:
     certainty: list[float]
     asked: list[tuple[int, int, range]] = field(default_factory=list)
 
-    def predict(
-        self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
         self.asked.append((len(tokens_BL), int(at_BL.sum()), columns))
         logits_BLV = torch.zeros(*tokens_BL.shape, len(columns))
         for row, name in enumerate(tokens_BL[:, 0].tolist()):
@@ -72,9 +70,7 @@ class Mixer:
     for a network.
     """
 
-    def predict(
-        self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
         valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
         place_L = torch.arange(tokens_BL.shape[1], dtype=torch.float64)
         state_B = ((tokens_BL + 1) * (place_L + 1).sqrt() * valid_BL).sum(1)
@@ -96,9 +92,7 @@ def picture_row(prompt: Sequence[int], codes: Sequence[int | None]) -> Canvas:
     return Canvas.join([*pieces, Piece([V.eoi])])
 
 
-def run(
-    model: object, canvas: Canvas, *phases: Phase, seeds: Sequence[int] = (0,), **more: object
-) -> list[Frame]:
+def run(model: object, canvas: Canvas, *phases: Phase, seeds: Sequence[int] = (0,), **more: object) -> list[Frame]:
     generators = row_generators(seeds)
     return list(denoise(model, canvas, phases, vocabulary=V, generators=generators, **more))  # type: ignore[arg-type]
 
@@ -133,9 +127,7 @@ def test_blocks_go_from_left_to_right_whatever_the_certainty() -> None:
 
 
 def test_a_row_ends_with_the_block_of_its_end_token() -> None:
-    oracle = Oracle(
-        {20: [0, 0, 21, V.eot, 23, 24, 25, 26], 21: [0, 0, 31, 32, 33, 34, 35, 36]}, [0, 0, *[5.0] * 6]
-    )
+    oracle = Oracle({20: [0, 0, 21, V.eot, 23, 24, 25, 26], 21: [0, 0, 31, 32, 33, 34, 35, 36]}, [0, 0, *[5.0] * 6])
     phase = replace(TEXT_PHASE, count=EvenSplit(1), region=Blocks(2), stop=StopAtEos((V.eot, V.eos)))
     frames = run(oracle, Canvas.stack([text_row(20, 6), text_row(21, 6)]), phase, seeds=(0, 1))
     assert frames[-1].tokens_BL.tolist() == [
@@ -186,15 +178,11 @@ def test_a_partly_known_picture_keeps_its_codes_and_the_schedule_counts_its_hole
 
 
 def test_gaps_in_a_text_count_as_they_are() -> None:
-    canvas = Canvas.join(
-        [Piece([20, V.mask]), Piece([V.mask], editable=True), Piece([25]), Piece([V.mask], editable=True)]
-    )
+    canvas = Canvas.join([Piece([20, V.mask]), Piece([V.mask], editable=True), Piece([25]), Piece([V.mask], editable=True)])
     oracle = Oracle({20: [0, 30, 31, 0, 32]}, [0, 9.0, 1.0, 0, 2.0])
     frames = run(oracle, canvas, replace(TEXT_PHASE, count=EvenSplit(2)))
     assert places_written(frames) == [[4], [2]]
-    assert frames[-1].tokens_BL.tolist() == [
-        [20, V.mask, 31, 25, 32]
-    ]  # context stays, even a mask token in it
+    assert frames[-1].tokens_BL.tolist() == [[20, V.mask, 31, 25, 32]]  # context stays, even a mask token in it
 
 
 def test_thinking_before_drawing_fills_the_text_while_the_picture_is_masked() -> None:
@@ -257,23 +245,16 @@ class TwoMinds:
 
     rows: list[int] = field(default_factory=list)
 
-    def predict(
-        self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
         self.rows.append(len(tokens_BL))
         logits_BLV = torch.zeros(*tokens_BL.shape, len(columns))
         logits_BLV[:, :, :3] = torch.tensor([2.0, 1.8, 0.0])  # code 0 leads code 1 ...
         for row, tokens in enumerate(tokens_BL.tolist()):
             if 20 not in tokens:
-                logits_BLV[row, :, :3] = torch.tensor(
-                    [2.0, 0.0, 0.0]
-                )  # ... but code 1 owes more to the prompt
+                logits_BLV[row, :, :3] = torch.tensor([2.0, 0.0, 0.0])  # ... but code 1 owes more to the prompt
         if len(tokens_BL) == 2:
             assert valid_BL is not None
-            seen = [
-                row[ok][row[ok] >= V.image_offset].tolist()
-                for row, ok in zip(tokens_BL, valid_BL, strict=True)
-            ]
+            seen = [row[ok][row[ok] >= V.image_offset].tolist() for row, ok in zip(tokens_BL, valid_BL, strict=True)]
             assert seen[0] == seen[1]
         return logits_BLV[at_BL]
 

@@ -52,9 +52,7 @@ def test_schedule_count_commits_at_least_one_place_and_ends_early_when_there_are
     assert left_after_each_step(ScheduleCount(Cosine(), 4), 0) == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("unknown", "steps", "expected"), [(10, 4, [7, 4, 2, 0]), (4, 4, [3, 2, 1, 0]), (2, 4, [1, 0, 0, 0])]
-)
+@pytest.mark.parametrize(("unknown", "steps", "expected"), [(10, 4, [7, 4, 2, 0]), (4, 4, [3, 2, 1, 0]), (2, 4, [1, 0, 0, 0])])
 def test_even_split_puts_the_remainder_first(unknown: int, steps: int, expected: list[int]) -> None:
     assert left_after_each_step(EvenSplit(steps), unknown) == expected
 

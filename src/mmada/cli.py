@@ -77,9 +77,7 @@ def parse(arguments: Sequence[str]) -> Command:
         return tyro.cli(COMMANDS[first], prog=f"mmada {first}", args=rest)
     if not first.startswith("-"):
         raise unknown_name("command", first, COMMANDS)
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="mmada", description=_DESCRIPTION, args=arguments
-    )
+    command: Command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="mmada", description=_DESCRIPTION, args=arguments)
     return command
 
 

@@ -87,9 +87,7 @@ def _fit(image: Image.Image, side: int) -> Image.Image:
     longest = max(image.size)
     if longest <= side:
         factor = side // longest
-        return image.convert("RGB").resize(
-            (image.width * factor, image.height * factor), Image.Resampling.NEAREST
-        )
+        return image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     size = (max(1, image.width * side // longest), max(1, image.height * side // longest))
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 

@@ -119,9 +119,7 @@ def _looks(stage: _Stage, own: Image.Image | None) -> None:
     stage.rows.append(Row("Looks", tiles))
 
 
-def _questions(
-    stage: _Stage, picture: Image.Image, questions: Sequence[tuple[str, str | None]]
-) -> list[Tile]:
+def _questions(stage: _Stage, picture: Image.Image, questions: Sequence[tuple[str, str | None]]) -> list[Tile]:
     tiles = []
     for question, truth in questions:
         told = stage.answer(question, stage.model.ask(picture, question), truth)

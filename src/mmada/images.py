@@ -55,14 +55,10 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
             raise InputError(f"{label} may not be read; change its permissions.") from error
         with file:
             return _decode(_open(file, label), label)
-    raise InputError(
-        f"{name} is a {type(source).__name__}; give a path, a file's bytes, a PIL image or a numpy array."
-    )
+    raise InputError(f"{name} is a {type(source).__name__}; give a path, a file's bytes, a PIL image or a numpy array.")
 
 
-def load_mask(
-    source: ImageSource, size: tuple[int, int], name: str = "mask"
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def load_mask(source: ImageSource, size: tuple[int, int], name: str = "mask") -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return ``source`` as bool (height, width): True where it is white, which is what is to be filled in.
 
     Takes what `load_image` takes, and bool arrays. ``size`` is the (width, height) of the masked picture.
@@ -73,8 +69,7 @@ def load_mask(
     image = load_image(source, name)
     if image.size != size:
         raise InputError(
-            f"{name} is {image.width}x{image.height} pixels but its image is {size[0]}x{size[1]}; "
-            "make them the same size."
+            f"{name} is {image.width}x{image.height} pixels but its image is {size[0]}x{size[1]}; make them the same size."
         )
     mask = np.asarray(image.convert("L")) > 127
     if not mask.any():
@@ -91,9 +86,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = tuple(_WRITABLE), n
     if target.suffix.lower() not in suffixes:
         raise InputError(f"{name} '{path}' should end in {' or '.join(suffixes)}.")
     if not target.parent.is_dir():
-        raise InputError(
-            f"{name} '{path}' lies in a folder that does not exist; make '{target.parent}' first."
-        )
+        raise InputError(f"{name} '{path}' lies in a folder that does not exist; make '{target.parent}' first.")
     if target.is_dir():
         raise InputError(f"{name} '{path}' is a folder; give a file name.")
     return target
@@ -200,16 +193,12 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise InputError(
-            f"{name} is an array of shape {array.shape}; give (height, width) or (height, width, 1, 3 or 4)."
-        )
+        raise InputError(f"{name} is an array of shape {array.shape}; give (height, width) or (height, width, 1, 3 or 4).")
     _check_size((array.shape[1], array.shape[0]), name)
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # also False for nan
-            raise InputError(
-                f"{name} holds floats from {low:g} to {high:g}; scale them to 0..1, or give uint8."
-            )
+            raise InputError(f"{name} holds floats from {low:g} to {high:g}; scale them to 0..1, or give uint8.")
         array = np.rint(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
         raise InputError(f"{name} is an array of {array.dtype}; give uint8, or floats in 0..1.")
@@ -220,8 +209,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise InputError(
-            f"{name} is {width}x{height} pixels, above the limit of {MAX_PIXELS // 10**6} megapixels; "
-            "make it smaller."
+            f"{name} is {width}x{height} pixels, above the limit of {MAX_PIXELS // 10**6} megapixels; make it smaller."
         )
     if width < 1 or height < 1:
         raise InputError(f"{name} has no pixels ({width}x{height}); give a picture.")

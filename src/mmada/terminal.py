@@ -59,9 +59,7 @@ class Watcher:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
         elif kind is None and self._last is not None:
@@ -118,8 +116,6 @@ def plain(view: View) -> str:
         grey = view.image.convert("L")
         scale = min(1.0, _RAMP_COLUMNS / grey.width)
         columns, rows = max(1, round(grey.width * scale)), max(1, round(grey.height * scale / 2))
-        levels = (
-            np.asarray(grey.resize((columns, rows), Image.Resampling.BOX)).astype(int) * len(_RAMP) // 256
-        )
+        levels = np.asarray(grey.resize((columns, rows), Image.Resampling.BOX)).astype(int) * len(_RAMP) // 256
         lines += ["".join(_RAMP[level] for level in row).rstrip() for row in levels.tolist()]
     return "\n".join(lines)

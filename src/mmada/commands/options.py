@@ -103,9 +103,7 @@ class SamplingOptions(ModelOptions):
         check_at_least("steps", self.steps, 1)
 
     @contextmanager
-    def watching(
-        self, model: MMaDA, keep: Callable[[Any], None] | None = None
-    ) -> Iterator[Callable[[Frame], None] | None]:
+    def watching(self, model: MMaDA, keep: Callable[[Any], None] | None = None) -> Iterator[Callable[[Frame], None] | None]:
         """The ``watch`` argument for a call of ``model``: shows frames if asked to, and feeds ``keep``."""
         if not self.watch:
             yield (lambda frame: keep(model.view(frame))) if keep else None

@@ -51,9 +51,7 @@ class PictureOptions(SamplingOptions):
             "seed": self.seed,
         }
 
-    def make(
-        self, asked: dict[str, object], call: Callable[[MMaDA, Callable[[Frame], None] | None], Image.Image]
-    ) -> None:
+    def make(self, asked: dict[str, object], call: Callable[[MMaDA, Callable[[Frame], None] | None], Image.Image]) -> None:
         """Load the model, let ``call`` make the picture, write it, and say where it is."""
         model = self.load()
         with self.watching(model) as watch:
@@ -183,9 +181,7 @@ class Extend(PictureOptions):
         asked: dict[str, object] = {"command": "extend", "image": str(self.image), "prompt": self.prompt}
         self.make(
             asked | self.edges(),
-            lambda model, watch: model.extend(
-                image, self.prompt, watch=watch, **self.edges(), **self.sampling()
-            ),
+            lambda model, watch: model.extend(image, self.prompt, watch=watch, **self.edges(), **self.sampling()),
         )
 
 

@@ -28,13 +28,9 @@ class Train:
     Example: mmada train pretrain --set optimizer.lr=0.001 --out runs/pretrain
     """
 
-    recipe: Annotated[
-        Positional[str | None], arg(metavar="[RECIPE]", help_behavior_hint="(see --list for the names)")
-    ] = None
+    recipe: Annotated[Positional[str | None], arg(metavar="[RECIPE]", help_behavior_hint="(see --list for the names)")] = None
     """Which run."""
-    set: Annotated[
-        UseAppendAction[tuple[str, ...]], arg(metavar="A.B=C", help_behavior_hint="(repeatable)")
-    ] = ()
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="A.B=C", help_behavior_hint="(repeatable)")] = ()
     """Override one field of the recipe."""
     list: FlagCreatePairsOff[bool] = False
     """List the recipes and stop."""

@@ -21,13 +21,9 @@ class Demo:
     Example: mmada demo --image photo.png --prompt "a green star above a white circle"
     """
 
-    image: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: built-in ones only)")] = (
-        None
-    )
+    image: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: built-in ones only)")] = None
     """A picture of yours to ask about."""
-    prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="(default: built-in ones only)")] = (
-        None
-    )
+    prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="(default: built-in ones only)")] = None
     """A picture of yours to draw."""
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")] = Path("demo.png")
     """Where to write the contact sheet."""

@@ -131,9 +131,7 @@ class Infill(SamplingOptions):
         """Print the completed text."""
         model = self.load()
         with self.watching(model) as watch:
-            result = model.infill(
-                self.text, steps=self.steps, temperature=self.temperature, seed=self.seed, watch=watch
-            )
+            result = model.infill(self.text, steps=self.steps, temperature=self.temperature, seed=self.seed, watch=watch)
         _show(self, {"command": "infill", "prompt": self.text}, result)
 
 

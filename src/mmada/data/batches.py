@@ -32,7 +32,7 @@ class Batch:
     examples: int
 
 
-def pack(examples: Iterator[Canvas], *, rows: int, length: int, patience: int = 4) -> Batch:
+def pack(examples: Iterator[Canvas], *, rows: int, length: int, patience: int = 12) -> Batch:
     """Fill ``rows`` rows of ``length`` positions, first fit, until ``patience`` examples in turn found no room.
 
     Raises InputError if an example alone is longer than a row.

@@ -64,7 +64,7 @@ class Noised:
 
 
 def systematic_times(count: int, generator: torch.Generator) -> Tensor:
-    """Low-discrepancy times (count,): one uniform offset, evenly spaced, in random order. Each time alone is uniform on [0, 1)."""
+    """Low-discrepancy times (count,): evenly spaced from one uniform offset, in random order; each alone is uniform."""
     grid = (torch.arange(count) + torch.rand((), generator=generator)) / count
     return grid[torch.randperm(count, generator=generator)]
 

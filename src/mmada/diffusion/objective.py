@@ -37,9 +37,7 @@ def chunked_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor
     return torch.cat(parts)
 
 
-def weighted_mean(
-    loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S: Tensor, *, normaliser: Normaliser
-) -> Tensor:
+def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S: Tensor, *, normaliser: Normaliser) -> Tensor:
     """One number from the losses of the masked places.
 
     ``"example"``: each example's weighted sum over its number of editable places, averaged over examples: the released

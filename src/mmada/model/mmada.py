@@ -46,7 +46,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[misc]
     config_class = MMaDAConfig
     base_model_prefix = "model"
     _supports_sdpa = True
-    _no_split_modules = ["LlamaDecoderLayer"]
+    _no_split_modules = ("LlamaDecoderLayer",)
 
     def __init__(self, config: MMaDAConfig) -> None:
         super().__init__(config)

@@ -71,9 +71,7 @@ class Engine:
             raise InputError(f"seed {seed!r} is a {type(seed).__name__}; give a whole number")
         seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else list(seed)
         if len(seeds) != rows:
-            raise InputError(
-                f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row"
-            )
+            raise InputError(f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row")
         return row_generators(seeds, self.device)
 
     def complete(
@@ -158,9 +156,7 @@ def paired(images: list[Value], questions: list[str]) -> tuple[list[Value], list
     """Two lists of one length, a list of one repeated."""
     rows = max(len(images), len(questions))
     if len(images) not in (1, rows) or len(questions) not in (1, rows):
-        raise InputError(
-            f"{len(images)} images and {len(questions)} questions cannot be paired; give as many of each"
-        )
+        raise InputError(f"{len(images)} images and {len(questions)} questions cannot be paired; give as many of each")
     return images * (rows // len(images)), questions * (rows // len(questions))
 
 

@@ -71,9 +71,7 @@ def read_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Model
     """Read a model folder. Raises InputError for what is missing, damaged, or of another model."""
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise InputError(
-            f"model folder {folder} lacks {', '.join(missing)}; give one that `mmada train` wrote"
-        )
+        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give one that `mmada train` wrote")
     preset = Preset.load(folder)
     image = ImageTokenizer.load(folder / "image_tokenizer")
     try:
@@ -115,9 +113,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name))
     except Exception as error:  # the hub's client has an error class for each of a dozen causes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model '{name}' is neither a folder nor could it be downloaded from the hub: {reason}"
-        ) from error
+        raise InputError(f"model '{name}' is neither a folder nor could it be downloaded from the hub: {reason}") from error
 
 
 @contextmanager

@@ -109,21 +109,15 @@ class MMaDA:
         for text in prompts:
             check_text("prompt", text)
         plan = self._text_plan(bool(thinking), length, steps, block)
-        results = self._answer(
-            prompts, [None] * len(prompts), bool(thinking), plan, (temperature, guidance), seed, watch
-        )
+        results = self._answer(prompts, [None] * len(prompts), bool(thinking), plan, (temperature, guidance), seed, watch)
         return results[0] if single else results
 
     @overload
     def ask(self, image: ImageSource, question: str, **options: Unpack[TextOptions]) -> TextResult: ...
     @overload
-    def ask(
-        self, image: list[ImageSource], question: str | list[str], **options: Unpack[TextOptions]
-    ) -> list[TextResult]: ...
+    def ask(self, image: list[ImageSource], question: str | list[str], **options: Unpack[TextOptions]) -> list[TextResult]: ...
     @overload
-    def ask(
-        self, image: ImageSource, question: list[str], **options: Unpack[TextOptions]
-    ) -> list[TextResult]: ...
+    def ask(self, image: ImageSource, question: list[str], **options: Unpack[TextOptions]) -> list[TextResult]: ...
     def ask(
         self,
         image: ImageSource | list[ImageSource],
@@ -309,9 +303,7 @@ class MMaDA:
             "max_length": engine.parts.max_length,
         }
 
-    def _text_plan(
-        self, thinking: bool, length: int | None, steps: int | None, block: int | None
-    ) -> TextPlan:
+    def _text_plan(self, thinking: bool, length: int | None, steps: int | None, block: int | None) -> TextPlan:
         plan = self.preset.reasoning if thinking else self.preset.answer
         return plan.changed(length=length, steps=steps, block=block)
 

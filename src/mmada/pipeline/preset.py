@@ -49,9 +49,7 @@ class TextPlan:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value}")
         if self.block > self.length:
-            raise InputError(
-                f"block {self.block} is longer than the answer; give 1 to its length, {self.length}"
-            )
+            raise InputError(f"block {self.block} is longer than the answer; give 1 to its length, {self.length}")
         if self.steps % self.blocks:
             raise InputError(
                 f"steps {self.steps} cannot be shared evenly by {self.blocks} blocks "
@@ -63,9 +61,7 @@ class TextPlan:
         """Number of blocks."""
         return math.ceil(self.length / self.block)
 
-    def changed(
-        self, *, length: int | None = None, steps: int | None = None, block: int | None = None
-    ) -> TextPlan:
+    def changed(self, *, length: int | None = None, steps: int | None = None, block: int | None = None) -> TextPlan:
         """The plan with other numbers; steps that are not given keep the pace in tokens a step."""
         length = self.length if length is None else length
         block = min(self.block, max(length, 1)) if block is None else block
@@ -104,9 +100,7 @@ class ImagePlan:
     def __post_init__(self) -> None:
         self.phase()  # every choice checks its own numbers
 
-    def changed(
-        self, *, steps: int | None = None, guidance: float | None = None, temperature: float | None = None
-    ) -> ImagePlan:
+    def changed(self, *, steps: int | None = None, guidance: float | None = None, temperature: float | None = None) -> ImagePlan:
         """The plan with other numbers."""
         given = {"steps": steps, "guidance": guidance, "temperature": temperature}
         return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

@@ -35,9 +35,7 @@ def of_frame(frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, side: in
     return View(
         step=frame.step,
         steps=frame.steps,
-        pieces=_pieces(_shown(tokens, editable & (modality == TEXT), vocabulary), text, vocabulary)
-        if writes
-        else None,
+        pieces=_pieces(_shown(tokens, editable & (modality == TEXT), vocabulary), text, vocabulary) if writes else None,
         image=_picture(tokens[modality == IMAGE], vocabulary, side, decode) if draws else None,
     )
 

@@ -1,0 +1,58 @@
+"""Recipes: functions that return a run, each derived from the one before, named by purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from mmada.config import dump, override
+from mmada.errors import unknown_name
+from mmada.recipes.image_tokenizer import ImageTokenizerRecipe
+from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
+
+__all__ = ["RECIPES", "Recipe", "run", "text_tokenizer"]
+
+
+class Recipe(Protocol):
+    """A run: everything it needs but its folder."""
+
+    @property
+    def follows(self) -> str:
+        """The recipe whose model this one starts from; empty for the first."""
+        ...
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """Train; returns the model's folder."""
+        ...
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "image_tokenizer": ImageTokenizerRecipe,
+    "pretrain": pretrain,
+    "instruct": instruct,
+    "cot": cot,
+}
+
+
+def run(
+    name: str,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    start_from: Path | None = None,
+) -> Path:
+    """Run a recipe; returns the folder of its model.
+
+    ``out`` defaults to ``runs/NAME``; ``start_from`` to the model of the recipe it follows, in the folder beside ``out``. The
+    settings are written to ``out/recipe.yaml``. Raises InputError for an unknown name, setting or start.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    recipe = override(RECIPES[name](), overrides or {})
+    out = Path("runs") / name if out is None else out
+    start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
+    model = recipe.run(out=out, resume=resume, start=start)
+    dump(recipe, out / "recipe.yaml")
+    return model

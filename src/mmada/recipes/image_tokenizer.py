@@ -24,10 +24,10 @@ class ImageTokenizerRecipe:
 
     plan: Plan = field(
         default_factory=lambda: Plan(
-            steps=3000,
+            steps=6500,
             optim=Optim(lr=2e-3, muon_lr=1e-2, decay=0.75, warmup=30, weight_decay=0.0),
             average=0.99,
-            sample_every=500,
+            sample_every=1300,
         )
     )
     model: ImageTokenizerConfig = NANO_IMAGE

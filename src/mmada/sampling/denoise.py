@@ -83,9 +83,7 @@ def complete(
     unconditional: Canvas | None = None,
 ) -> Canvas:
     """The canvas of the last frame of `denoise`."""
-    *_, last = denoise(
-        denoiser, canvas, phases, vocabulary=vocabulary, generators=generators, unconditional=unconditional
-    )
+    *_, last = denoise(denoiser, canvas, phases, vocabulary=vocabulary, generators=generators, unconditional=unconditional)
     return last.canvas
 
 
@@ -189,9 +187,7 @@ class _State:
         asked = _take(self.canvas.with_tokens(self.tokens_BL), rows, at_RL)
         if phase.guidance.scale > 0 and self.unconditional is not None:
             asked = Canvas.stack([asked, self.counterpart(asked, rows, phase.modality)])
-        logits_NV = self.denoiser.predict(
-            asked.tokens_BL, at_BL=asked.editable_BL, columns=columns, valid_BL=asked.valid_BL
-        )
+        logits_NV = self.denoiser.predict(asked.tokens_BL, at_BL=asked.editable_BL, columns=columns, valid_BL=asked.valid_BL)
         if asked.rows > len(rows):
             logits_NV = phase.guidance.combine(*logits_NV.chunk(2))
         if phase.modality == "text":
@@ -274,6 +270,4 @@ def _check(
             raise ValueError(f"guidance {phase.guidance.scale} needs an unconditional canvas, got none")
         here, there = (_places(c, phase.modality).sum(1).tolist() for c in (canvas, unconditional))
         if here != there:
-            raise ValueError(
-                f"unconditional canvas needs {here} editable {phase.modality} places, got {there}"
-            )
+            raise ValueError(f"unconditional canvas needs {here} editable {phase.modality} places, got {there}")

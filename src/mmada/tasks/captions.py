@@ -156,7 +156,10 @@ def counting(rng: np.random.Generator) -> tuple[str, Meaning, list[Thing]]:
     plain = rng.random() < 0.15
     cells = pick_layout(rng, total)
     things = [Thing(r, c, shape, color) for r, c in cells[:first]]
-    groups, words = [Group(first, None if plain else color, shape)], [named(None if plain else color, shape, None, first)]
+    groups, words = (
+        [Group(first, None if plain else color, shape)],
+        [named(None if plain else color, shape, None, first)],
+    )
     if first < total:
         things.append(Thing(*cells[-1], other_shape, other_color))
         groups.append(Group(1, other_color, other_shape))

@@ -1,4 +1,4 @@
-"""Real handwritten digits (scikit-learn's 8 x 8 scans) as pictures, their fixed splits, and a classifier fitted on the real ones."""
+"""Real handwritten digits (scikit-learn's 8 x 8 scans) as pictures, their fixed splits, and a classifier fitted on them."""
 
 from __future__ import annotations
 

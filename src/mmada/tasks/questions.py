@@ -88,7 +88,9 @@ def exist(scene: Scene, rng: Random) -> Question:
                         f"is there {thing} in the image?", f"do you see {thing}?", f"can you see {thing}?",
                         f"does the picture show {thing}?", f"does the image contain {thing}?"))  # fmt: skip
     size = "" if there else "no "
-    return Question("exist", text, "yes" if there else "no", reason(scene, f"{size}{' '.join(thing.split()[1:])} found."), negative)
+    return Question(
+        "exist", text, "yes" if there else "no", reason(scene, f"{size}{' '.join(thing.split()[1:])} found."), negative
+    )
 
 
 def count(scene: Scene, rng: Random) -> Question:
@@ -214,7 +216,12 @@ def total(scene: Scene, rng: Random) -> Question | None:
     a, b = (str(s) for s in rng.choice(SHAPES, 2, replace=False))
     left, right = len(matching(scene, None, a)), len(matching(scene, None, b))
     text = choose(rng, (f"how many {a}s and {b}s are there in total?", f"how many {a}s and {b}s are there?"))
-    return Question("sum", text, str(left + right), reason(scene, f"{a}s: {left}. {b}s: {right}. {left} + {right} = {left + right}."))
+    return Question(
+        "sum",
+        text,
+        str(left + right),
+        reason(scene, f"{a}s: {left}. {b}s: {right}. {left} + {right} = {left + right}."),
+    )
 
 
 Maker = Callable[[Scene, Random], Question | None]

@@ -8,7 +8,19 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["BACKGROUNDS", "COLORS", "HELD_OUT", "PLACES", "SHAPES", "SIZES", "Scene", "Split", "Thing", "sample_scene", "split_of"]
+__all__ = [
+    "BACKGROUNDS",
+    "COLORS",
+    "HELD_OUT",
+    "PLACES",
+    "SHAPES",
+    "SIZES",
+    "Scene",
+    "Split",
+    "Thing",
+    "sample_scene",
+    "split_of",
+]
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")

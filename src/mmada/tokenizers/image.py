@@ -71,12 +71,12 @@ RELEASED_IMAGE = ImageTokenizerConfig(
     image_size=512,
 )
 NANO_IMAGE = ImageTokenizerConfig(
-    channels=24,
-    encoder_mult=(1, 1, 2, 4),
-    decoder_mult=(1, 1, 2, 4),
+    channels=32,
+    encoder_mult=(1, 1, 3, 4),
+    decoder_mult=(1, 1, 3, 4),
     encoder_blocks=(0, 1, 1, 1),
-    decoder_blocks=(1, 1, 1, 1),
-    code_bits=10,
+    decoder_blocks=(0, 2, 1, 1),  # on two CPU cores most of the time goes into the finest level: keep it bare
+    code_bits=12,
     groups=8,
     image_size=64,
 )
@@ -311,7 +311,9 @@ class ImageTokenizer(nn.Module):
             config = ImageTokenizerConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
             state = load_file(Path(folder) / "model.safetensors")
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"image tokenizer folder {folder} cannot be read ({error}); give a folder that `mmada train` wrote") from error
+            raise InputError(
+                f"image tokenizer folder {folder} cannot be read ({error}); give a folder that `mmada train` wrote"
+            ) from error
         except Exception as error:  # safetensors raises its own error class for a damaged file
             raise InputError(f"image tokenizer weights in {folder} are damaged: {error}") from error
         tokenizer = ImageTokenizer(config)

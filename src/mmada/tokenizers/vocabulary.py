@@ -70,7 +70,7 @@ class Vocabulary:
     @property
     def text_columns(self) -> range:
         """Ids that a text place may take."""
-        return range(0, self.text_size)
+        return range(self.text_size)
 
     @property
     def image_columns(self) -> range:

@@ -72,7 +72,7 @@ def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
 
 
 class CanvasLearner:
-    """`batches(step)` gives the packed batch of a step; `show(model)` sample pictures; `write(model, folder)` saves."""
+    """`batches(step)` gives the packed batch of a step; `show(folder)` sample pictures of a saved model; `write(model, folder)` saves."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class CanvasLearner:
         losses: CanvasLosses,
         *,
         seed: int,
-        show: Callable[[MMaDAModel], Sequence[Image.Image]],
+        show: Callable[[Path], Sequence[Image.Image]],
         write: Callable[[MMaDAModel, Path], None],
         compile_model: bool = False,
     ) -> None:
@@ -134,12 +134,9 @@ class CanvasLearner:
         weight_M = (weight_BL * counts_BL)[masked_BL]
         return weighted_mean(loss_M, weight_M, batch.segment_BL[masked_BL] - 1, places_S, normaliser=normaliser)
 
-    def samples(self) -> Sequence[Image.Image]:
-        """Sample pictures of the current weights."""
-        self.model.eval()
-        pictures = self.show(self.model)
-        self.model.train()
-        return pictures
+    def samples(self, folder: Path) -> Sequence[Image.Image]:
+        """Sample pictures of the saved model."""
+        return self.show(folder)
 
     def save(self, folder: Path) -> None:
         """Write the model folder."""

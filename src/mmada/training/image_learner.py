@@ -33,7 +33,7 @@ class ImageLosses:
 
     absolute: float = 0.2
     commitment: float = 0.01
-    entropy: float = 0.003
+    entropy: float = 0.002
     sharpness: float = 2.0
     soft_steps: int = 200
 
@@ -91,10 +91,10 @@ class ImageLearner:
             "entropy": c.entropy * (each - mean),
         }
 
-    def samples(self) -> Sequence[Image.Image]:
+    def samples(self, folder: Path) -> Sequence[Image.Image]:
         """The shown pictures above their reconstructions."""
-        self.module.eval()
-        rebuilt = self.module.decode(self.module.encode(to_pixels(self.shown)))
+        saved = ImageTokenizer.load(folder / "image_tokenizer")
+        rebuilt = saved.decode(saved.encode(to_pixels(self.shown)))
         return [Image.fromarray(p) for p in self.shown] + to_pictures(rebuilt)
 
     def save(self, folder: Path) -> None:

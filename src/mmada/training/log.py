@@ -57,9 +57,7 @@ class RunLog:
         """One line of the log, and the bar moved to that step. ``row`` has ``step``, ``loss`` and ``rate`` (examples/s)."""
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        self.progress.update(
-            self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=f"loss {row['loss']:.3f}"
-        )
+        self.progress.update(self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=f"loss {row['loss']:.3f}")
         if not self.progress.console.is_terminal and int(row["step"]) % 100 == 0:
             print(json.dumps(row), flush=True)
 

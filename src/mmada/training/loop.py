@@ -62,8 +62,8 @@ class Learner(Protocol):
         """Number of examples in the last batch."""
         ...
 
-    def samples(self) -> Sequence[Image.Image]:
-        """A few pictures that show how far the run is."""
+    def samples(self, folder: Path) -> Sequence[Image.Image]:
+        """A few pictures that show how far the model saved in ``folder`` is."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -128,8 +128,8 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
                 save_checkpoint(checkpoint, step + 1, module, average, optimisers)
             if last or (step + 1) % plan.sample_every == 0:
                 with Averaged(module, average):
-                    log.pictures(step + 1, learner.samples())
                     learner.save(out / "model")
+                log.pictures(step + 1, learner.samples(out / "model"))
                 log.plot()
     return out / "model"
 

@@ -1,0 +1,265 @@
+"""Training examples of the nano world as canvases: one small function a kind, chosen by a mixture.
+
+Every function takes the world (pools and prompter) and a random generator and returns one canvas; a stage is a mixture of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from mmada.canvas import Canvas
+from mmada.errors import InputError
+from mmada.recipes.pools import Pools
+from mmada.tasks.arithmetic import plain_equation, problem
+from mmada.tasks.captions import describe, named
+from mmada.tasks.flags import FLAGS
+from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
+from mmada.tasks.questions import ask_about
+from mmada.tokenizers.prompt import Message, Prompter
+
+__all__ = ["KINDS", "World", "corpus", "mixed"]
+
+Random = np.random.Generator
+DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?", "describe this picture.",
+            "please describe this image.", "what does the picture show?")  # fmt: skip
+DIGIT_PROMPTS = (
+    "the digit {}",
+    "the digit {}",
+    "draw the digit {}",
+    "a handwritten {}",
+    "the number {}",
+    "a picture of the digit {}",
+)
+DIGIT_QUESTIONS = ("what digit is this?", "what digit is this?", "which digit is this?", "what number is this?", "which digit is shown?",
+                   "what digit is in the picture?", "read the digit.")  # fmt: skip
+CAPTION_DROPOUT = 0.1  # classifier-free guidance learns the empty caption (released value)
+THINK_LENGTH = 32  # tokens of the thought before a picture
+ANSWER_LENGTHS = (16, 32, 48, 64)  # an answer and its padding fill one of these, whatever the answer's own length
+
+
+@dataclass(frozen=True)
+class World:
+    """What examples are made from."""
+
+    pools: Pools
+    prompter: Prompter
+
+
+def codes_at(codes: Tensor, index: int) -> list[int]:
+    """One row of a pool."""
+    row: list[int] = codes[index].tolist()
+    return row
+
+
+def pick(rng: Random, options: tuple[str, ...]) -> str:
+    """One of the options."""
+    return options[int(rng.integers(len(options)))]
+
+
+def conversation(
+    world: World, rng: Random, turns: list[tuple[str, str]], codes: list[int] | None = None, *, thinking: bool = False
+) -> Canvas:
+    """Questions and answers; the last answer is padded to a length that says nothing about the answer's own."""
+    messages = [Message(role, text) for q, a in turns for role, text in (("user", q), ("assistant", a))]  # type: ignore[arg-type]
+    needed = len(world.prompter.text.encode(turns[-1][1])) + 1
+    lengths = [n for n in ANSWER_LENGTHS if n >= needed] or [needed]
+    room = lengths[min(len(lengths) - 1, int(rng.geometric(0.7)) - 1)]
+    return world.prompter.chat(messages, codes=codes, thinking=thinking, padding=room - needed)
+
+
+def with_thought(reasoning: str, answer: str) -> str:
+    """The format of the paper: the reasoning inside tags, then the answer."""
+    return f"<think> {reasoning}</think> {answer}"
+
+
+def reading(world: World, rng: Random) -> Canvas:
+    """Stage 1 text: facts, equations, worked problems."""
+    return world.prompter.language(text_line(rng))
+
+
+def text_line(rng: Random) -> str:
+    """One line of the nano corpus."""
+    kind = rng.random()
+    if kind < 0.15:
+        return fact_sentence(rng)
+    if kind < 0.5:
+        return plain_equation(rng)
+    asked = problem(rng)
+    return f"{asked.text} {asked.reasoning} {asked.answer}"
+
+
+def captioning(world: World, rng: Random) -> Canvas:
+    """A picture, then what is in it."""
+    if rng.random() < 0.85:
+        index = int(rng.integers(len(world.pools.loose)))
+        scene, codes = world.pools.loose[index], codes_at(world.pools.loose_codes, index)
+    else:
+        index = int(rng.integers(len(world.pools.drawn)))
+        scene, codes = world.pools.drawn[index].scene, codes_at(world.pools.drawn_codes, index)
+    return conversation(world, rng, [(pick(rng, DESCRIBE), describe(scene))], codes)
+
+
+def drawing(world: World, rng: Random) -> Canvas:
+    """Caption to picture."""
+    index = int(rng.integers(len(world.pools.drawn)))
+    text = "" if rng.random() < CAPTION_DROPOUT else world.pools.drawn[index].text
+    return world.prompter.draw_example(text, codes_at(world.pools.drawn_codes, index))
+
+
+def digit_drawing(world: World, rng: Random) -> Canvas:
+    """Class-conditional digits."""
+    index = int(rng.integers(len(world.pools.digits)))
+    text = "" if rng.random() < CAPTION_DROPOUT else pick(rng, DIGIT_PROMPTS).format(world.pools.digits[index])
+    return world.prompter.draw_example(text, codes_at(world.pools.digit_codes, index))
+
+
+def digit_asking(world: World, rng: Random) -> Canvas:
+    """Which digit is this?"""
+    count = len(world.pools.digit_seen_codes)
+    if rng.random() < 0.25:
+        index = int(rng.integers(len(world.pools.digits)))
+        codes, label = codes_at(world.pools.digit_codes, index), world.pools.digits[index]
+    else:
+        index = int(rng.integers(count))
+        codes = codes_at(world.pools.digit_seen_codes, index)
+        label = world.pools.digits[index * len(world.pools.digits) // count]
+    return conversation(world, rng, [(pick(rng, DIGIT_QUESTIONS), str(label))], codes)
+
+
+def editing(world: World, rng: Random) -> Canvas:
+    """A picture with a hole: inpainting one thing, or going on from a part (extrapolation)."""
+    loose = rng.random() < 0.5
+    pool = world.pools.loose if loose else world.pools.drawn
+    index = int(rng.integers(len(pool)))
+    item = pool[index]
+    scene = item.scene if not hasattr(item, "things") else item
+    codes = codes_at(world.pools.loose_codes if loose else world.pools.drawn_codes, index)
+    thing = scene.things[int(rng.integers(len(scene.things)))]
+    hole = np.zeros((8, 8), bool)
+    if rng.random() < 0.7:  # around one thing, named alone
+        row, col = ((0, 2, 4)[thing.row], (0, 2, 4)[thing.col])
+        top, left = max(0, row - int(rng.integers(2))), max(0, col - int(rng.integers(2)))
+        hole[top : row + 4 + int(rng.integers(2)), left : col + 4 + int(rng.integers(2))] = True
+        size = None if thing.size == "medium" else thing.size
+        text = named(thing.color, thing.shape, size if rng.random() < 0.5 else None)
+    else:  # a strip at one side, everything named
+        width = int(rng.integers(2, 7))
+        side = hole if rng.random() < 0.5 else hole.T
+        side[:, :width] = True
+        if rng.random() < 0.5:
+            hole = np.ascontiguousarray(hole[::-1, ::-1])
+        text = describe(scene).rstrip(".") if loose else world.pools.drawn[index].text
+    if rng.random() < CAPTION_DROPOUT:
+        text = ""
+    return world.prompter.draw_example(text, codes, hole=[bool(h) for h in hole.flatten()])
+
+
+def asking(world: World, rng: Random) -> Canvas:
+    """Several questions about one picture, answered at once."""
+    index = int(rng.integers(len(world.pools.loose)))
+    scene = world.pools.loose[index]
+    turns = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 5)))]
+    return conversation(world, rng, [(q.text, q.answer) for q in turns], codes_at(world.pools.loose_codes, index))
+
+
+def asking_thinking(world: World, rng: Random) -> Canvas:
+    """One question about a picture, with reasoning."""
+    index = int(rng.integers(len(world.pools.loose)))
+    question = ask_about(world.pools.loose[index], rng)
+    turns = [(question.text, with_thought(question.reasoning, question.answer))]
+    return conversation(world, rng, turns, codes_at(world.pools.loose_codes, index), thinking=True)
+
+
+def calculating(world: World, rng: Random) -> Canvas:
+    """A short problem, answered at once."""
+    asked = problem(rng, steps=1)
+    return conversation(world, rng, [(asked.text, asked.answer)])
+
+
+def calculating_thinking(world: World, rng: Random) -> Canvas:
+    """A worded problem with its steps."""
+    asked = problem(rng)
+    return conversation(world, rng, [(asked.text, with_thought(asked.reasoning, asked.answer))], thinking=True)
+
+
+def chatting(world: World, rng: Random) -> Canvas:
+    """Knowledge in conversation."""
+    if rng.random() < 0.6:
+        known = str(rng.choice(list(COLOR_FACTS)))
+        verb = "are" if known in ("leaves", "grapes") else "is"
+        return conversation(world, rng, [(f"what color {verb} {known}?", COLOR_FACTS[known])])
+    clue = str(rng.choice(list(SHAPE_FACTS)))
+    return conversation(world, rng, [(f"what is the shape {clue}?", f"a {SHAPE_FACTS[clue]}")])
+
+
+def knowledge_codes(world: World, rng: Random) -> tuple[str, str, list[int]]:
+    """(prompt, thought, codes) of a knowledge item."""
+    item = knowledge_item(rng)
+    if item.flag is not None:
+        return item.prompt, item.think, codes_at(world.pools.flag_codes, FLAGS.index(item.flag))
+    assert item.scene is not None
+    thing = item.scene.things[0]
+    return item.prompt, item.think, codes_at(world.pools.single_codes, world.pools.single[thing.color, thing.shape])
+
+
+def knowing(world: World, rng: Random) -> Canvas:
+    """Knowledge to picture, at once."""
+    prompt, _, codes = knowledge_codes(world, rng)
+    return world.prompter.draw_example(prompt, codes)
+
+
+def thinking_drawing(world: World, rng: Random) -> Canvas:
+    """A thought, then the picture: half of the examples train the one, half the other."""
+    if rng.random() < 0.6:
+        prompt, think, codes = knowledge_codes(world, rng)
+    else:
+        index = int(rng.integers(len(world.pools.drawn)))
+        item = world.pools.drawn[index]
+        prompt, think, codes = item.text, describe(item.scene), codes_at(world.pools.drawn_codes, index)
+    if rng.random() < 0.4:
+        return world.prompter.draw(prompt, think=think, think_length=THINK_LENGTH, edit="think")
+    return world.prompter.think_draw_example(prompt, think, THINK_LENGTH, codes)
+
+
+Maker = Callable[[World, Random], Canvas]
+KINDS: dict[str, Maker] = {
+    "reading": reading, "captioning": captioning, "drawing": drawing, "digit_drawing": digit_drawing,
+    "digit_asking": digit_asking, "editing": editing, "asking": asking, "asking_thinking": asking_thinking,
+    "calculating": calculating, "calculating_thinking": calculating_thinking, "chatting": chatting, "knowing": knowing,
+    "thinking_drawing": thinking_drawing,
+}  # fmt: skip
+
+
+def mixed(world: World, weights: Mapping[str, float], rng: Random, longest: int) -> Iterator[Canvas]:
+    """Examples without end, each kind by its weight; the rare one longer than ``longest`` tokens is drawn again."""
+    unknown = [name for name in weights if name not in KINDS]
+    if unknown:
+        raise InputError(f"mixture names {unknown[0]!r}; choose among {', '.join(KINDS)}")
+    names = list(weights)
+    shares = np.array([weights[n] for n in names])
+    shares = shares / shares.sum()
+    while True:
+        canvas = KINDS[names[int(rng.choice(len(names), p=shares))]](world, rng)
+        if canvas.length <= longest:
+            yield canvas
+
+
+def corpus(seed: int, lines: int, cot_instruction: str) -> Iterator[str]:
+    """Text that the tokenizer is trained on: every kind of sentence of the world."""
+    from mmada.tasks.captions import drawable
+    from mmada.tasks.scenes import sample_scene
+
+    rng = np.random.default_rng((seed, 99))
+    for _ in range(lines):
+        scene = sample_scene(rng)
+        question = ask_about(scene, rng)
+        item, asked = knowledge_item(rng), problem(rng)
+        yield f"{question.text} {question.answer} {question.reasoning}"
+        yield f" {drawable(rng).text} {item.prompt} {item.think}"
+        yield f"{asked.text} {asked.reasoning} {asked.answer} {text_line(rng)}"
+        yield f"{cot_instruction} {pick(rng, DESCRIBE)} {pick(rng, DIGIT_QUESTIONS)} {pick(rng, DIGIT_PROMPTS)}"
+        yield "assistant\nuser\nsystem\n"

@@ -1,0 +1,215 @@
+"""Recipes `pretrain`, `instruct` and `cot`: one stage each of the paper, each from the model of the one before.
+
+A stage is data mixture, coefficients, schedule and where to start. The nano model's sizes are those of `SIZES`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mmada.data.batches import Batch, pack
+from mmada.diffusion.corrupt import Noise
+from mmada.errors import InputError
+from mmada.model.mmada import MMaDAConfig, MMaDAModel
+from mmada.pipeline import ImagePlan, MMaDA, Preset, TextPlan
+from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, corpus, mixed
+from mmada.recipes.pools import Pools, PoolSizes
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.prompt import Prompter
+from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
+from mmada.tokenizers.vocabulary import Vocabulary
+from mmada.training.canvas_learner import CanvasLearner, CanvasLosses
+from mmada.training.loop import Plan, train
+from mmada.training.optim import Optim
+
+__all__ = ["LanguageRecipe", "Sizes", "Stage", "cot", "instruct", "pretrain", "text_tokenizer"]
+
+COT_INSTRUCTION = "think first."
+SHOWN = ("a red circle", "a green star above a white circle", "a red circle and a blue star", "three yellow triangles",
+         "a white square in the top left", "two black stars and a red square", "the digit 7", "the flag of japan")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The transformer's sizes."""
+
+    width: int = 256
+    layers: int = 8
+    heads: int = 4
+    mlp: int = 704
+    length: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A mixture that holds until ``until`` (share of the run): the sub-steps of a stage are a curriculum of these."""
+
+    until: float
+    mixture: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageRecipe:
+    """A training stage of the transformer on packed canvases."""
+
+    name: str
+    follows: str
+    plan: Plan
+    curriculum: tuple[Stage, ...]
+    losses: CanvasLosses = field(default_factory=lambda: CanvasLosses(text=Noise(least=0.1), text_normaliser="token"))
+    sizes: Sizes = field(default_factory=Sizes)
+    pools: PoolSizes = field(default_factory=PoolSizes)
+    rows: int = 48
+    row_length: int = 160
+    compile: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.curriculum or self.curriculum[-1].until < 1:
+            raise InputError(f"curriculum of {self.name} must reach until: 1")
+        for name in ("rows", "row_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def mixture(self, step: int) -> Mapping[str, float]:
+        """The mixture in force at a step."""
+        share = step / self.plan.steps
+        return next(stage.mixture for stage in self.curriculum if share < stage.until or stage is self.curriculum[-1])
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
+        if start is None or not (start / "image_tokenizer" / "config.json").is_file():
+            raise InputError(f"recipe {self.name} starts from the model of {self.follows}, not found at {start}; "
+                             f"run `mmada train {self.follows}` first or give --start-from")  # fmt: skip
+        torch.manual_seed(self.plan.seed)
+        image = ImageTokenizer.load(start / "image_tokenizer")
+        has_text = (start / "tokenizer.json").is_file()
+        text = TextTokenizer.load(start) if has_text else nano_text_tokenizer()
+        vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
+        model = MMaDAModel.from_pretrained(str(start), dtype=torch.float32) if has_text else self.fresh(vocabulary)
+        grid = image.config.image_size // image.config.downsample
+        prompter = Prompter(text, vocabulary, COT_INSTRUCTION, grid * grid)
+        world = World(Pools.build(image, self.pools, cache=out.parent / "codes"), prompter)
+
+        def batches(step: int) -> Batch:
+            rng = np.random.default_rng((self.plan.seed, step))
+            examples = mixed(world, self.mixture(step), rng, self.row_length)
+            return pack(examples, rows=self.rows, length=self.row_length)
+
+        def write(trained: MMaDAModel, folder: Path) -> None:
+            write_model(trained, text, start / "image_tokenizer", folder)
+
+        learner = CanvasLearner(
+            model,
+            vocabulary,
+            batches,
+            self.losses,
+            seed=self.plan.seed,
+            show=show,
+            write=write,
+            compile_model=self.compile,
+        )
+        return train(learner, self.plan, name=self.name, out=out, resume=resume)
+
+    def fresh(self, vocabulary: Vocabulary) -> MMaDAModel:
+        """A new transformer."""
+        s = self.sizes
+        return MMaDAModel(
+            MMaDAConfig(
+                vocab_size=vocabulary.size, hidden_size=s.width, num_hidden_layers=s.layers, num_attention_heads=s.heads,
+                num_key_value_heads=s.heads, intermediate_size=s.mlp, max_position_embeddings=s.length, rms_norm_eps=1e-5,
+                rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, bos_token_id=vocabulary.bos, eos_token_id=vocabulary.eos, tie_word_embeddings=False,
+            )
+        )  # fmt: skip
+
+
+def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, folder: Path) -> None:
+    """A model folder as `mmada.load` reads it; weights in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shipped = MMaDAModel(model.config).to(torch.bfloat16)
+    shipped.load_state_dict(model.state_dict())
+    shipped.save_pretrained(str(folder))
+    text.save(folder)
+    shutil.copytree(image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
+    answer, reasoning = ANSWER_LENGTHS[0], ANSWER_LENGTHS[-1]
+    Preset(
+        cot_instruction=COT_INSTRUCTION,
+        answer=TextPlan(length=answer, steps=answer, block=answer),
+        reasoning=TextPlan(length=reasoning, steps=reasoning, block=16),
+        thought=TextPlan(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
+        image=ImagePlan(steps=16, guidance=2.0, temperature=1.0),
+    ).save(folder)
+
+
+def show(folder: Path) -> list[Image.Image]:
+    """Sample pictures of a written model."""
+    pictures = MMaDA.load(str(folder)).draw(list(SHOWN))
+    return pictures if isinstance(pictures, list) else [pictures]
+
+
+def nano_text_tokenizer() -> TextTokenizer:
+    """The nano BPE, trained on 4,000 draws of every kind of sentence."""
+    return train_text_tokenizer(corpus(0, 4000, COT_INSTRUCTION))
+
+
+def text_tokenizer(out: Path) -> Path:
+    """Train the nano text tokenizer and write it to ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    nano_text_tokenizer().save(out)
+    return out
+
+
+OPTIM = Optim(lr=2e-3, muon_lr=1e-2, weight_decay=0.01, warmup=100, decay=0.3, final=0.1)
+
+
+def pretrain() -> LanguageRecipe:
+    """Stage 1: text, captioned pictures and class-conditional digits, from nothing but the image tokenizer."""
+    begin = {
+        "drawing": 0.42,
+        "digit_drawing": 0.06,
+        "captioning": 0.3,
+        "reading": 0.14,
+        "digit_asking": 0.04,
+        "knowing": 0.04,
+    }
+    whole = {"drawing": 0.4, "digit_drawing": 0.04, "captioning": 0.18, "asking": 0.08, "reading": 0.12, "digit_asking": 0.04,
+             "knowing": 0.05, "editing": 0.09}  # fmt: skip
+    return LanguageRecipe(
+        name="pretrain",
+        follows="image_tokenizer",
+        plan=Plan(steps=1200, optim=OPTIM, save_every=200, sample_every=400),
+        curriculum=(Stage(until=0.35, mixture=begin), Stage(until=1.0, mixture=whole)),
+    )
+
+
+def instruct() -> LanguageRecipe:
+    """Stage 1.3: instructions in text and about pictures, answered at once."""
+    mixture = {"drawing": 0.32, "digit_drawing": 0.04, "captioning": 0.06, "asking": 0.2, "reading": 0.06, "digit_asking": 0.06,
+               "knowing": 0.05, "editing": 0.08, "calculating": 0.06, "calculating_thinking": 0.1, "chatting": 0.03}  # fmt: skip
+    return replace(
+        pretrain(),
+        name="instruct",
+        follows="pretrain",
+        plan=Plan(steps=600, seed=1, optim=replace(OPTIM, warmup=30), save_every=200, sample_every=400),
+        curriculum=(Stage(until=1.0, mixture=mixture),),
+    )
+
+
+def cot() -> LanguageRecipe:
+    """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
+    mixture = {"drawing": 0.3, "digit_drawing": 0.04, "captioning": 0.03, "asking": 0.12, "asking_thinking": 0.1,
+               "digit_asking": 0.05, "knowing": 0.03, "editing": 0.08, "calculating": 0.03, "calculating_thinking": 0.2,
+               "chatting": 0.02, "thinking_drawing": 0.09}  # fmt: skip
+    return replace(
+        instruct(),
+        name="cot",
+        follows="instruct",
+        plan=Plan(steps=1600, seed=2, optim=replace(OPTIM, warmup=30, decay=0.6, final=0.02), save_every=200, sample_every=500),
+        curriculum=(Stage(until=1.0, mixture=mixture),),
+    )

@@ -1,0 +1,89 @@
+"""The pictures of the nano recipes with what they show: scenes to look at, captioned scenes to draw, digits, flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from mmada.data.pictures import encode_pictures, fingerprint
+from mmada.errors import InputError
+from mmada.tasks.captions import Drawable, drawable
+from mmada.tasks.digits import digit_image, digit_indices, digit_label
+from mmada.tasks.flags import FLAGS, flag_picture
+from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS
+from mmada.tasks.render import CLEAN, LOOSE, render
+from mmada.tasks.scenes import Scene, Thing, sample_scene
+from mmada.tokenizers.image import ImageTokenizer
+
+__all__ = ["PoolSizes", "Pools"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSizes:
+    """How many pictures are made; at most ``digits`` real digits, and each ``digit_variants`` times moved and turned.
+
+    Stages with equal sizes and seed share one set, encoded once.
+    """
+
+    loose: int = 30_000
+    drawn: int = 26_000
+    digits: int = 2000
+    digit_variants: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("loose", "drawn", "digits", "digit_variants"):
+            if getattr(self, name) < 1:
+                raise InputError(f"pools.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Codes are (n, 64) int16, in the order of the things beside them. ``single`` holds the canonical picture of every
+    (colour, shape) that knowledge prompts may ask for."""
+
+    loose: tuple[Scene, ...]
+    loose_codes: Tensor
+    drawn: tuple[Drawable, ...]
+    drawn_codes: Tensor
+    digits: tuple[int, ...]
+    digit_codes: Tensor
+    digit_seen_codes: Tensor
+    flag_codes: Tensor
+    single: dict[tuple[str, str], int]
+    single_codes: Tensor
+
+    @staticmethod
+    def build(tokenizer: ImageTokenizer, sizes: PoolSizes, *, cache: Path) -> Pools:
+        """Make and encode everything, training split only; the same for the same seed."""
+
+        def generator(kind: int, index: int) -> np.random.Generator:
+            return np.random.default_rng((sizes.seed, kind, index))
+
+        loose = tuple(sample_scene(generator(0, i)) for i in range(sizes.loose))
+        drawn = tuple(drawable(generator(1, i)) for i in range(sizes.drawn))
+        digits = digit_indices("train")[: sizes.digits]
+        single = {(c, s): i for i, (c, s) in enumerate(
+            sorted({(c, s) for c in COLOR_FACTS.values() for s in SHAPE_FACTS.values()})
+        )}  # fmt: skip
+        pairs = list(single)
+        variants = sizes.digit_variants
+        plain = np.random.default_rng(0)  # the canonical style draws nothing from it
+        sources = {
+            "loose": (len(loose), lambda i: render(loose[i], generator(2, i), LOOSE)),
+            "drawn": (len(drawn), lambda i: render(drawn[i].scene, plain, CLEAN)),
+            "digits": (len(digits), lambda i: digit_image(digits[i])),
+            "digits_seen": (len(digits) * variants, lambda i: digit_image(digits[i // variants], generator(3, i))),
+            "flags": (len(FLAGS), lambda i: flag_picture(FLAGS[i])),
+            "single": (len(pairs), lambda i: render(Scene((Thing(1, 1, pairs[i][1], pairs[i][0]),)), plain, CLEAN)),
+        }
+        codes = {
+            name: encode_pictures(tokenizer, picture, count, cache=cache, name=f"{name}_{fingerprint(tokenizer, sizes)}")
+            for name, (count, picture) in sources.items()
+        }
+        labels = tuple(digit_label(i) for i in digits)
+        return Pools(loose, codes["loose"], drawn, codes["drawn"], labels, codes["digits"], codes["digits_seen"],
+                     codes["flags"], single, codes["single"])  # fmt: skip

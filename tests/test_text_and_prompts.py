@@ -1,0 +1,129 @@
+"""Text tokenizer, vocabulary and the layouts of every prompt."""
+
+from pathlib import Path
+
+import pytest
+
+from mmada.canvas import IMAGE
+from mmada.errors import InputError
+from mmada.tokenizers.prompt import Message, Prompter, split_thinking
+from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
+from mmada.tokenizers.vocabulary import RELEASED, Vocabulary
+
+LINES = ["a red circle and 12 + 3 = 15. yes how many?", "user assistant system\n"] * 40
+
+
+@pytest.fixture(scope="module")
+def text() -> TextTokenizer:
+    return train_text_tokenizer(LINES)
+
+
+@pytest.fixture(scope="module")
+def prompter(text: TextTokenizer) -> Prompter:
+    return Prompter(text, Vocabulary.of(text.ids(), 16), "think first.", 4)
+
+
+@pytest.mark.parametrize("line", ["a red circle", "12 + 3 = 15.", "never seen: héllo ☃ 90\n", " two  spaces "])
+def test_text_comes_back(text: TextTokenizer, line: str) -> None:
+    assert text.decode(text.encode(line)) == line
+
+
+def test_numbers_are_cut_into_digits_and_case_is_dropped(text: TextTokenizer) -> None:
+    assert len(text.encode("153")) == 3
+    assert text.encode("A RED Circle") == text.encode("a red circle")
+
+
+def test_control_tokens_cannot_be_typed(text: TextTokenizer) -> None:
+    special = {text.ids()[t] for t in ("<|eot_id|>", "<|mdm_mask|>", "<|endoftext|>")}
+    assert not special & set(text.encode("<|eot_id|> <|mdm_mask|><|endoftext|>"))
+
+
+def test_a_saved_tokenizer_is_the_same(text: TextTokenizer, tmp_path: Path) -> None:
+    text.save(tmp_path)
+    again = TextTokenizer.load(tmp_path)
+    line = "<think> a red circle</think> 12"
+    assert again.encode(line) == text.encode(line)
+    assert again.ids() == text.ids()
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        TextTokenizer.load(tmp_path / "nothing")
+
+
+def test_the_chat_template_and_our_layout_agree(text: TextTokenizer, prompter: Prompter) -> None:
+    messages = [Message("user", " a red circle "), Message("assistant", "yes"), Message("user", "how many?")]
+    rendered = text.backend.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in messages], tokenize=False, add_generation_prompt=True
+    )
+    canvas = prompter.chat(messages, answer_length=3)
+    assert text.backend.decode(canvas.tokens_BL[0, :-3].tolist()) == rendered
+
+
+def test_released_and_nano_vocabularies(text: TextTokenizer) -> None:
+    assert RELEASED.tokens_of([0, 8191]) == [126349, 134540]
+    assert RELEASED.codes_of([126349]) == [0]
+    nano = Vocabulary.of(text.ids(), 16)
+    assert nano.image_offset == nano.text_size == len(text)
+    assert list(nano.image_columns) == list(range(len(text), len(text) + 16))
+    with pytest.raises(InputError, match="lacks the special tokens"):
+        Vocabulary.of({"a": 0}, 16)
+    with pytest.raises(InputError, match="no room"):
+        Vocabulary(**{**vars(nano), "size": nano.size - 1})
+
+
+def test_question_about_a_picture(prompter: Prompter) -> None:
+    v = prompter.vocabulary
+    canvas = prompter.chat([Message("user", "how many?")], codes=[1, 2, 3, 4], answer_length=5)
+    tokens = canvas.tokens_BL[0].tolist()
+    assert tokens[:8] == [v.mmu, v.soi, *v.tokens_of([1, 2, 3, 4]), v.eoi, v.bos]
+    assert tokens[-5:] == [v.mask] * 5
+    assert canvas.editable_BL[0].tolist() == [False] * (len(tokens) - 5) + [True] * 5
+    assert (canvas.modality_BL[0] == IMAGE).nonzero()[:, 0].tolist() == [2, 3, 4, 5]
+
+
+def test_training_edits_every_answer_and_its_padding(prompter: Prompter) -> None:
+    turns = [Message("user", "how many?"), Message("assistant", "yes"), Message("user", "a?"), Message("assistant", "15")]
+    canvas = prompter.chat(turns, thinking=True, padding=2)
+    v = prompter.vocabulary
+    edited = canvas.tokens_BL[canvas.editable_BL].tolist()
+    encode = prompter.text.encode
+    assert edited == [*encode("yes"), v.eot, *encode("15"), v.eot, v.eos, v.eos]
+    plain = prompter.chat(turns, padding=2)
+    assert canvas.length - plain.length == len(encode("think first.\n"))
+
+
+def test_drawing_keeps_known_codes_as_context(prompter: Prompter) -> None:
+    v = prompter.vocabulary
+    canvas = prompter.draw("a red circle", codes=[7, None, 0, None])
+    assert canvas.tokens_BL[0, -5:].tolist() == [v.image_offset + 7, v.mask, v.image_offset, v.mask, v.eoi]
+    assert canvas.editable_BL[0, -5:].tolist() == [False, True, False, True, False]
+    assert canvas.tokens_BL[0, 0] == v.t2i
+
+
+def test_thinking_before_drawing_is_one_canvas(prompter: Prompter) -> None:
+    v = prompter.vocabulary
+    blank = prompter.draw("a circle", think_length=6)
+    assert blank.tokens_BL[0, 0] == v.r2i
+    assert int(blank.editable_BL.sum()) == 6 + 4
+    thought = prompter.draw("a circle", think="yes", think_length=6, edit="think")
+    assert int(thought.editable_BL.sum()) == 6
+    assert (thought.tokens_BL[thought.modality_BL == IMAGE] == v.mask).all()
+    picture = prompter.think_draw_example("a circle", "yes", 6, [1, 2, 3, 4])
+    assert picture.tokens_BL[picture.editable_BL].tolist() == v.tokens_of([1, 2, 3, 4])
+    assert picture.length == blank.length == thought.length
+
+
+def test_gaps_take_the_space_before_them(prompter: Prompter) -> None:
+    v = prompter.vocabulary
+    canvas = prompter.infill("12 + [MASK] = 15.")
+    encode = prompter.text.encode
+    assert canvas.tokens_BL[0].tolist() == [v.bos, *encode("12 +"), v.mask, *encode(" = 15."), v.eos]
+    assert int(canvas.editable_BL.sum()) == 1
+    with pytest.raises(InputError, match="no gap"):
+        prompter.infill("12 + 3")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("yes", ("yes", "")), ("<think> a b</think> 7", ("7", "a b")), ("<think> a b", ("", "a b")), ("", ("", ""))],
+)
+def test_answer_and_reasoning_are_told_apart(answer: str, expected: tuple[str, str]) -> None:
+    assert split_thinking(answer) == expected

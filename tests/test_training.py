@@ -1,0 +1,165 @@
+"""The loop, its checkpoints and optimisers; every recipe run short, killed and resumed with the same losses."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.helpers import TINY_IMAGE, row
+from torch import nn
+
+from mmada.data.batches import pack
+from mmada.errors import InputError
+from mmada.recipes import RECIPES, run
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.training.log import read_log
+from mmada.training.muon import Muon, orthogonalise
+from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
+
+SMALL = {
+    "plan.steps": "6",
+    "plan.save_every": "2",
+    "plan.sample_every": "6",
+    "rows": "2",
+    "compile": "false",
+    "pools.loose": "6",
+    "pools.drawn": "6",
+    "pools.digits": "4",
+    "pools.digit_variants": "1",
+    "sizes.width": "16",
+    "sizes.layers": "1",
+    "sizes.mlp": "16",
+    "sizes.heads": "2",
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs that holds a tiny image tokenizer."""
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    ImageTokenizer(TINY_IMAGE).save(folder / "image_tokenizer" / "model" / "image_tokenizer")
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_log(folder / "log.jsonl")]
+
+
+def test_muon_agrees_with_torch_on_matrices() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(12, 20), torch.randn(12, 20), torch.randn(20, 6)]
+    ours, theirs = ([nn.Parameter(p.clone()) for p in start] for _ in range(2))
+    a = Muon(ours, lr=0.02, weight_decay=0.1)
+    b = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.allclose(p, q, atol=2e-3)
+
+
+def test_orthogonalised_kernels_have_singular_values_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 40)).float())
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_every_parameter_has_one_optimiser() -> None:
+    module = nn.ModuleDict({"embed": nn.Embedding(50, 32), "hidden": nn.Linear(32, 64), "norm": nn.LayerNorm(32)})
+    for muon in (0.0, 0.01):
+        groups = [g for o in build_optimisers(module, Optim(muon_lr=muon)) for g in o.param_groups]
+        ids = [id(p) for g in groups for p in g["params"]]
+        assert sorted(ids) == sorted(id(p) for p in module.parameters())
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    optim = Optim(warmup=10, decay=0.5, final=0.1)
+    curve = [learning_rate_scale(s, 100, optim) for s in range(100)]
+    assert curve[0] < curve[9] < 1
+    assert curve[10:50] == [1.0] * 40
+    assert all(a >= b for a, b in itertools.pairwise(curve))
+    assert curve[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_packing_loses_no_token_and_mixes_no_examples() -> None:
+    examples = [row([n] * size) for n, size in enumerate((7, 5, 9, 3, 8, 2, 6), start=1)]
+    batch = pack(iter(examples), rows=3, length=16, patience=50)
+    assert batch.examples == 7
+    for n, example in enumerate(examples, start=1):
+        at = batch.segment_BL == batch.segment_BL[batch.tokens_BL == n][0]
+        assert batch.tokens_BL[at].tolist() == example.tokens_BL[0].tolist()
+        assert batch.position_BL[at].tolist() == list(range(example.length))
+    with pytest.raises(InputError, match="does not fit a row"):
+        pack(iter([row([1] * 17)]), rows=1, length=16)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_path: Path) -> None:
+    settings = dict(SMALL) if name != "image_tokenizer" else {k: v for k, v in SMALL.items() if k.startswith("plan")}
+    settings |= {"batch": "2", "model.channels": "8"} if name == "image_tokenizer" else {}
+    start = begun / "image_tokenizer" / "model"
+    whole = run(name, overrides=settings, out=tmp_path / "whole", start_from=start)
+    command = [sys.executable, "-c", (f"from mmada.recipes import run; from pathlib import Path; run({name!r}, "
+               f"overrides={settings | {'plan.steps': '6'}!r}, out=Path({str(tmp_path / 'cut')!r}), start_from=Path({str(start)!r}))")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "cut" / "log.jsonl"
+    while process.poll() is None and len(read_log(log)) < 3:
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert read_log(log), "the run never began"
+    resumed = run(name, overrides=settings, out=tmp_path / "cut", resume=True, start_from=start)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    for file in whole.rglob("*.safetensors"):
+        assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
+    assert (tmp_path / "cut" / "recipe.yaml").is_file()
+    assert list((tmp_path / "cut" / "samples").glob("*.png"))
+
+
+def test_a_finished_run_is_not_overwritten_and_bad_settings_are_named(begun: Path, tmp_path: Path) -> None:
+    start = begun / "image_tokenizer" / "model"
+    settings = SMALL | {"plan.steps": "1"}
+    run("pretrain", overrides=settings, out=tmp_path / "a", start_from=start)
+    with pytest.raises(InputError, match="already holds a run"):
+        run("pretrain", overrides=settings, out=tmp_path / "a", start_from=start)
+    with pytest.raises(InputError, match="pretrain"):
+        run("pretrian")
+    with pytest.raises(InputError, match=r"plan\.stepz"):
+        run("pretrain", overrides={"plan.stepz": "1"}, start_from=start)
+    with pytest.raises(InputError, match="'many'"):
+        run("pretrain", overrides={"plan.steps": "many"}, start_from=start)
+    with pytest.raises(InputError, match="starts from the model of pretrain"):
+        run("instruct", out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_damaged_checkpoint_is_named(begun: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    settings = SMALL | {"plan.steps": "2"}
+    start = begun / "image_tokenizer" / "model"
+    run("pretrain", overrides=settings, out=out, start_from=start)
+    file = out / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be read"):
+        run("pretrain", overrides=settings, out=out, resume=True, start_from=start)
+
+
+def test_losses_fall_and_the_log_has_a_line_a_step(begun: Path, tmp_path: Path) -> None:
+    settings = SMALL | {"plan.steps": "40", "plan.optim.warmup": "2", "plan.sample_every": "40", "sizes.width": "32"}
+    run("pretrain", overrides=settings, out=tmp_path / "a", start_from=begun / "image_tokenizer" / "model")
+    lines = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(40))
+    early, late = (sum(line["loss"] for line in part) / 8 for part in (lines[:8], lines[-8:]))
+    assert late < early * 0.9
+    assert (tmp_path / "a" / "loss.png").is_file()
