@@ -87,7 +87,7 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     curve = [learning_rate_scale(s, 100, optim) for s in range(100)]
     assert curve[0] < curve[9] < 1
     assert curve[10:50] == [1.0] * 40
-    assert all(a >= b for a, b in itertools.pairwise(curve))
+    assert all(a >= b for a, b in itertools.pairwise(curve[49:]))
     assert curve[-1] == pytest.approx(0.1, abs=0.01)
 
 
@@ -109,9 +109,9 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_
     settings |= {"batch": "2", "model.channels": "8"} if name == "image_tokenizer" else {}
     start = begun / "image_tokenizer" / "model"
     whole = run(name, overrides=settings, out=tmp_path / "whole", start_from=start)
-    command = [sys.executable, "-c", (f"from mmada.recipes import run; from pathlib import Path; run({name!r}, "
-               f"overrides={settings | {'plan.steps': '6'}!r}, out=Path({str(tmp_path / 'cut')!r}), start_from=Path({str(start)!r}))")]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    out, script = str(tmp_path / "cut"), "from mmada.recipes import run; from pathlib import Path; "
+    script += f"run({name!r}, overrides={settings!r}, out=Path({out!r}), start_from=Path({str(start)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "cut" / "log.jsonl"
     while process.poll() is None and len(read_log(log)) < 3:
         time.sleep(0.01)

@@ -31,6 +31,11 @@ class Batch:
     position_BL: Tensor
     examples: int
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        tensors = (self.tokens_BL, self.editable_BL, self.modality_BL, self.segment_BL, self.position_BL)
+        return Batch(*(t.to(device) for t in tensors), self.examples)
+
 
 def pack(examples: Iterator[Canvas], *, rows: int, length: int, patience: int = 12) -> Batch:
     """Fill ``rows`` rows of ``length`` positions, first fit, until ``patience`` examples in turn found no room.
@@ -54,7 +59,7 @@ def pack(examples: Iterator[Canvas], *, rows: int, length: int, patience: int = 
             if misses >= patience:
                 break
             continue
-        while first < rows and length - used[first] < 16:  # rows with no room worth looking at
+        while first < rows and length - used[first] < length // 10:  # rows with no room worth looking at
             first += 1
         at = slice(used[row], used[row] + size)
         count += 1

@@ -32,7 +32,7 @@ def chunked_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor
         return plain_cross_entropy(hidden_MD, weight_VD, target_M)
     parts = [
         cast(Tensor, checkpoint(plain_cross_entropy, h, weight_VD, t, use_reentrant=False))
-        for h, t in zip(hidden_MD.split(chunk), target_M.split(chunk), strict=True)
+        for h, t in zip(torch.split(hidden_MD, chunk), torch.split(target_M, chunk), strict=True)
     ]
     return torch.cat(parts)
 

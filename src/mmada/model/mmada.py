@@ -18,7 +18,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 __all__ = ["MMaDAConfig", "MMaDAModel", "attention_bias"]
 
 
-class MMaDAConfig(LlamaConfig):  # type: ignore[misc]
+class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     """Sizes of the model; `transformers` names (``hidden_size``, ``num_hidden_layers``, ...)."""
 
     model_type = "mmada"
@@ -40,23 +40,24 @@ def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: to
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, blocked)[:, None]
 
 
-class MMaDAModel(PreTrainedModel):  # type: ignore[misc]
+class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Tokens -> logits. Implements the `Denoiser` protocol by `predict`."""
 
     config_class = MMaDAConfig
     base_model_prefix = "model"
     _supports_sdpa = True
-    _no_split_modules = ("LlamaDecoderLayer",)
+    _no_split_modules = {"LlamaDecoderLayer"}  # noqa: RUF012 - transformers wants a plain set
 
     def __init__(self, config: MMaDAConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""
-        return cast(nn.Module, self.model.embed_tokens)
+        embedding: nn.Module = self.model.embed_tokens
+        return embedding
 
     def get_output_embeddings(self) -> nn.Module:
         """The head; not tied to the embedding."""
@@ -90,7 +91,8 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[misc]
     def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
         """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``."""
         hidden_ND = self.hidden(tokens_BL, valid_BL=valid_BL)[at_BL]
-        return (hidden_ND @ self.head(columns).T).float()
+        logits_NV: Tensor = hidden_ND @ self.head(columns).T
+        return logits_NV.float()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> MaskedLMOutput:
         """Logits over the whole vocabulary at every position; ``attention_mask`` (B, L), 0 on padding."""

@@ -24,8 +24,8 @@ from mmada.tokenizers.prompt import Message, Prompter
 __all__ = ["KINDS", "World", "corpus", "mixed"]
 
 Random = np.random.Generator
-DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?", "describe this picture.",
-            "please describe this image.", "what does the picture show?")  # fmt: skip
+DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?",
+            "describe this picture.", "please describe this image.", "what does the picture show?")  # fmt: skip
 DIGIT_PROMPTS = (
     "the digit {}",
     "the digit {}",
@@ -34,8 +34,8 @@ DIGIT_PROMPTS = (
     "the number {}",
     "a picture of the digit {}",
 )
-DIGIT_QUESTIONS = ("what digit is this?", "what digit is this?", "which digit is this?", "what number is this?", "which digit is shown?",
-                   "what digit is in the picture?", "read the digit.")  # fmt: skip
+DIGIT_QUESTIONS = ("what digit is this?", "what digit is this?", "which digit is this?", "what number is this?",
+                   "which digit is shown?", "what digit is in the picture?", "read the digit.")  # fmt: skip
 CAPTION_DROPOUT = 0.1  # classifier-free guidance learns the empty caption (released value)
 THINK_LENGTH = 32  # tokens of the thought before a picture
 ANSWER_LENGTHS = (16, 32, 48, 64)  # an answer and its padding fill one of these, whatever the answer's own length
@@ -133,10 +133,8 @@ def digit_asking(world: World, rng: Random) -> Canvas:
 def editing(world: World, rng: Random) -> Canvas:
     """A picture with a hole: inpainting one thing, or going on from a part (extrapolation)."""
     loose = rng.random() < 0.5
-    pool = world.pools.loose if loose else world.pools.drawn
-    index = int(rng.integers(len(pool)))
-    item = pool[index]
-    scene = item.scene if not hasattr(item, "things") else item
+    index = int(rng.integers(len(world.pools.loose if loose else world.pools.drawn)))
+    scene = world.pools.loose[index] if loose else world.pools.drawn[index].scene
     codes = codes_at(world.pools.loose_codes if loose else world.pools.drawn_codes, index)
     thing = scene.things[int(rng.integers(len(scene.things)))]
     hole = np.zeros((8, 8), bool)

@@ -9,6 +9,7 @@ import torch
 
 from mmada.recipes.pictures import picture_batch
 from mmada.tokenizers.image import NANO_IMAGE, ImageTokenizer, ImageTokenizerConfig
+from mmada.training.device import chosen_device
 from mmada.training.image_learner import ImageLearner, ImageLosses
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
@@ -33,6 +34,7 @@ class ImageTokenizerRecipe:
     model: ImageTokenizerConfig = NANO_IMAGE
     losses: ImageLosses = field(default_factory=ImageLosses)
     batch: int = 16
+    device: str = "auto"
     follows: str = ""
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
@@ -43,5 +45,6 @@ class ImageTokenizerRecipe:
             lambda step: picture_batch(self.plan.seed, step, self.batch),
             picture_batch(self.plan.seed, SHOWN_STEP, 8, "validation"),
             self.losses,
+            chosen_device(self.device),
         )
         return train(learner, self.plan, name="image_tokenizer", out=out, resume=resume)

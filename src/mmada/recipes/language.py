@@ -26,6 +26,7 @@ from mmada.tokenizers.prompt import Prompter
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.canvas_learner import CanvasLearner, CanvasLosses
+from mmada.training.device import chosen_device
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 
@@ -69,6 +70,7 @@ class LanguageRecipe:
     rows: int = 48
     row_length: int = 160
     compile: bool = True
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if not self.curriculum or self.curriculum[-1].until < 1:
@@ -92,7 +94,7 @@ class LanguageRecipe:
         has_text = (start / "tokenizer.json").is_file()
         text = TextTokenizer.load(start) if has_text else nano_text_tokenizer()
         vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
-        model = MMaDAModel.from_pretrained(str(start), dtype=torch.float32) if has_text else self.fresh(vocabulary)
+        model = load_model(start) if has_text else self.fresh(vocabulary)
         grid = image.config.image_size // image.config.downsample
         prompter = Prompter(text, vocabulary, COT_INSTRUCTION, grid * grid)
         world = World(Pools.build(image, self.pools, cache=out.parent / "codes"), prompter)
@@ -113,6 +115,7 @@ class LanguageRecipe:
             seed=self.plan.seed,
             show=show,
             write=write,
+            device=chosen_device(self.device),
             compile_model=self.compile,
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)
@@ -124,15 +127,23 @@ class LanguageRecipe:
             MMaDAConfig(
                 vocab_size=vocabulary.size, hidden_size=s.width, num_hidden_layers=s.layers, num_attention_heads=s.heads,
                 num_key_value_heads=s.heads, intermediate_size=s.mlp, max_position_embeddings=s.length, rms_norm_eps=1e-5,
-                rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, bos_token_id=vocabulary.bos, eos_token_id=vocabulary.eos, tie_word_embeddings=False,
+                rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
+                bos_token_id=vocabulary.bos, eos_token_id=vocabulary.eos,
             )
         )  # fmt: skip
+
+
+def load_model(folder: Path) -> MMaDAModel:
+    """The transformer of a model folder, float32."""
+    model: MMaDAModel = MMaDAModel.from_pretrained(str(folder), dtype=torch.float32)
+    return model
 
 
 def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, folder: Path) -> None:
     """A model folder as `mmada.load` reads it; weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
-    shipped = MMaDAModel(model.config).to(torch.bfloat16)
+    shipped = MMaDAModel(model.config)
+    shipped.to(dtype=torch.bfloat16)
     shipped.load_state_dict(model.state_dict())
     shipped.save_pretrained(str(folder))
     text.save(folder)
@@ -183,7 +194,7 @@ def pretrain() -> LanguageRecipe:
     return LanguageRecipe(
         name="pretrain",
         follows="image_tokenizer",
-        plan=Plan(steps=1200, optim=OPTIM, save_every=200, sample_every=400),
+        plan=Plan(steps=1000, optim=OPTIM, save_every=200, sample_every=400),
         curriculum=(Stage(until=0.35, mixture=begin), Stage(until=1.0, mixture=whole)),
     )
 
@@ -196,7 +207,7 @@ def instruct() -> LanguageRecipe:
         pretrain(),
         name="instruct",
         follows="pretrain",
-        plan=Plan(steps=600, seed=1, optim=replace(OPTIM, warmup=30), save_every=200, sample_every=400),
+        plan=Plan(steps=450, seed=1, optim=replace(OPTIM, warmup=30), save_every=200, sample_every=400),
         curriculum=(Stage(until=1.0, mixture=mixture),),
     )
 
@@ -210,6 +221,6 @@ def cot() -> LanguageRecipe:
         instruct(),
         name="cot",
         follows="instruct",
-        plan=Plan(steps=1600, seed=2, optim=replace(OPTIM, warmup=30, decay=0.6, final=0.02), save_every=200, sample_every=500),
+        plan=Plan(steps=1700, seed=2, optim=replace(OPTIM, warmup=30, decay=0.6, final=0.02), save_every=200, sample_every=500),
         curriculum=(Stage(until=1.0, mixture=mixture),),
     )

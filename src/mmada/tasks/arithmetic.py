@@ -106,7 +106,8 @@ def story(rng: Random) -> Problem:
     name, item = word(rng, NAMES), word(rng, ITEMS)
     if rng.random() < 0.35:  # starts from a plain number: one change is already the first step
         have = number(rng, 2, 30)
-        text, steps = f"{name} has {have} {item}.", ()
+        text = f"{name} has {have} {item}."
+        steps: tuple[Step, ...] = ()
         changes = int(rng.choice(3, p=(0.45, 0.35, 0.2))) + 1
     else:
         text, steps, name, item = possession(rng)
@@ -115,8 +116,9 @@ def story(rng: Random) -> Problem:
     for _ in range(changes):
         said, step = change(rng, have, name, item)
         text, steps, have = f"{text} {said}", (*steps, step), step.result
+    left = f"how many {item} are left?" if changes else "how many in total?"
     ask = (f"how many {item} does {name} have{' now' if changes else ''}?", f"how many {item} are there?", "how many?",
-           f"how many {item} does {name} have in total?", f"how many {item} are left?" if changes else "how many in total?")  # fmt: skip
+           f"how many {item} does {name} have in total?", left)  # fmt: skip
     return Problem(f"{text} {word(rng, ask)}", str(have), tuple(steps))
 
 

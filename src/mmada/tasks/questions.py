@@ -160,7 +160,7 @@ def said(rng: Random, scene: Scene, thing: Thing) -> str:
 def relation(scene: Scene, rng: Random) -> Question | None:
     """Is the red circle above the blue square?"""
     candidates = unique(scene)
-    rng.shuffle(candidates)  # type: ignore[arg-type]
+    rng.shuffle(candidates)
     for a in candidates:
         for b in candidates:
             if a is b:
@@ -233,7 +233,7 @@ SHARES = (0.24, 0.2, 0.14, 0.12, 0.12, 0.06, 0.06, 0.06)
 
 
 def ask_about(scene: Scene, rng: Random, kind: str | None = None) -> Question:
-    """A question with one right answer. ``kind``: one of `KINDS`; if the scene allows none of that kind, an existence question."""
+    """A question with one right answer, of a ``kind`` of `KINDS`; an existence question where the scene allows none."""
     for _ in range(8):
         maker = KINDS[kind or list(KINDS)[int(rng.choice(len(KINDS), p=SHARES))]]
         question = maker(scene, rng)

@@ -65,7 +65,7 @@ def polygon_field(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.ndarr
     with np.errstate(divide="ignore", invalid="ignore"):
         left = px < py * ex / ey
     inside = (crosses & left).sum(-1) % 2 == 1
-    return np.where(inside, distance, -distance)
+    return np.asarray(np.where(inside, distance, -distance))
 
 
 def corners_of(shape: str, radius: float, angle: float, inner: float, stretch: float) -> np.ndarray:

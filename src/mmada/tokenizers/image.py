@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -281,14 +281,14 @@ class ImageTokenizer(nn.Module):
         step = self.config.downsample
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % step or pixels.shape[3] % step:
             raise InputError(f"pixels must be (B, 3, H, W) with H and W multiples of {step}, got {tuple(pixels.shape)}")
-        return cast(LookupFreeQuantizer, self.quantize).codes(self.encoder(pixels))
+        return self.quantize.codes(self.encoder(pixels))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, h, w) -> pixels (B, 3, H, W) in about [-1, 1]."""
         if codes.ndim != 3:
             raise InputError(f"codes must be (B, h, w), got {tuple(codes.shape)}")
-        latent = cast(LookupFreeQuantizer, self.quantize).latent(codes)
+        latent = self.quantize.latent(codes)
         return cast(Tensor, self.decoder(latent.to(next(self.parameters()).dtype)))
 
     def save(self, folder: str | Path) -> None:
@@ -307,8 +307,9 @@ class ImageTokenizer(nn.Module):
         from safetensors.torch import load_file
 
         try:
-            fields = json.loads((Path(folder) / "config.json").read_text())
-            config = ImageTokenizerConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            fields: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            config = ImageTokenizerConfig(**values)
             state = load_file(Path(folder) / "model.safetensors")
         except (OSError, ValueError, TypeError) as error:
             raise InputError(

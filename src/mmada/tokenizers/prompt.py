@@ -1,7 +1,8 @@
 """Inputs -> Canvas: chat, questions about an image, drawing, infilling. The same layouts serve training and sampling.
 
     language    <bos> text <eos>
-    chat        [<|mmu|> <|soi|> codes <|eoi|>] <bos>, then each turn: <|start_header_id|> role <|end_header_id|> \\n text <|eot_id|>
+    chat        [<|mmu|> <|soi|> codes <|eoi|>] <bos>, then each turn:
+                <|start_header_id|> role <|end_header_id|> \\n text <|eot_id|>
     draw        <|t2i|> <bos> caption <eos> <|soi|> codes <|eoi|>
     think+draw  <|r2i|> <bos> caption <eos> <think> ... </think> <eos>* <|soi|> codes <|eoi|>
 

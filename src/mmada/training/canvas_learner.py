@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import torch
 from PIL import Image
@@ -62,7 +61,7 @@ def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
     def hidden(tokens_BL: Tensor, **where: Tensor) -> Tensor:
         if state["fast"]:
             try:
-                return cast(Tensor, fast(tokens_BL, **where))
+                return fast(tokens_BL, **where)
             except RuntimeError as error:
                 logging.getLogger(__name__).warning("compiling failed (%s); going on without", error)
                 state["fast"] = False
@@ -72,7 +71,7 @@ def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
 
 
 class CanvasLearner:
-    """`batches(step)` gives the packed batch of a step; `show(folder)` sample pictures of a saved model; `write(model, folder)` saves."""
+    """Batches by step, sample pictures of a saved model (``show``) and a way to save one (``write``) come from the recipe."""
 
     def __init__(
         self,
@@ -84,8 +83,11 @@ class CanvasLearner:
         seed: int,
         show: Callable[[Path], Sequence[Image.Image]],
         write: Callable[[MMaDAModel, Path], None],
+        device: torch.device,
         compile_model: bool = False,
     ) -> None:
+        model.to(device=device)
+        self.device = device
         self.module: nn.Module = model
         self.model, self.vocabulary, self.batches, self.coefficients = model, vocabulary, batches, losses
         self.seed, self.show, self.write = seed, show, write
@@ -113,7 +115,10 @@ class CanvasLearner:
             )
             tokens_BL = noised.tokens_BL
             masked[modality] = (noised.masked_BL, noised.weight_BL)
-        with torch.autocast("cpu", torch.bfloat16):
+        # Batches and masks are drawn on the CPU, whatever the device, so that a seed means the same everywhere.
+        batch, tokens_BL = batch.to(self.device), tokens_BL.to(self.device)
+        masked = {k: (m.to(self.device), w.to(self.device)) for k, (m, w) in masked.items()}
+        with torch.autocast(self.device.type, torch.bfloat16):
             hidden_BLD = self.hidden(tokens_BL, segment_BL=batch.segment_BL, position_BL=batch.position_BL)
             return {
                 "text": self.coefficients.text_coefficient * self.modality_loss(hidden_BLD, batch, TEXT, *masked[TEXT]),

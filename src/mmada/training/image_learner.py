@@ -67,17 +67,19 @@ class ImageLearner:
         pictures: Callable[[int], np.ndarray],
         shown: np.ndarray,
         losses: ImageLosses,
+        device: torch.device,
     ) -> None:
-        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module.to(device=device, memory_format=torch.channels_last)
+        self.device = device
         self.pictures, self.shown, self.coefficients = pictures, shown, losses
         self.examples = 0
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Squared and absolute error, commitment to the signs, and the two entropies."""
-        pixels = to_pixels(self.pictures(step)).contiguous(memory_format=torch.channels_last)
+        pixels = to_pixels(self.pictures(step)).to(self.device, memory_format=torch.channels_last)
         self.examples = len(pixels)
         self.module.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             torch.manual_seed(step)  # which elements stay soft depends on the step alone
             rebuilt, latent = self.module(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
         error = rebuilt.float() - pixels

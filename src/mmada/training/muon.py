@@ -20,10 +20,10 @@ COEFFICIENTS = (3.4445, -4.775, 2.0315)
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """About U V^T of each (..., m, n) matrix U S V^T, by quintic Newton-Schulz in bfloat16."""
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x: Tensor = matrices.bfloat16()
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
