@@ -33,8 +33,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        tensors = (self.tokens_BL, self.editable_BL, self.modality_BL, self.segment_BL, self.position_BL)
-        return Batch(*(t.to(device) for t in tensors), self.examples)
+        return Batch(
+            self.tokens_BL.to(device),
+            self.editable_BL.to(device),
+            self.modality_BL.to(device),
+            self.segment_BL.to(device),
+            self.position_BL.to(device),
+            self.examples,
+        )
 
 
 def pack(examples: Iterator[Canvas], *, rows: int, length: int, patience: int = 12) -> Batch:

@@ -56,12 +56,11 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""
-        embedding: nn.Module = self.model.embed_tokens
-        return embedding
+        return cast(nn.Module, self.model.embed_tokens)
 
     def get_output_embeddings(self) -> nn.Module:
         """The head; not tied to the embedding."""
-        return self.lm_head
+        return cast(nn.Module, self.lm_head)
 
     def hidden(
         self,
@@ -85,13 +84,13 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def head(self, columns: range) -> Tensor:
         """The head's rows (V, D) for a contiguous range of token ids."""
-        return self.lm_head.weight[columns.start : columns.stop]
+        return cast(Tensor, self.lm_head.weight)[columns.start : columns.stop]
 
     @torch.no_grad()
     def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
         """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``."""
         hidden_ND = self.hidden(tokens_BL, valid_BL=valid_BL)[at_BL]
-        logits_NV: Tensor = hidden_ND @ self.head(columns).T
+        logits_NV = hidden_ND @ self.head(columns).T
         return logits_NV.float()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> MaskedLMOutput:

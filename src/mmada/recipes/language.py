@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -142,8 +143,8 @@ def load_model(folder: Path) -> MMaDAModel:
 def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, folder: Path) -> None:
     """A model folder as `mmada.load` reads it; weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
-    shipped = MMaDAModel(model.config)
-    shipped.to(dtype=torch.bfloat16)
+    shipped = MMaDAModel(cast(MMaDAConfig, model.config))
+    torch.nn.Module.to(shipped, torch.bfloat16)
     shipped.load_state_dict(model.state_dict())
     shipped.save_pretrained(str(folder))
     text.save(folder)

@@ -94,7 +94,7 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
     tokenizer.train_from_iterator(corpus, trainer)
     # One token each, yet ordinary text: they are part of what a model writes and of what a person may read.
     tokenizer.add_tokens(["<think>", "</think>"])
-    backend = PreTrainedTokenizerFast(
+    backend = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=SPECIAL_TOKENS["bos"],
         eos_token=SPECIAL_TOKENS["eos"],

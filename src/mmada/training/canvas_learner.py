@@ -86,7 +86,7 @@ class CanvasLearner:
         device: torch.device,
         compile_model: bool = False,
     ) -> None:
-        model.to(device=device)
+        torch.nn.Module.to(model, device)
         self.device = device
         self.module: nn.Module = model
         self.model, self.vocabulary, self.batches, self.coefficients = model, vocabulary, batches, losses

@@ -69,7 +69,7 @@ class ImageLearner:
         losses: ImageLosses,
         device: torch.device,
     ) -> None:
-        self.module = module.to(device=device, memory_format=torch.channels_last)
+        self.module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.pictures, self.shown, self.coefficients = pictures, shown, losses
         self.examples = 0
@@ -84,7 +84,7 @@ class ImageLearner:
             rebuilt, latent = self.module(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
         error = rebuilt.float() - pixels
         z = latent.continuous.float()
-        each, mean = entropy_losses(z, self.module.quantize.embedding, self.coefficients.sharpness)  # type: ignore[arg-type]
+        each, mean = entropy_losses(z, self.module.quantize.embedding, self.coefficients.sharpness)
         c = self.coefficients
         return {
             "square": error.square().mean(),
