@@ -35,7 +35,7 @@ class Plan:
     steps: int
     seed: int = 0
     optim: Optim = field(default_factory=Optim)
-    average: float = 0.999
+    average: float = 0.995
     save_every: int = 250
     sample_every: int = 1000
     threads: int = 0
