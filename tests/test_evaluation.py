@@ -125,8 +125,8 @@ def test_who_knows_all_scores_one_and_who_knows_nothing_scores_none(
             assert values[name] >= 0.8  # a neighbour may reach into the hole and spoil the pasted thing
         elif knows:
             assert values[name] >= nano.FLOORS[name], name
-        else:
-            assert values[name] <= (20 if "psnr" in name else 0.0), name
+        else:  # a blank picture is still read as some digit
+            assert values[name] <= (20 if "psnr" in name else 0.1 if name == "digits drawn" else 0.0), name
     kept = json.loads(out.read_text())
     assert [row["name"] for row in kept["rows"]] == list(values)
     assert {"rows", "settings", "machine", "seconds"} <= set(kept)

@@ -120,7 +120,7 @@ class Prompter:
         pieces.append(Piece([v.soi]))
         for code in unknown:
             token = v.mask if code is None else v.image_offset + code
-            pieces.append(Piece([token], editable=code is None, modality="image"))
+            pieces.append(Piece([token], editable=code is None and edit == "image", modality="image"))
         return Canvas.join([*pieces, Piece([v.eoi])])
 
     def draw_example(self, caption: str, codes: Sequence[int], *, hole: Sequence[bool] | None = None) -> Canvas:

@@ -26,19 +26,20 @@ __all__ = ["ImageLearner", "ImageLosses", "entropy_losses"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLosses:
-    """Coefficients. ``entropy`` rewards bits that are sure of themselves on a picture and varied over the batch.
+    """Coefficients. ``certainty`` rewards codes that are sure of themselves, ``variety`` a batch that uses many of them.
 
     Over the first ``soft_steps`` steps the quantised share of the latent rises from 0 to 1: the decoder learns to draw first.
     """
 
     absolute: float = 0.2
     commitment: float = 0.01
-    entropy: float = 0.002
+    certainty: float = 0.002
+    variety: float = 0.002
     sharpness: float = 2.0
     soft_steps: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("absolute", "commitment", "entropy", "sharpness", "soft_steps"):
+        for name in ("absolute", "commitment", "certainty", "variety", "sharpness", "soft_steps"):
             if getattr(self, name) < 0:
                 raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
 
@@ -90,7 +91,7 @@ class ImageLearner:
             "square": error.square().mean(),
             "absolute": c.absolute * error.abs().mean(),
             "commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(),
-            "entropy": c.entropy * (each - mean),
+            "entropy": c.certainty * each - c.variety * mean,
         }
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
