@@ -22,7 +22,7 @@ from mmada.tasks.geneval import CATEGORIES, judge, prompts
 from mmada.tasks.knowledge import knowledge_item
 from mmada.tasks.questions import KINDS, ask_about, check_reasoning
 from mmada.tasks.render import CLEAN, LOOSE, render
-from mmada.tasks.scenes import sample_scene
+from mmada.tasks.scenes import Scene, Thing, sample_scene
 
 __all__ = ["MEASURES", "Measure", "Measured"]
 
@@ -188,20 +188,30 @@ def arithmetic_held_out(model: MMaDA, rng: Random, count: int) -> Measured:
     return arithmetic(model, rng, count, outside=True)
 
 
+def something_new(scene: Scene, rng: Random) -> Thing:
+    """A thing whose like the scene does not hold, so that leaving the picture alone is no success."""
+    there = {(t.color, t.shape) for t in scene.things}
+    while True:
+        wanted = sample_scene(rng, "test", count=1).things[0]
+        if (wanted.color, wanted.shape) not in there:
+            return wanted
+
+
 def inpainting(model: MMaDA, rng: Random, count: int) -> Measured:
     """One thing's surroundings are cut out and another thing is asked for there."""
     result = Measured()
     for i in range(count):
         scene = sample_scene(rng, "test", sizes=False)
         pixels = render(scene, rng, CLEAN if i % 2 else LOOSE)
-        thing, wanted = scene.things[int(rng.integers(len(scene.things)))], sample_scene(rng, "test", count=1).things[0]
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        wanted = something_new(scene, rng)
         mask = np.zeros(pixels.shape[:2], bool)
         top, left = (0, 16, 32)[thing.row], (0, 16, 32)[thing.col]
         mask[top : top + 32, left : left + 32] = True
         picture = model.inpaint(pixels, mask, named(wanted.color, wanted.shape), seed=int(rng.integers(2**31)))
         after = np.asarray(picture)
         kept = bool((after[~mask] == pixels[~mask]).all())
-        inside = [t for t in detect(after) if mask[int((t.y + 0.5) / 3 * 63), int((t.x + 0.5) / 3 * 63)]]
+        inside = [t for t in detect(after) if mask[(t.box[0] + t.box[2]) // 2, (t.box[1] + t.box[3]) // 2]]
         there = any((t.color, t.shape) == (wanted.color, wanted.shape) for t in inside)
         result.add("inpainting", kept and there)
         result.add("inpainting: outside unchanged", kept)

@@ -74,7 +74,13 @@ def run_suite(
                     save_sheet(samples, name, measured.tiles)
                 progress.advance(task)
     rows = [summary(name, runs) for name, runs in by_name.items()]
-    settings = {"suite": suite, "seeds": seeds, "limit": limit, "model": model.info(), "preset": asdict(model.engine.parts.preset)}
+    settings = {
+        "suite": suite,
+        "seeds": seeds,
+        "limit": limit,
+        "model": model.info(),
+        "preset": asdict(model.engine.parts.preset),
+    }
     write_results(out, {"rows": rows, "settings": settings, "machine": machine(), "seconds": round(time.time() - began, 1)})
     return rows
 

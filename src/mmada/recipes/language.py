@@ -222,6 +222,12 @@ def cot() -> LanguageRecipe:
         instruct(),
         name="cot",
         follows="instruct",
-        plan=Plan(steps=1500, seed=2, optim=replace(OPTIM, lr=1.5e-3, muon_lr=7e-3, warmup=30, decay=0.6, final=0.02), save_every=200, sample_every=500),
+        plan=Plan(
+            steps=1500,
+            seed=2,
+            optim=replace(OPTIM, lr=1.5e-3, muon_lr=7e-3, warmup=30, decay=0.6, final=0.02),
+            save_every=200,
+            sample_every=500,
+        ),
         curriculum=(Stage(until=1.0, mixture=mixture),),
     )

@@ -33,7 +33,6 @@ class FoundThing:
     size: str
     y: float
     x: float
-    area: int
     box: tuple[int, int, int, int]
 
 
@@ -152,7 +151,7 @@ def detect(picture: np.ndarray) -> tuple[FoundThing, ...]:
         size = "small" if reach < 13.5 else "medium" if reach < 19.5 else "large"
         y, x = ((top + bottom) / 2 / height * 3 - 0.5, (left + right) / 2 / width * 3 - 0.5)
         box = (top, left, bottom, right)
-        things.append(FoundThing(color_name(color), shape_name(cut), size, y, x, int(region.sum()), box))
+        things.append(FoundThing(color_name(color), shape_name(cut), size, y, x, box))
     return tuple(sorted(things, key=lambda t: (round(t.y), t.x)))
 
 
