@@ -10,7 +10,10 @@ from PIL import Image
 from tests.helpers import TINY_IMAGE as TINY
 
 from mmada.errors import InputError
-from mmada.tokenizers.image import NANO_IMAGE, RELEASED_IMAGE, ImageTokenizer
+from mmada.pipeline.folder import find_folder
+from mmada.tasks.render import render
+from mmada.tasks.scenes import SHAPES, Scene, Thing
+from mmada.tokenizers.image import NANO_IMAGE, RELEASED_IMAGE, ImageTokenizer, norm_of
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.training.image_learner import entropy_losses
 
@@ -91,7 +94,28 @@ def test_saved_loaded_and_damaged(tiny: ImageTokenizer, tmp_path: Path) -> None:
         ImageTokenizer.load(tmp_path / "nothing")
 
 
+def test_pixel_norm_looks_at_one_pixel_and_group_norm_at_all() -> None:
+    picture = torch.randn(1, 8, 6, 6)
+    other = picture.clone()
+    other[..., 5, 5] += 3.0
+    pixel, group = (norm_of(replace(TINY, norm=kind, groups=4), 8) for kind in ("pixel", "group"))
+    assert torch.equal(pixel(picture)[..., :5, :5], pixel(other)[..., :5, :5])
+    assert not torch.allclose(group(picture)[..., :5, :5], group(other)[..., :5, :5])
+    assert torch.allclose(pixel(picture)[0, :, 2, 3], torch.nn.functional.layer_norm(picture[0, :, 2, 3], (8,)), atol=1e-5)
+    assert not any("attn" in key for key in ImageTokenizer(replace(TINY, attention=False)).state_dict())
+
+
+def test_bundled_codes_of_plain_background_do_not_depend_on_what_stands_far_away() -> None:
+    bundled = ImageTokenizer.load(find_folder("nano") / "image_tokenizer")
+    scenes = [Scene((Thing(0, 0, shape, color),)) for color in ("red", "blue", "white") for shape in SHAPES]
+    pictures = np.stack([render(s, np.random.default_rng(0)) for s in scenes] + [render(Scene(()), np.random.default_rng(0))])
+    far = bundled.encode(to_pixels(pictures))[:, 5:, 5:]
+    assert (far == far[-1]).all()
+
+
 def test_configurations_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="norm of the image tokenizer"):
+        replace(NANO_IMAGE, norm="batch")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="same number of levels"):
         replace(NANO_IMAGE, encoder_mult=(1, 2))
     with pytest.raises(InputError, match="code_bits"):

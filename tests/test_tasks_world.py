@@ -118,6 +118,16 @@ def test_captions_mean_their_own_scene_and_no_other() -> None:
     assert confused <= 6
 
 
+def test_a_caption_that_names_every_color_has_one_picture() -> None:
+    rng = random(14)
+    pictures: dict[str, object] = {}
+    for _ in range(2000):
+        made = drawable(rng)
+        if all(group.color for group in made.meaning.groups):
+            assert pictures.setdefault(made.text, made.scene) == made.scene
+    assert len(pictures) > 1000
+
+
 def test_relations_and_places_are_judged() -> None:
     rng = random(6)
     prompt = next(p for p in prompts("position", rng, 50) if p.meaning.relation == "above")

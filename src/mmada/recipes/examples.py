@@ -19,6 +19,7 @@ from mmada.tasks.captions import describe, named
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
+from mmada.tasks.scenes import Scene
 from mmada.tokenizers.prompt import Message, Prompter
 
 __all__ = ["KINDS", "World", "corpus", "mixed"]
@@ -92,14 +93,18 @@ def text_line(rng: Random) -> str:
     return f"{asked.text} {asked.reasoning} {asked.answer}"
 
 
-def captioning(world: World, rng: Random) -> Canvas:
-    """A picture, then what is in it."""
+def seen(world: World, rng: Random) -> tuple[Scene, list[int]]:
+    """A scene to look at with its codes: mostly as others may draw it, now and then as the model itself does."""
     if rng.random() < 0.85:
         index = int(rng.integers(len(world.pools.loose)))
-        scene, codes = world.pools.loose[index], codes_at(world.pools.loose_codes, index)
-    else:
-        index = int(rng.integers(len(world.pools.drawn)))
-        scene, codes = world.pools.drawn[index].scene, codes_at(world.pools.drawn_codes, index)
+        return world.pools.loose[index], codes_at(world.pools.loose_codes, index)
+    index = int(rng.integers(len(world.pools.drawn)))
+    return world.pools.drawn[index].scene, codes_at(world.pools.drawn_codes, index)
+
+
+def captioning(world: World, rng: Random) -> Canvas:
+    """A picture, then what is in it."""
+    scene, codes = seen(world, rng)
     return conversation(world, rng, [(pick(rng, DESCRIBE), describe(scene))], codes)
 
 
@@ -132,7 +137,7 @@ def digit_asking(world: World, rng: Random) -> Canvas:
 
 def editing(world: World, rng: Random) -> Canvas:
     """A picture with a hole: inpainting one thing, or going on from a part (extrapolation)."""
-    loose = rng.random() < 0.5
+    loose = rng.random() < 0.3
     index = int(rng.integers(len(world.pools.loose if loose else world.pools.drawn)))
     scene = world.pools.loose[index] if loose else world.pools.drawn[index].scene
     codes = codes_at(world.pools.loose_codes if loose else world.pools.drawn_codes, index)
@@ -158,18 +163,17 @@ def editing(world: World, rng: Random) -> Canvas:
 
 def asking(world: World, rng: Random) -> Canvas:
     """Several questions about one picture, answered at once."""
-    index = int(rng.integers(len(world.pools.loose)))
-    scene = world.pools.loose[index]
+    scene, codes = seen(world, rng)
     turns = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 5)))]
-    return conversation(world, rng, [(q.text, q.answer) for q in turns], codes_at(world.pools.loose_codes, index))
+    return conversation(world, rng, [(q.text, q.answer) for q in turns], codes)
 
 
 def asking_thinking(world: World, rng: Random) -> Canvas:
     """One question about a picture, with reasoning."""
-    index = int(rng.integers(len(world.pools.loose)))
-    question = ask_about(world.pools.loose[index], rng)
+    scene, codes = seen(world, rng)
+    question = ask_about(scene, rng)
     turns = [(question.text, with_thought(question.reasoning, question.answer))]
-    return conversation(world, rng, turns, codes_at(world.pools.loose_codes, index), thinking=True)
+    return conversation(world, rng, turns, codes, thinking=True)
 
 
 def calculating(world: World, rng: Random) -> Canvas:

@@ -21,14 +21,14 @@ SHOWN_STEP = 10**9  # a step no run reaches: the pictures shown as samples
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerRecipe:
-    """Train the image tokenizer: pixels <-> 64 codes of 10 bits."""
+    """Train the image tokenizer: pixels <-> 64 codes of 12 bits."""
 
     plan: Plan = field(
         default_factory=lambda: Plan(
-            steps=6500,
+            steps=9000,
             optim=Optim(lr=2e-3, muon_lr=1e-2, decay=0.75, warmup=30, weight_decay=0.0),
             average=0.99,
-            sample_every=1300,
+            sample_every=1500,
         )
     )
     model: ImageTokenizerConfig = NANO_IMAGE

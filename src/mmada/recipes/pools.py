@@ -28,10 +28,10 @@ class PoolSizes:
     Stages with equal sizes and seed share one set, encoded once.
     """
 
-    loose: int = 30_000
-    drawn: int = 26_000
+    loose: int = 36_000
+    drawn: int = 36_000
     digits: int = 2000
-    digit_variants: int = 4
+    digit_variants: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,8 +80,11 @@ class Pools:
             "flags": (len(FLAGS), lambda i: flag_picture(FLAGS[i])),
             "single": (len(pairs), lambda i: render(Scene((Thing(1, 1, pairs[i][1], pairs[i][0]),)), plain, CLEAN)),
         }
+        shown = {"loose": loose, "drawn": drawn}
         codes = {
-            name: encode_pictures(tokenizer, picture, count, cache=cache, name=f"{name}_{fingerprint(tokenizer, sizes)}")
+            name: encode_pictures(
+                tokenizer, picture, count, cache=cache, name=f"{name}_{fingerprint(tokenizer, sizes, shown.get(name))}"
+            )
             for name, (count, picture) in sources.items()
         }
         labels = tuple(digit_label(i) for i in digits)

@@ -229,7 +229,7 @@ KINDS: dict[str, Maker] = {
     "exist": exist, "count": count, "color": color, "shape": shape,
     "relation": relation, "place": place, "compare": compare, "sum": total,
 }  # fmt: skip
-SHARES = (0.24, 0.2, 0.14, 0.12, 0.12, 0.06, 0.06, 0.06)
+SHARES = (0.2, 0.16, 0.12, 0.1, 0.16, 0.08, 0.1, 0.08)
 
 
 def ask_about(scene: Scene, rng: Random, kind: str | None = None) -> Question:

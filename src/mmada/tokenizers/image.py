@@ -1,6 +1,8 @@
 """Image tokenizer: MAGVIT-v2's convolutional encoder and decoder around a lookup-free quantiser (LFQ).
 
-One class, sizes as configuration: the released 95 M-parameter shape (f = 16, 8,192 codes) and a nano shape (f = 8, 1,024 codes).
+One class, sizes as configuration: the released 95 M-parameter shape (f = 16, 8,192 codes) and a nano shape (f = 8, 4,096 codes).
+The nano shape normalises each pixel by itself and has no attention, so that a code depends on what is near it alone: plain
+background is one code wherever the things stand, and the transformer has less to guess (docs/log.md has the comparison).
 Module names give the released state-dict keys. A code is the sign pattern of the latent: channel 0 is the most significant bit.
 
 Shapes: B pictures, C channels, H x W pixels, h x w codes (H = h * downsample).
@@ -11,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +36,12 @@ class ImageTokenizerConfig:
     code_bits: int
     groups: int
     image_size: int
+    norm: Literal["group", "pixel"] = "group"
+    attention: bool = True
 
     def __post_init__(self) -> None:
+        if self.norm not in ("group", "pixel"):
+            raise InputError(f"norm of the image tokenizer must be 'group' or 'pixel', got {self.norm!r}")
         lengths = {len(t) for t in (self.encoder_mult, self.decoder_mult, self.encoder_blocks, self.decoder_blocks)}
         if len(lengths) != 1:
             raise InputError("encoder_mult, decoder_mult, encoder_blocks and decoder_blocks must list the same number of levels")
@@ -79,17 +85,32 @@ NANO_IMAGE = ImageTokenizerConfig(
     code_bits=12,
     groups=8,
     image_size=64,
+    norm="pixel",
+    attention=False,
 )
+
+
+class PixelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel of (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)  # autocast would leave bfloat16 here
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
+
+
+def norm_of(config: ImageTokenizerConfig, channels: int) -> nn.Module:
+    """The normalisation that the configuration names."""
+    return PixelNorm(channels, eps=1e-6) if config.norm == "pixel" else nn.GroupNorm(config.groups, channels, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):
     """norm, swish, conv, twice, around a skip (1x1 convolution where the channels differ)."""
 
-    def __init__(self, inside: int, outside: int, groups: int) -> None:
+    def __init__(self, inside: int, outside: int, config: ImageTokenizerConfig) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, inside, eps=1e-6)
+        self.norm1 = norm_of(config, inside)
         self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, outside, eps=1e-6)
+        self.norm2 = norm_of(config, outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, padding=1)
         if inside != outside:
             self.nin_shortcut = nn.Conv2d(inside, outside, 1)
@@ -104,9 +125,9 @@ class ResnetBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Single-head self-attention over all pixels of the coarsest level."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, config: ImageTokenizerConfig) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = norm_of(config, channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -141,15 +162,13 @@ class Upsample(nn.Module):
         return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
 
 
-def middle(channels: int, groups: int) -> nn.ModuleDict:
+def middle(channels: int, config: ImageTokenizerConfig) -> nn.ModuleDict:
     """The blocks at the coarsest resolution, under the released names."""
-    return nn.ModuleDict(
-        {
-            "block_1": ResnetBlock(channels, channels, groups),
-            "attn_1": AttnBlock(channels, groups),
-            "block_2": ResnetBlock(channels, channels, groups),
-        }
-    )
+    blocks = nn.ModuleDict({"block_1": ResnetBlock(channels, channels, config)})
+    if config.attention:
+        blocks["attn_1"] = AttnBlock(channels, config)
+    blocks["block_2"] = ResnetBlock(channels, channels, config)
+    return blocks
 
 
 class Encoder(nn.Module):
@@ -157,20 +176,20 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()
-        c, g = config.channels, config.groups
+        c = config.channels
         self.conv_in = nn.Conv2d(3, c, 3, padding=1)
         self.down = nn.ModuleList()
         width = c
         for level, (mult, blocks) in enumerate(zip(config.encoder_mult, config.encoder_blocks, strict=True)):
             stage = nn.ModuleDict({"block": nn.ModuleList()})
             for _ in range(blocks):
-                cast(nn.ModuleList, stage["block"]).append(ResnetBlock(width, c * mult, g))
+                cast(nn.ModuleList, stage["block"]).append(ResnetBlock(width, c * mult, config))
                 width = c * mult
             if level < config.levels - 1:
                 stage["downsample"] = Downsample(width)
             self.down.append(stage)
-        self.mid = middle(width, g)
-        self.norm_out = nn.GroupNorm(g, width, eps=1e-6)
+        self.mid = middle(width, config)
+        self.norm_out = norm_of(config, width)
         self.conv_out = nn.Conv2d(width, config.code_bits, 3, padding=1)
         self.quant_conv = nn.Conv2d(config.code_bits, config.code_bits, 1)
 
@@ -191,22 +210,22 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()
-        c, g = config.channels, config.groups
+        c = config.channels
         width = c * config.decoder_mult[-1]
         self.post_quant_conv = nn.Conv2d(config.code_bits, config.code_bits, 1)
         self.conv_in = nn.Conv2d(config.code_bits, width, 3, padding=1)
-        self.mid = middle(width, g)
+        self.mid = middle(width, config)
         stages: list[nn.Module] = []
         for level in reversed(range(config.levels)):
             stage = nn.ModuleDict({"block": nn.ModuleList()})
             for _ in range(config.decoder_blocks[level]):
-                cast(nn.ModuleList, stage["block"]).append(ResnetBlock(width, c * config.decoder_mult[level], g))
+                cast(nn.ModuleList, stage["block"]).append(ResnetBlock(width, c * config.decoder_mult[level], config))
                 width = c * config.decoder_mult[level]
             if level:
                 stage["upsample"] = Upsample(width)
             stages.append(stage)
         self.up = nn.ModuleList(reversed(stages))  # indexed by level, finest first, as in the released keys
-        self.norm_out = nn.GroupNorm(g, width, eps=1e-6)
+        self.norm_out = norm_of(config, width)
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:

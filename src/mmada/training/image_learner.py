@@ -34,7 +34,7 @@ class ImageLosses:
     absolute: float = 0.2
     commitment: float = 0.01
     certainty: float = 0.002
-    variety: float = 0.002
+    variety: float = 0.0
     sharpness: float = 2.0
     soft_steps: int = 200
 
