@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.helpers import tiny_model
 from transformers import AutoModelForMaskedLM
 
-from mmada.model.mmada import MMaDAConfig, MMaDAModel
+from mmada.model.mmada import MMaDAModel
 
 
 @pytest.fixture(scope="module")
 def model() -> MMaDAModel:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    config = MMaDAConfig(vocab_size=50, num_key_value_heads=4, max_position_embeddings=64, **sizes)
-    return MMaDAModel(config).eval()
+    return tiny_model(50)
 
 
 def tokens(length: int, seed: int = 0) -> torch.Tensor:

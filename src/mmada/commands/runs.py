@@ -25,7 +25,7 @@ Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(defau
 class Train:
     """Train by a recipe, or take a run up again.
 
-    Example: mmada train pretrain --set optimizer.lr=0.001 --out runs/pretrain
+    Example: mmada train pretrain --set plan.optim.lr=0.001 --out runs/pretrain
     """
 
     recipe: Annotated[Positional[str | None], arg(metavar="[RECIPE]", help_behavior_hint="(see --list for the names)")] = None

@@ -95,7 +95,7 @@ def text_line(rng: Random) -> str:
 
 def seen(world: World, rng: Random) -> tuple[Scene, list[int]]:
     """A scene to look at with its codes: mostly as others may draw it, now and then as the model itself does."""
-    if rng.random() < 0.85:
+    if rng.random() < 0.75:
         index = int(rng.integers(len(world.pools.loose)))
         return world.pools.loose[index], codes_at(world.pools.loose_codes, index)
     index = int(rng.integers(len(world.pools.drawn)))
@@ -164,7 +164,7 @@ def editing(world: World, rng: Random) -> Canvas:
 def asking(world: World, rng: Random) -> Canvas:
     """Several questions about one picture, answered at once."""
     scene, codes = seen(world, rng)
-    turns = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 5)))]
+    turns = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 7)))]
     return conversation(world, rng, [(q.text, q.answer) for q in turns], codes)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mmada.recipes.pictures import picture_batch
+from mmada.recipes.pictures import CLASSES, picture_batch
 from mmada.tokenizers.image import NANO_IMAGE, ImageTokenizer, ImageTokenizerConfig
 from mmada.training.device import chosen_device
 from mmada.training.image_learner import ImageLearner, ImageLosses
@@ -38,13 +38,15 @@ class ImageTokenizerRecipe:
     follows: str = ""
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
-        """Train in ``out``; ``start`` is not used: this is where the chain of recipes begins."""
+        """Train in ``out``, from nothing or from the tokenizer in the model folder ``start``."""
         torch.manual_seed(self.plan.seed)
+        tokenizer = ImageTokenizer(self.model) if start is None else ImageTokenizer.load(start / "image_tokenizer")
         learner = ImageLearner(
-            ImageTokenizer(self.model),
+            tokenizer,
             lambda step: picture_batch(self.plan.seed, step, self.batch),
-            picture_batch(self.plan.seed, SHOWN_STEP, 8, "validation"),
+            picture_batch(self.plan.seed, SHOWN_STEP, 8, "validation").pixels,
             self.losses,
             chosen_device(self.device),
+            classes=CLASSES,
         )
         return train(learner, self.plan, name="image_tokenizer", out=out, resume=resume)

@@ -18,6 +18,7 @@ from PIL import Image
 from mmada.data.batches import Batch, pack
 from mmada.diffusion.corrupt import Noise
 from mmada.errors import InputError
+from mmada.model.code_bits import plain_state, share_code_bits
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import ImagePlan, MMaDA, Preset, TextPlan
 from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, corpus, mixed
@@ -96,6 +97,7 @@ class LanguageRecipe:
         text = TextTokenizer.load(start) if has_text else nano_text_tokenizer()
         vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
         model = load_model(start) if has_text else self.fresh(vocabulary)
+        share_code_bits(model, vocabulary.image_columns, std=0.0 if has_text else 0.02)
         grid = image.config.image_size // image.config.downsample
         prompter = Prompter(text, vocabulary, COT_INSTRUCTION, grid * grid)
         world = World(Pools.build(image, self.pools, cache=out.parent / "codes"), prompter)
@@ -145,7 +147,7 @@ def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, fold
     folder.mkdir(parents=True, exist_ok=True)
     shipped = MMaDAModel(cast(MMaDAConfig, model.config))
     torch.nn.Module.to(shipped, torch.bfloat16)
-    shipped.load_state_dict(model.state_dict())
+    shipped.load_state_dict(plain_state(model))
     shipped.save_pretrained(str(folder))
     text.save(folder)
     shutil.copytree(image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
@@ -177,33 +179,34 @@ def text_tokenizer(out: Path) -> Path:
     return out
 
 
-# The first stages keep their learning rate: what comes after goes on from there, and only the last stage cools down.
-# Rates, noise weight and normaliser follow the noise of the gradients, measured in docs/log.md.
-OPTIM = Optim(lr=1.5e-3, muon_lr=6e-3, weight_decay=0.3, warmup=50, decay=0.0)
+# The first stages keep their learning rate: what comes after goes on from there, and only the last stage cools down. Text about
+# pictures wants a lower rate than the pictures themselves. Rates, noise and normaliser are measured in docs/log.md.
+OPTIM = Optim(lr=1e-3, muon_lr=4e-3, weight_decay=0.3, warmup=50, decay=0.0)
+GENTLE = replace(OPTIM, lr=6e-4, muon_lr=2.4e-3, warmup=30)
 
 
 def pretrain() -> LanguageRecipe:
     """Stage 1: text, captioned pictures and class-conditional digits, from nothing but the image tokenizer."""
-    begin = {"drawing": 0.4, "digit_drawing": 0.04, "captioning": 0.4, "reading": 0.06, "digit_asking": 0.04, "knowing": 0.06}
-    whole = {"drawing": 0.32, "digit_drawing": 0.04, "captioning": 0.2, "asking": 0.25, "reading": 0.05, "digit_asking": 0.06,
+    begin = {"drawing": 0.36, "digit_drawing": 0.04, "captioning": 0.45, "reading": 0.05, "digit_asking": 0.05, "knowing": 0.05}
+    whole = {"drawing": 0.3, "digit_drawing": 0.04, "captioning": 0.2, "asking": 0.28, "reading": 0.04, "digit_asking": 0.06,
              "knowing": 0.04, "editing": 0.04}  # fmt: skip
     return LanguageRecipe(
         name="pretrain",
         follows="image_tokenizer",
-        plan=Plan(steps=2400, optim=OPTIM, save_every=400, sample_every=800),
-        curriculum=(Stage(until=0.4, mixture=begin), Stage(until=1.0, mixture=whole)),
+        plan=Plan(steps=1400, optim=OPTIM, save_every=400, sample_every=700),
+        curriculum=(Stage(until=0.35, mixture=begin), Stage(until=1.0, mixture=whole)),
     )
 
 
 def instruct() -> LanguageRecipe:
     """Stage 1.3: instructions in text and about pictures, answered at once."""
-    mixture = {"drawing": 0.2, "digit_drawing": 0.05, "captioning": 0.06, "asking": 0.32, "reading": 0.02, "digit_asking": 0.07,
-               "knowing": 0.03, "editing": 0.05, "calculating": 0.03, "calculating_thinking": 0.15, "chatting": 0.02}  # fmt: skip
+    mixture = {"drawing": 0.17, "digit_drawing": 0.05, "captioning": 0.06, "asking": 0.34, "reading": 0.02, "digit_asking": 0.06,
+               "knowing": 0.02, "editing": 0.05, "calculating": 0.03, "calculating_thinking": 0.17, "chatting": 0.03}  # fmt: skip
     return replace(
         pretrain(),
         name="instruct",
         follows="pretrain",
-        plan=Plan(steps=2000, seed=1, optim=replace(OPTIM, warmup=30), save_every=400, sample_every=1000),
+        plan=Plan(steps=2000, seed=1, optim=GENTLE, save_every=400, sample_every=1000),
         curriculum=(Stage(until=1.0, mixture=mixture),),
     )
 
@@ -217,12 +220,6 @@ def cot() -> LanguageRecipe:
         instruct(),
         name="cot",
         follows="instruct",
-        plan=Plan(
-            steps=4000,
-            seed=2,
-            optim=replace(OPTIM, warmup=30, decay=0.75, final=0.02),
-            save_every=400,
-            sample_every=1000,
-        ),
+        plan=Plan(steps=3200, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
         curriculum=(Stage(until=1.0, mixture=mixture),),
     )

@@ -28,7 +28,7 @@ class PoolSizes:
     Stages with equal sizes and seed share one set, encoded once.
     """
 
-    loose: int = 36_000
+    loose: int = 60_000
     drawn: int = 36_000
     digits: int = 2000
     digit_variants: int = 8

@@ -39,7 +39,8 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, f
 
 @dataclass(frozen=True)
 class Style:
-    """``jitter``: centres move by that many pixels (of 64) at most and colours, sizes, angles and edges vary; 0 = canonical."""
+    """``jitter``: colours, sizes, angles and edges vary, and centres move by up to a share of that many pixels (of 64), the
+    share drawn once a picture; 0 = canonical."""
 
     jitter: float
 
@@ -51,7 +52,7 @@ class Style:
 CLEAN = Style(0.0)  # what the model learns to draw: on the grid of the codes
 LOOSE = Style(4.0)  # what it learns to see: whatever another renderer may do
 DIAMETER = {"small": 10.0, "medium": 16.0, "large": 22.0}
-LOOSE_DIAMETER = {"small": (7.5, 11.0), "medium": (11.5, 17.5), "large": (18.0, 22.0)}
+LOOSE_DIAMETER = {"small": (9.0, 11.0), "medium": (13.0, 17.0), "large": (19.0, 22.0)}
 
 
 def polygon_field(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -93,7 +94,7 @@ def loose_color(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def draw_thing(canvas: np.ndarray, thing: Thing, rng: np.random.Generator, style: Style, hard: bool) -> None:
-    """Blend one shape into the float canvas (H, W, 3)."""
+    """Blend one shape into the float canvas (H, W, 3); it stands up to ``style.jitter`` pixels (of 64) off its cell's centre."""
     size = canvas.shape[0]
     unit = size / 64
     color = np.array(PALETTE[thing.color], float)
@@ -135,6 +136,7 @@ def render(scene: Scene, rng: np.random.Generator, style: Style = CLEAN, size: i
         level = rng.uniform(95, 175) if scene.background == "grey" else rng.uniform(195, brightest)
         background = np.clip(level + (rng.uniform(-6, 6, 3) if rng.random() < 0.4 else 0.0), 0, 255) * np.ones(3)
         hard, noise = rng.random() < 0.3, float(rng.uniform(0, 4)) if rng.random() < 0.15 else 0.0
+        style = Style(rng.uniform(0, style.jitter))  # some draw on a strict grid, some do not
     canvas = np.empty((size, size, 3))
     canvas[:] = background
     for thing in scene.things:

@@ -1,4 +1,5 @@
-"""Training the image tokenizer: reconstruction, commitment and entropy losses of a lookup-free VQ autoencoder.
+"""Training the image tokenizer: reconstruction, commitment and entropy losses of a lookup-free VQ autoencoder, and one that
+asks its codes to tell what they show.
 
 Perceptual and adversarial terms are not offered: flat-coloured scenes reach the wanted fidelity without them (docs/log.md).
 
@@ -10,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmada.errors import InputError
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pictures, to_pixels
+from mmada.training.meaning_head import Labels, MeaningHead
 
 __all__ = ["ImageLearner", "ImageLosses", "entropy_losses"]
 
@@ -28,6 +31,7 @@ __all__ = ["ImageLearner", "ImageLosses", "entropy_losses"]
 class ImageLosses:
     """Coefficients. ``certainty`` rewards codes that are sure of themselves, ``variety`` a batch that uses many of them.
 
+    ``meaning`` weighs what `MeaningHead` reads from the codes (0 leaves it out).
     Over the first ``soft_steps`` steps the quantised share of the latent rises from 0 to 1: the decoder learns to draw first.
     """
 
@@ -35,11 +39,12 @@ class ImageLosses:
     commitment: float = 0.01
     certainty: float = 0.002
     variety: float = 0.0
+    meaning: float = 0.02
     sharpness: float = 2.0
     soft_steps: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("absolute", "commitment", "certainty", "variety", "sharpness", "soft_steps"):
+        for name in ("absolute", "commitment", "certainty", "variety", "meaning", "sharpness", "soft_steps"):
             if getattr(self, name) < 0:
                 raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
 
@@ -59,39 +64,61 @@ def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, p
     return each, -(mean_V * (mean_V + 1e-9).log()).sum()
 
 
+class Shown(Protocol):
+    """A batch of pictures: uint8 (B, H, W, 3) and what they show."""
+
+    @property
+    def pixels(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> Labels: ...
+
+
 class ImageLearner:
-    """`pictures(step)` gives the (B, H, W, 3) uint8 batch of a step; `shown` are pictures to reconstruct as samples."""
+    """`pictures(step)` gives the batch of a step; `shown` (uint8, n x H x W x 3) are pictures to reconstruct as samples.
+
+    ``classes``: how many colours (and nothing), shapes, sizes and whole pictures the labels tell apart.
+    """
 
     def __init__(
         self,
-        module: ImageTokenizer,
-        pictures: Callable[[int], np.ndarray],
+        tokenizer: ImageTokenizer,
+        pictures: Callable[[int], Shown],
         shown: np.ndarray,
         losses: ImageLosses,
         device: torch.device,
+        *,
+        classes: tuple[int, int, int, int],
     ) -> None:
-        self.module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        config = tokenizer.config
+        self.tokenizer = tokenizer
+        self.head = MeaningHead(config.code_bits, config.image_size // config.downsample, classes) if losses.meaning else None
+        parts = {"tokenizer": tokenizer, **({"meaning": self.head} if self.head is not None else {})}
+        self.module = nn.ModuleDict(parts).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.pictures, self.shown, self.coefficients = pictures, shown, losses
         self.examples = 0
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Squared and absolute error, commitment to the signs, and the two entropies."""
-        pixels = to_pixels(self.pictures(step)).to(self.device, memory_format=torch.channels_last)
+        """Squared and absolute error, commitment to the signs, the two entropies, and what the codes fail to tell."""
+        batch = self.pictures(step)
+        pixels = to_pixels(batch.pixels).to(self.device, memory_format=torch.channels_last)
         self.examples = len(pixels)
         self.module.train()
         with torch.autocast(self.device.type, torch.bfloat16):
             torch.manual_seed(step)  # which elements stay soft depends on the step alone
-            rebuilt, latent = self.module(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
+            rebuilt, latent = self.tokenizer(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
+            meaning = None if self.head is None else self.head.loss(latent.quantised, batch.labels.to(self.device))
         error = rebuilt.float() - pixels
         z = latent.continuous.float()
-        each, mean = entropy_losses(z, self.module.quantize.embedding, self.coefficients.sharpness)
+        each, mean = entropy_losses(z, cast(Tensor, self.tokenizer.quantize.embedding), self.coefficients.sharpness)
         c = self.coefficients
+        told = {} if meaning is None else {"meaning": c.meaning * meaning}
         return {
             "square": error.square().mean(),
             "absolute": c.absolute * error.abs().mean(),
             "commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(),
             "entropy": c.certainty * each - c.variety * mean,
+            **told,
         }
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
@@ -102,4 +129,4 @@ class ImageLearner:
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/image_tokenizer``."""
-        self.module.save(folder / "image_tokenizer")
+        self.tokenizer.save(folder / "image_tokenizer")
