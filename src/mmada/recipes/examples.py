@@ -122,16 +122,20 @@ def digit_drawing(world: World, rng: Random) -> Canvas:
     return world.prompter.draw_example(text, codes_at(world.pools.digit_codes, index))
 
 
+def seen_digit(world: World, rng: Random) -> tuple[int, list[int]]:
+    """A digit to look at with its codes: mostly moved and turned, now and then as it was written."""
+    digits = world.pools.digits
+    if rng.random() < 0.25:
+        index = int(rng.integers(len(digits)))
+        return digits[index], codes_at(world.pools.digit_codes, index)
+    count = len(world.pools.digit_seen_codes)
+    index = int(rng.integers(count))
+    return digits[index * len(digits) // count], codes_at(world.pools.digit_seen_codes, index)
+
+
 def digit_asking(world: World, rng: Random) -> Canvas:
     """Which digit is this?"""
-    count = len(world.pools.digit_seen_codes)
-    if rng.random() < 0.25:
-        index = int(rng.integers(len(world.pools.digits)))
-        codes, label = codes_at(world.pools.digit_codes, index), world.pools.digits[index]
-    else:
-        index = int(rng.integers(count))
-        codes = codes_at(world.pools.digit_seen_codes, index)
-        label = world.pools.digits[index * len(world.pools.digits) // count]
+    label, codes = seen_digit(world, rng)
     return conversation(world, rng, [(pick(rng, DIGIT_QUESTIONS), str(label))], codes)
 
 
@@ -162,18 +166,26 @@ def editing(world: World, rng: Random) -> Canvas:
 
 
 def asking(world: World, rng: Random) -> Canvas:
-    """Several questions about one picture, answered at once."""
+    """Several questions about one picture, answered at once; now and then a description comes first."""
     scene, codes = seen(world, rng)
-    turns = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 7)))]
-    return conversation(world, rng, [(q.text, q.answer) for q in turns], codes)
+    asked = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 7)))]
+    first = [(pick(rng, DESCRIBE), describe(scene))] if rng.random() < 0.3 else []
+    return conversation(world, rng, first + [(q.text, q.answer) for q in asked], codes)
 
 
 def asking_thinking(world: World, rng: Random) -> Canvas:
-    """One question about a picture, with reasoning."""
-    scene, codes = seen(world, rng)
-    question = ask_about(scene, rng)
-    turns = [(question.text, with_thought(question.reasoning, question.answer))]
-    return conversation(world, rng, turns, codes, thinking=True)
+    """One question about a picture, with reasoning: on a scene, or now and then which digit it is or what there is to see."""
+    kind = rng.random()
+    if kind < 0.1:
+        label, codes = seen_digit(world, rng)
+        text, reasoning, answer = pick(rng, DIGIT_QUESTIONS), f"it is a {label}.", str(label)
+    else:
+        scene, codes = seen(world, rng)
+        question = ask_about(scene, rng)
+        text, reasoning, answer = question.text, question.reasoning, question.answer
+        if kind < 0.18:
+            text, reasoning, answer = pick(rng, DESCRIBE), describe(scene), describe(scene)
+    return conversation(world, rng, [(text, with_thought(reasoning, answer))], codes, thinking=True)
 
 
 def calculating(world: World, rng: Random) -> Canvas:

@@ -188,7 +188,7 @@ GENTLE = replace(OPTIM, lr=6e-4, muon_lr=2.4e-3, warmup=30)
 def pretrain() -> LanguageRecipe:
     """Stage 1: text, captioned pictures and class-conditional digits, from nothing but the image tokenizer."""
     begin = {"drawing": 0.36, "digit_drawing": 0.04, "captioning": 0.45, "reading": 0.05, "digit_asking": 0.05, "knowing": 0.05}
-    whole = {"drawing": 0.3, "digit_drawing": 0.04, "captioning": 0.2, "asking": 0.28, "reading": 0.04, "digit_asking": 0.06,
+    whole = {"drawing": 0.3, "digit_drawing": 0.04, "captioning": 0.15, "asking": 0.33, "reading": 0.04, "digit_asking": 0.06,
              "knowing": 0.04, "editing": 0.04}  # fmt: skip
     return LanguageRecipe(
         name="pretrain",
@@ -200,8 +200,9 @@ def pretrain() -> LanguageRecipe:
 
 def instruct() -> LanguageRecipe:
     """Stage 1.3: instructions in text and about pictures, answered at once."""
-    mixture = {"drawing": 0.17, "digit_drawing": 0.05, "captioning": 0.06, "asking": 0.34, "reading": 0.02, "digit_asking": 0.06,
-               "knowing": 0.02, "editing": 0.05, "calculating": 0.03, "calculating_thinking": 0.17, "chatting": 0.03}  # fmt: skip
+    mixture = {"drawing": 0.15, "digit_drawing": 0.05, "captioning": 0.05, "asking": 0.28, "asking_thinking": 0.12,
+               "reading": 0.01, "digit_asking": 0.06, "knowing": 0.02, "editing": 0.05, "calculating": 0.02, "calculating_thinking": 0.17,
+               "chatting": 0.02}  # fmt: skip
     return replace(
         pretrain(),
         name="instruct",
