@@ -201,8 +201,8 @@ def pretrain() -> LanguageRecipe:
 def instruct() -> LanguageRecipe:
     """Stage 1.3: instructions in text and about pictures, answered at once."""
     mixture = {"drawing": 0.15, "digit_drawing": 0.05, "captioning": 0.05, "asking": 0.28, "asking_thinking": 0.12,
-               "reading": 0.01, "digit_asking": 0.06, "knowing": 0.02, "editing": 0.05, "calculating": 0.02, "calculating_thinking": 0.17,
-               "chatting": 0.02}  # fmt: skip
+               "reading": 0.01, "digit_asking": 0.06, "knowing": 0.02, "editing": 0.05, "calculating": 0.02,
+               "calculating_thinking": 0.17, "chatting": 0.02}  # fmt: skip
     return replace(
         pretrain(),
         name="instruct",
