@@ -35,6 +35,18 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, f
     "white": ((0, 360), (0.0, 0.03), (0.95, 1.0)),
     "black": ((0, 360), (0.0, 0.3), (0.0, 0.14)),
 }
+# What most others draw a name with.
+COMMON: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "red": ((255, 0, 0), (220, 30, 30), (200, 30, 40)),
+    "orange": ((255, 165, 0), (255, 140, 0), (255, 128, 0)),
+    "yellow": ((255, 255, 0), (255, 220, 0), (240, 220, 40)),
+    "green": ((0, 128, 0), (0, 160, 0), (40, 180, 60), (0, 255, 0)),
+    "blue": ((0, 0, 255), (40, 80, 220), (30, 60, 200), (30, 110, 240)),
+    "purple": ((128, 0, 128), (150, 50, 180), (160, 32, 240)),
+    "white": ((255, 255, 255), (250, 250, 250)),
+    "black": ((0, 0, 0), (20, 20, 20)),
+}
+COMMON_BACKGROUND = {"grey": (128.0, 128.0, 120.0, 150.0), "light": (200.0, 220.0, 230.0, 240.0)}
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,10 @@ def corners_of(shape: str, radius: float, angle: float, inner: float, stretch: f
 
 
 def loose_color(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Any colour that the name may mean, float RGB 0..255."""
+    """Any colour that the name may mean, often a common one, float RGB 0..255."""
+    if rng.random() < 0.5:
+        options = COMMON[name]
+        return np.clip(np.array(options[int(rng.integers(len(options)))]) + rng.uniform(-6, 6, 3), 0, 255)
     h, s, v = (rng.uniform(*bounds) for bounds in RANGES[name])
     if name == "green" and v < 0.6:
         s = max(s, 0.75)
@@ -126,17 +141,25 @@ def draw_thing(canvas: np.ndarray, thing: Thing, rng: np.random.Generator, style
     patch += cover[..., None] * (color - patch)
 
 
+def loose_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Any plain background of the scene's kind, now and then tinted, float RGB; darker than a white thing on it."""
+    brightest = 222.0 if any(t.color == "white" for t in scene.things) else 248.0
+    level = rng.uniform(95, 175) if scene.background == "grey" else rng.uniform(195, brightest)
+    if rng.random() < 0.4:
+        options = COMMON_BACKGROUND[scene.background]
+        level = min(options[int(rng.integers(len(options)))], brightest)
+    tint = rng.uniform(-6, 6, 3) if rng.random() < 0.3 else np.zeros(3)
+    return np.clip(level + tint, 0, 255)
+
+
 def render(scene: Scene, rng: np.random.Generator, style: Style = CLEAN, size: int = 64) -> np.ndarray:
     """uint8 (size, size, 3). The canonical style does not draw from ``rng``."""
     if not style.jitter:
         background = np.array(CLEAN_BACKGROUND[scene.background], float)
         hard, noise = False, 0.0
     else:
-        brightest = 215.0 if any(t.color == "white" for t in scene.things) else 248.0
-        level = rng.uniform(95, 175) if scene.background == "grey" else rng.uniform(195, brightest)
-        background = np.clip(level + (rng.uniform(-6, 6, 3) if rng.random() < 0.4 else 0.0), 0, 255) * np.ones(3)
+        background, style = loose_background(scene, rng), Style(rng.uniform(0, style.jitter))  # some draw on a strict grid
         hard, noise = rng.random() < 0.3, float(rng.uniform(0, 4)) if rng.random() < 0.15 else 0.0
-        style = Style(rng.uniform(0, style.jitter))  # some draw on a strict grid, some do not
     canvas = np.empty((size, size, 3))
     canvas[:] = background
     for thing in scene.things:
