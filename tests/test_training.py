@@ -105,8 +105,8 @@ def test_packing_loses_no_token_and_mixes_no_examples() -> None:
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_path: Path) -> None:
-    settings = dict(SMALL) if name != "image_tokenizer" else {k: v for k, v in SMALL.items() if k.startswith("plan")}
-    settings |= {"batch": "2", "model.channels": "8"} if name == "image_tokenizer" else {}
+    of_images = name.startswith("image")
+    settings = {k: v for k, v in SMALL.items() if k.startswith("plan")} | {"batch": "2"} if of_images else dict(SMALL)
     start = begun / "image_tokenizer" / "model"
     whole = run(name, overrides=settings, out=tmp_path / "whole", start_from=start)
     out, script = str(tmp_path / "cut"), "from mmada.recipes import run; from pathlib import Path; "
@@ -125,6 +125,17 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_
         assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
     assert (tmp_path / "cut" / "recipe.yaml").is_file()
     assert list((tmp_path / "cut" / "samples").glob("*.png"))
+
+
+def test_the_decoder_alone_learns_and_the_codes_stay(begun: Path, tmp_path: Path) -> None:
+    settings = {"plan.steps": "3", "plan.sample_every": "9", "batch": "2"}
+    start = begun / "image_tokenizer" / "model"
+    model = run("image_decoder", overrides=settings, out=tmp_path / "a", start_from=start)
+    before, after = (ImageTokenizer.load(folder / "image_tokenizer") for folder in (start, model))
+    pictures = torch.rand(4, 3, 64, 64) * 2 - 1
+    codes = before.encode(pictures)
+    assert torch.equal(codes, after.encode(pictures))
+    assert not torch.equal(before.decode(codes), after.decode(codes))
 
 
 def test_a_finished_run_is_not_overwritten_and_bad_settings_are_named(begun: Path, tmp_path: Path) -> None:

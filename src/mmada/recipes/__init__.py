@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mmada.config import dump, override
-from mmada.errors import unknown_name
-from mmada.recipes.image_tokenizer import ImageTokenizerRecipe
+from mmada.errors import InputError, unknown_name
+from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
 
 __all__ = ["RECIPES", "Recipe", "run", "text_tokenizer"]
@@ -28,7 +28,8 @@ class Recipe(Protocol):
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    "image_tokenizer": ImageTokenizerRecipe,
+    "image_tokenizer": image_tokenizer,
+    "image_decoder": image_decoder,
     "pretrain": pretrain,
     "instruct": instruct,
     "cot": cot,
@@ -53,6 +54,9 @@ def run(
     recipe = override(RECIPES[name](), overrides or {})
     out = Path("runs") / name if out is None else out
     start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
+    if recipe.follows and (start is None or not (start / "image_tokenizer" / "config.json").is_file()):
+        raise InputError(f"recipe {name} starts from the model of {recipe.follows}, not found at {start}; "
+                         f"run `mmada train {recipe.follows}` first or give --start-from")  # fmt: skip
     model = recipe.run(out=out, resume=resume, start=start)
     dump(recipe, out / "recipe.yaml")
     return model

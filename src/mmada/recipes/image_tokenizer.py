@@ -1,12 +1,17 @@
-"""Recipe `image_tokenizer`: the nano MAGVIT-v2 on pictures of the nano world."""
+"""Recipes `image_tokenizer` and `image_decoder`: the nano MAGVIT-v2 on pictures of the nano world.
+
+The first learns the codes; the second goes on with the decoder alone, so that whatever was trained on the codes stays valid.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from mmada.errors import InputError
 from mmada.recipes.pictures import CLASSES, picture_batch
 from mmada.tokenizers.image import NANO_IMAGE, ImageTokenizer, ImageTokenizerConfig
 from mmada.training.device import chosen_device
@@ -14,15 +19,16 @@ from mmada.training.image_learner import ImageLearner, ImageLosses
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 
-__all__ = ["ImageTokenizerRecipe"]
+__all__ = ["ImageTokenizerRecipe", "image_decoder", "image_tokenizer"]
 
 SHOWN_STEP = 10**9  # a step no run reaches: the pictures shown as samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerRecipe:
-    """Train the image tokenizer: pixels <-> 64 codes of 12 bits."""
+    """Train the image tokenizer: pixels <-> 64 codes of 12 bits. ``learn`` "decoder" keeps the codes as they are."""
 
+    name: str = "image_tokenizer"
     plan: Plan = field(
         default_factory=lambda: Plan(
             steps=9000,
@@ -34,13 +40,22 @@ class ImageTokenizerRecipe:
     model: ImageTokenizerConfig = NANO_IMAGE
     losses: ImageLosses = field(default_factory=ImageLosses)
     batch: int = 16
+    learn: Literal["all", "decoder"] = "all"
     device: str = "auto"
     follows: str = ""
+
+    def __post_init__(self) -> None:
+        if self.learn not in ("all", "decoder"):
+            raise InputError(f"learn must be 'all' or 'decoder', got {self.learn!r}")
+        if self.batch < 1:
+            raise InputError(f"batch must be at least 1, got {self.batch}")
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out``, from nothing or from the tokenizer in the model folder ``start``."""
         torch.manual_seed(self.plan.seed)
         tokenizer = ImageTokenizer(self.model) if start is None else ImageTokenizer.load(start / "image_tokenizer")
+        if self.learn == "decoder":
+            tokenizer.encoder.requires_grad_(False)
         learner = ImageLearner(
             tokenizer,
             lambda step: picture_batch(self.plan.seed, step, self.batch),
@@ -49,4 +64,22 @@ class ImageTokenizerRecipe:
             chosen_device(self.device),
             classes=CLASSES,
         )
-        return train(learner, self.plan, name="image_tokenizer", out=out, resume=resume)
+        return train(learner, self.plan, name=self.name, out=out, resume=resume)
+
+
+def image_tokenizer() -> ImageTokenizerRecipe:
+    """Encoder, codes and decoder, from nothing."""
+    return ImageTokenizerRecipe()
+
+
+def image_decoder() -> ImageTokenizerRecipe:
+    """Sharper pictures from the same codes."""
+    first = image_tokenizer()
+    return replace(
+        first,
+        name="image_decoder",
+        follows=first.name,
+        learn="decoder",
+        losses=replace(first.losses, meaning=0.0, soft_steps=0),
+        plan=replace(first.plan, seed=1, optim=replace(first.plan.optim, lr=1e-3, muon_lr=5e-3)),
+    )

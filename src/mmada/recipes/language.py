@@ -88,9 +88,7 @@ class LanguageRecipe:
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
-        if start is None or not (start / "image_tokenizer" / "config.json").is_file():
-            raise InputError(f"recipe {self.name} starts from the model of {self.follows}, not found at {start}; "
-                             f"run `mmada train {self.follows}` first or give --start-from")  # fmt: skip
+        assert start is not None, "a stage starts from a model"
         torch.manual_seed(self.plan.seed)
         image = ImageTokenizer.load(start / "image_tokenizer")
         has_text = (start / "tokenizer.json").is_file()
@@ -192,7 +190,7 @@ def pretrain() -> LanguageRecipe:
              "knowing": 0.04, "editing": 0.04}  # fmt: skip
     return LanguageRecipe(
         name="pretrain",
-        follows="image_tokenizer",
+        follows="image_decoder",
         plan=Plan(steps=1400, optim=OPTIM, save_every=400, sample_every=700),
         curriculum=(Stage(until=0.35, mixture=begin), Stage(until=1.0, mixture=whole)),
     )

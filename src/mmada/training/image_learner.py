@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmada.errors import InputError
-from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.image import ImageTokenizer, Latent
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.training.meaning_head import Labels, MeaningHead
 
@@ -99,7 +99,7 @@ class ImageLearner:
         self.examples = 0
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Squared and absolute error, commitment to the signs, the two entropies, and what the codes fail to tell."""
+        """Squared and absolute error of the reconstruction and, where the codes are still learned, `code_losses`."""
         batch = self.pictures(step)
         pixels = to_pixels(batch.pixels).to(self.device, memory_format=torch.channels_last)
         self.examples = len(pixels)
@@ -107,15 +107,16 @@ class ImageLearner:
         with torch.autocast(self.device.type, torch.bfloat16):
             torch.manual_seed(step)  # which elements stay soft depends on the step alone
             rebuilt, latent = self.tokenizer(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
-            meaning = None if self.head is None else self.head.loss(latent.quantised, batch.labels.to(self.device))
+            codes = self.code_losses(latent, batch.labels) if latent.continuous.requires_grad else {}
         error = rebuilt.float() - pixels
-        z = latent.continuous.float()
-        each, mean = entropy_losses(z, cast(Tensor, self.tokenizer.quantize.embedding), self.coefficients.sharpness)
-        c = self.coefficients
-        told = {} if meaning is None else {"meaning": c.meaning * meaning}
+        return {"square": error.square().mean(), "absolute": self.coefficients.absolute * error.abs().mean(), **codes}
+
+    def code_losses(self, latent: Latent, labels: Labels) -> dict[str, Tensor]:
+        """Commitment to the signs, the two entropies, and what the codes fail to tell."""
+        c, z = self.coefficients, latent.continuous.float()
+        each, mean = entropy_losses(z, cast(Tensor, self.tokenizer.quantize.embedding), c.sharpness)
+        told = {"meaning": c.meaning * self.head.loss(latent.quantised, labels.to(self.device))} if self.head is not None else {}
         return {
-            "square": error.square().mean(),
-            "absolute": c.absolute * error.abs().mean(),
             "commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(),
             "entropy": c.certainty * each - c.variety * mean,
             **told,
