@@ -19,7 +19,7 @@ from mmada.tasks.captions import describe, named
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
-from mmada.tasks.scenes import Scene
+from mmada.tasks.scenes import COLORS, SHAPES, Scene
 from mmada.tokenizers.prompt import Message, Prompter
 
 __all__ = ["KINDS", "World", "corpus", "mixed"]
@@ -276,4 +276,7 @@ def corpus(seed: int, lines: int, cot_instruction: str) -> Iterator[str]:
         yield f" {drawable(rng).text} {item.prompt} {item.think}"
         yield f"{asked.text} {asked.reasoning} {asked.answer} {text_line(rng)}"
         yield f"{cot_instruction} {pick(rng, DESCRIBE)} {pick(rng, DIGIT_QUESTIONS)} {pick(rng, DIGIT_PROMPTS)}"
+        # Alone, as answers stand: a word must be one token there too, or half of an answer gives the other half away.
+        yield from (question.text, question.answer, describe(scene), drawable(rng).text, item.prompt, asked.text, text_line(rng))
+        yield from (pick(rng, COLORS), pick(rng, SHAPES), scene.things[0].place)
         yield "assistant\nuser\nsystem\n"

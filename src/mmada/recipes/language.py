@@ -212,13 +212,13 @@ def instruct() -> LanguageRecipe:
 
 def cot() -> LanguageRecipe:
     """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
-    mixture = {"drawing": 0.15, "digit_drawing": 0.05, "captioning": 0.03, "asking": 0.28, "asking_thinking": 0.06,
-               "digit_asking": 0.06, "knowing": 0.02, "editing": 0.07, "calculating": 0.02, "calculating_thinking": 0.18,
-               "chatting": 0.01, "thinking_drawing": 0.07}  # fmt: skip
+    mixture = {"drawing": 0.13, "digit_drawing": 0.05, "captioning": 0.02, "asking": 0.27, "asking_thinking": 0.08,
+               "digit_asking": 0.04, "knowing": 0.02, "editing": 0.07, "calculating": 0.01, "calculating_thinking": 0.21,
+               "chatting": 0.01, "thinking_drawing": 0.09}  # fmt: skip
     return replace(
         instruct(),
         name="cot",
         follows="instruct",
-        plan=Plan(steps=3200, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
+        plan=Plan(steps=2900, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
         curriculum=(Stage(until=1.0, mixture=mixture),),
     )
