@@ -164,6 +164,16 @@ def test_mask_is_where_it_is_white() -> None:
     assert load_mask(np.array(expected), (4, 1)).tolist() == expected
 
 
+def test_zeros_and_ones_are_a_mask_and_what_is_transparent_is_no_hole() -> None:
+    wanted = np.zeros((4, 6), bool)
+    wanted[1, 2] = True
+    for kind in (np.bool_, np.uint8, np.int64):
+        assert (load_mask(wanted.astype(kind), (6, 4)) == wanted).all()
+    painted = Image.new("RGBA", (6, 4), (0, 0, 0, 0))
+    painted.putpixel((2, 1), (255, 255, 255, 255))
+    assert (load_mask(painted, (6, 4)) == wanted).all()
+
+
 def test_wrong_masks() -> None:
     white = Image.new("L", (4, 3), 255)
     with pytest.raises(InputError, match="4x3 pixels but its image is 3x4"):

@@ -352,6 +352,26 @@ def test_a_plan_keeps_its_pace(length: int | None, steps: int | None, block: int
         (lambda m, s: m.infill("no gap"), "no gap"),
         (lambda m, s: m.infill(""), "empty"),
         (lambda m, s: m.infill("a [MASK]", steps=0), "steps"),
+        (lambda m, s: m.infill("a [MASK]", temperature="x"), "temperature"),
+        (lambda m, s: m.generate("pens", length="3"), "length"),
+        (lambda m, s: m.generate("pens", length=10**9), "length must be a whole number of 1 to 128"),
+        (lambda m, s: m.generate("pens", steps=10**9), "steps must be a whole number of 1 to 10000"),
+        (lambda m, s: m.generate("pens", temperature=None), "temperature"),
+        (lambda m, s: m.generate("pens", guidance="x"), "guidance"),
+        (lambda m, s: m.generate("pens", seed=2**64), "seed"),
+        (lambda m, s: m.generate("pens", seed=-1), "seed"),
+        (lambda m, s: m.generate("caf\udce9"), "not valid Unicode"),
+        (lambda m, s: m.draw("pens", steps=1.5), "steps"),
+        (lambda m, s: m.draw("pens", temperature=-1), "^temperature must"),
+        (lambda m, s: m.draw("pens", steps=10**9), "steps"),
+        (lambda m, s: m.inpaint(s, np.ones((SIZE, SIZE), bool), None), "prompt is a NoneType"),
+        (lambda m, s: m.extend(s, right=1.5), "right"),
+        (lambda m, s: m.extend(s, ["a"], right=1), "prompt is a list"),
+        (lambda m, s: MMaDA.load(""), "no name"),
+        (lambda m, s: MMaDA.load(5), "no name"),
+        (lambda m, s: MMaDA.load("x" * 5000), "not a usable path"),
+        (lambda m, s: MMaDA.load("./nowhere"), "does not exist"),
+        (lambda m, s: MMaDA.load("nano", device=[1]), "device"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(model: MMaDA, scene: Image.Image, call: object, named: str) -> None:
@@ -385,6 +405,8 @@ def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
         ("tokenizer.json", b"{", "damaged"),
         ("preset.json", b'{"cot_instruction": "x", "colour": 1}', "colour"),
         ("preset.json", b'{"cot_instruction": "x", "image": {"steps": 0}}', "steps"),
+        ("preset.json", b'{"cot_instruction": 5}', "cot_instruction"),
+        ("preset.json", b'{"cot_instruction": "x", "max_length": "5"}', "max_length"),
         ("image_tokenizer/config.json", b"{}", "image tokenizer"),
     ],
 )
@@ -394,6 +416,27 @@ def test_a_damaged_folder_is_named(folder: Path, tmp_path: Path, name: str, cont
     (broken / name).write_bytes(content)
     with pytest.raises(InputError, match=named):
         MMaDA.load(broken, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [("num_hidden_layers", 2, "missing"), ("num_hidden_layers", 0, "unknown"), ("intermediate_size", 64, "of another shape")],
+)
+def test_weights_of_another_config_are_named(
+    folder: Path, tmp_path: Path, field: str, value: int, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(folder, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(InputError, match=named):
+        MMaDA.load(other, device="cpu")
+    assert capsys.readouterr().err == ""
+
+
+def test_numpy_numbers_are_numbers(model: MMaDA) -> None:
+    plain = model.generate("pens", length=8, steps=8, seed=3)
+    assert model.generate("pens", length=np.int64(8), steps=np.int32(8), seed=np.int64(3)).tokens == plain.tokens
 
 
 def _array(image: Image.Image) -> np.ndarray:  # type: ignore[type-arg]

@@ -152,7 +152,16 @@ def test_a_finished_run_is_not_overwritten_and_bad_settings_are_named(begun: Pat
         run("pretrain", overrides={"plan.steps": "many"}, start_from=start)
     with pytest.raises(InputError, match="starts from the model of pretrain"):
         run("instruct", out=tmp_path / "b")
+    with pytest.raises(InputError, match="holds no run to resume"):
+        run("pretrain", overrides=settings, out=tmp_path / "b", start_from=start, resume=True)
+    with pytest.raises(InputError, match=r"plan\.threads"):
+        run("pretrain", overrides=settings | {"plan.threads": "-3"}, out=tmp_path / "b", start_from=start)
+    with pytest.raises(InputError, match="of a run with other sizes"):
+        run("pretrain", overrides=settings | {"sizes.width": "32"}, out=tmp_path / "a", start_from=start, resume=True)
     assert not (tmp_path / "b").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        run("pretrain", overrides=settings, out=tmp_path / "file", start_from=start)
 
 
 def test_a_damaged_checkpoint_is_named(begun: Path, tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ it.
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING
 
 from mmada.errors import InputError, unknown_name
@@ -60,7 +63,7 @@ def _run(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> Command:
     """The command that ``arguments`` ask for.
 
-    Raises `InputError` for an unknown command, and exits for ``--help`` (0) and misused options (2).
+    Raises `InputError` for an unknown command and for misused options, and exits (0) for ``--help``.
     """
     import tyro
 
@@ -74,11 +77,31 @@ def parse(arguments: Sequence[str]) -> Command:
         print(f"mmada {__version__}")
         raise SystemExit(0)
     if first in COMMANDS:  # this one's parser alone: quicker, and its help says just what it takes
-        return tyro.cli(COMMANDS[first], prog=f"mmada {first}", args=rest)
+        with _one_sentence():
+            return tyro.cli(COMMANDS[first], prog=f"mmada {first}", args=rest)
     if not first.startswith("-"):
         raise unknown_name("command", first, COMMANDS)
-    command: Command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="mmada", description=_DESCRIPTION, args=arguments)
-    return command
+    with _one_sentence():
+        command: Command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="mmada", description=_DESCRIPTION, args=arguments)
+        return command
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """The parser draws its errors as boxes of many lines; this makes an `InputError` of what stands in them."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        lines = [line.strip(" │╭╮╰╯─") for line in said.getvalue().splitlines()]
+        reason = " ".join(line for line in lines if line)
+        reason = re.sub(r"^(Parsing error|Value error|Unrecognized options|Required options) ", "", reason)
+        reason = re.sub(r" (Argument helptext:|Arguments are applied|For full helptext).*", "", reason)
+        reason = re.sub(r" Perhaps you meant: (\S+).*", r"; did you mean \1?", reason)
+        raise InputError(f"{reason.rstrip('.') or 'the options cannot be read'}; see --help") from end
 
 
 def _fail(sentence: str) -> int:

@@ -40,13 +40,18 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
     uint8 or float in 0..1. ``name`` is what the error calls it. Raises `InputError`: missing, unreadable,
     damaged, too large, or of another type.
     """
+    return _load(source, name, "white")
+
+
+def _load(source: ImageSource, name: str, ground: str) -> Image.Image:
+    """`load_image` with transparency laid on the colour ``ground``."""
     if isinstance(source, np.ndarray):
-        return _flatten(_from_array(source, name))
+        return _flatten(_from_array(source, name), ground)
     if isinstance(source, Image.Image):
         _check_size(source.size, name)
-        return _decode(source, name)
+        return _decode(source, name, ground)
     if isinstance(source, bytes):
-        return _decode(_open(BytesIO(source), name), name)
+        return _decode(_open(BytesIO(source), name), name, ground)
     if isinstance(source, (str, Path)):
         label = f"{name} '{source}'"
         try:
@@ -54,19 +59,20 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
         except OSError as error:
             raise InputError(f"{label} may not be read; change its permissions.") from error
         with file:
-            return _decode(_open(file, label), label)
+            return _decode(_open(file, label), label, ground)
     raise InputError(f"{name} is a {type(source).__name__}; give a path, a file's bytes, a PIL image or a numpy array.")
 
 
 def load_mask(source: ImageSource, size: tuple[int, int], name: str = "mask") -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return ``source`` as bool (height, width): True where it is white, which is what is to be filled in.
 
-    Takes what `load_image` takes, and bool arrays. ``size`` is the (width, height) of the masked picture.
+    Takes what `load_image` takes, and arrays of bool or of whole numbers 0 and 1; what is transparent is no hole.
+    ``size`` is the (width, height) of the masked picture.
     Raises `InputError`: as `load_image`, another size, or nothing masked.
     """
-    if isinstance(source, np.ndarray) and source.dtype == np.bool_:
+    if isinstance(source, np.ndarray) and source.size and source.dtype.kind in "biu" and source.min() >= 0 and source.max() <= 1:
         source = source.astype(np.uint8) * np.uint8(255)
-    image = load_image(source, name)
+    image = _load(source, name, "black")
     if image.size != size:
         raise InputError(
             f"{name} is {image.width}x{image.height} pixels but its image is {size[0]}x{size[1]}; make them the same size."
@@ -83,6 +89,8 @@ def check_output(path: str | Path, suffixes: Sequence[str] = tuple(_WRITABLE), n
     Raises `InputError`: unknown suffix, missing folder, or a folder of that name.
     """
     target = Path(path)
+    if len(os.fsencode(target.name)) > 240:  # file systems end at 255, and a part file is written beside
+        raise InputError(f"{name} '{target.name[:40]}...' is a name of {len(target.name)} characters; give a shorter one.")
     if target.suffix.lower() not in suffixes:
         raise InputError(f"{name} '{path}' should end in {' or '.join(suffixes)}.")
     if not target.parent.is_dir():
@@ -160,10 +168,10 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
     return image
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
+def _decode(image: Image.Image, name: str, ground: str) -> Image.Image:
     try:
         image.load()
-        return _flatten(_eight_bit(ImageOps.exif_transpose(image), name))
+        return _flatten(_eight_bit(ImageOps.exif_transpose(image), name), ground)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -180,13 +188,13 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """RGB, transparency laid on white."""
+def _flatten(image: Image.Image, ground: str) -> Image.Image:
+    """RGB, transparency laid on a ground."""
     if not image.has_transparency_data:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     above = image.convert("RGBA")
-    white = Image.new("RGBA", above.size, "white")
-    return Image.alpha_composite(white, above).convert("RGB")
+    below = Image.new("RGBA", above.size, ground)
+    return Image.alpha_composite(below, above).convert("RGB")
 
 
 def _from_array(array: np.ndarray[Any, Any], name: str) -> Image.Image:

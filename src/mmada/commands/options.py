@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from mmada.errors import InputError
+from mmada.errors import InputError, check_whole
 from mmada.terminal import Watcher
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "Temperature",
     "Whole",
     "check_at_least",
+    "check_folder",
     "check_text",
     "emit",
 ]
@@ -89,7 +91,7 @@ class ModelOptions:
 class SamplingOptions(ModelOptions):
     """The options that every command has that completes a canvas."""
 
-    seed: Annotated[int, arg(metavar="N")] = 0
+    seed: Annotated[int, Whole] = 0
     """Seed of all randomness: the same seed gives the same output."""
     steps: Count = None
     """Denoising steps: more are slower and mostly better."""
@@ -99,7 +101,7 @@ class SamplingOptions(ModelOptions):
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         super().check()
-        check_at_least("seed", self.seed, 0)
+        check_whole("seed", self.seed, 0, 2**62)
         check_at_least("steps", self.steps, 1)
 
     @contextmanager
@@ -121,8 +123,18 @@ class SamplingOptions(ModelOptions):
 
 def check_text(name: str, value: str | None) -> None:
     """Raise `InputError` for an empty or blank text; None is no text and passes."""
-    if value is not None and not value.strip():
+    if value is None:
+        return
+    if not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise InputError(f"{name} {value!a} is not valid text; give it in UTF-8.")
+    if not value.strip():
         raise InputError(f"{name} is empty; give some text.")
+
+
+def check_folder(name: str, path: Path | None) -> None:
+    """Raise `InputError` where a folder is to be written and something else is there; None is 'not given' and passes."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise InputError(f"{name} '{path}' is a file; give a folder.")
 
 
 def check_at_least(name: str, value: float | None, least: float) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from PIL import Image
 from tyro.conf import Positional, arg
 
-from mmada.commands.options import Guidance, SamplingOptions, Temperature, check_at_least, check_text, emit
+from mmada.commands.options import Guidance, SamplingOptions, Temperature, Whole, check_at_least, check_text, emit
 from mmada.errors import InputError
 from mmada.images import check_output, load_image, load_mask, save_gif, save_image
 from mmada.terminal import View
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Draw", "Extend", "Inpaint"]
 
 Output = Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
-Columns = Annotated[int, arg(metavar="N")]
+Columns = Annotated[int, Whole]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Draw(PictureOptions):
     """Reason in text before drawing, and print the reasoning."""
     gif: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the denoising as an animation too."""
-    count: Annotated[int, arg(metavar="N")] = 1
+    count: Annotated[int, Whole] = 1
     """Pictures to draw, with seeds from --seed on; several are numbered: out-1.png, out-2.png, ..."""
 
     def check(self) -> None:

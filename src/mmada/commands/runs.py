@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from mmada.commands.options import ModelOptions, Whole, check_at_least
+from mmada.commands.options import ModelOptions, Whole, check_at_least, check_folder
 from mmada.errors import InputError, unknown_name
 from mmada.images import check_output
 
@@ -78,7 +78,8 @@ class Tokenizer:
     """Where to write it."""
 
     def check(self) -> None:
-        """Nothing can be wrong yet."""
+        """Raise `InputError` for a file in the folder's place."""
+        check_folder("out", self.out)
 
     def run(self) -> None:
         """Train, write, and say where."""
@@ -97,7 +98,7 @@ class Eval(ModelOptions):
 
     suite: Annotated[Positional[str], arg(metavar="SUITE")]
     """Which suite: nano."""
-    seeds: Annotated[int, arg(metavar="N")] = 3
+    seeds: Annotated[int, Whole] = 3
     """Repetitions, with seeds 0, 1, ...; the spread over them is shown."""
     limit: Annotated[int | None, Whole, arg(help_behavior_hint="(default: all)")] = None
     """Examples of each task at most."""
@@ -112,6 +113,7 @@ class Eval(ModelOptions):
         check_at_least("seeds", self.seeds, 1)
         check_at_least("limit", self.limit, 1)
         check_output(self.out, (".json",), "out")
+        check_folder("samples", self.samples)
 
     def run(self) -> None:
         """Measure, write, and print the table."""

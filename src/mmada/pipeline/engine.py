@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mmada.canvas import IMAGE, TEXT, Canvas
-from mmada.errors import InputError
+from mmada.errors import InputError, check_whole
 from mmada.pipeline.folder import ModelFolder
 from mmada.pipeline.pictures import Grid
 from mmada.pipeline.preset import ImagePlan
@@ -21,6 +21,7 @@ from mmada.tokenizers.prompt import Prompter, split_thinking
 
 __all__ = ["Engine", "TextResult", "Watch", "check_text", "listed", "paired"]
 
+MAX_SEED = 2**63 - 1
 Watch = Callable[[Frame], None]
 Value = TypeVar("Value")
 
@@ -67,9 +68,11 @@ class Engine:
 
     def generators(self, seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
         """One generator a row: from ``seed``, ``seed + 1``, ..., or from a seed each."""
-        if not isinstance(seed, (int, list, tuple)):
-            raise InputError(f"seed {seed!r} is a {type(seed).__name__}; give a whole number")
-        seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else list(seed)
+        if isinstance(seed, (list, tuple)):
+            seeds = [check_whole("seed", s, 0, MAX_SEED) for s in seed]
+        else:
+            first = check_whole("seed", seed, 0, MAX_SEED)
+            seeds = [first + row for row in range(rows)]
         if len(seeds) != rows:
             raise InputError(f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row")
         return row_generators(seeds, self.device)
@@ -160,9 +163,13 @@ def paired(images: list[Value], questions: list[str]) -> tuple[list[Value], list
     return images * (rows // len(images)), questions * (rows // len(questions))
 
 
-def check_text(name: str, value: object) -> None:
-    """Raise InputError for what is no text, and for empty text."""
+def check_text(name: str, value: object, *, empty: bool = False) -> None:
+    """Raise InputError for what is no text, and for empty text unless ``empty`` is allowed."""
     if not isinstance(value, str):
         raise InputError(f"{name} is a {type(value).__name__}; give text")
-    if not value.strip():
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} {value!r} is not valid Unicode; give text in UTF-8") from error
+    if not empty and not value.strip():
         raise InputError(f"{name} is empty; give some text")

@@ -53,16 +53,21 @@ class ModelFolder:
 
 def find_folder(source: str | Path) -> Path:
     """The folder of a bundled model, of a path, or of a hub id (then downloaded). Raises InputError."""
-    if isinstance(source, str) and source in BUNDLED:
-        return Path(str(files("mmada").joinpath("assets", source)))
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise InputError(f"model {source!r} is no name; give 'nano', a folder or a hub id")
+    if source in BUNDLED:
+        return Path(str(files("mmada").joinpath("assets", str(source))))
     path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise InputError(f"model '{source}' is a file; give the folder that holds it")
+    try:
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise InputError(f"model '{source}' is a file; give the folder that holds it")
+    except (OSError, UnicodeError) as error:  # a name too long for the file system, or no text
+        raise InputError(f"model '{str(source)[:80]!a}' is not a usable path; check it") from error
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
         return _download(str(source))
-    if len(path.parts) > 1 or isinstance(source, Path):
+    if len(path.parts) > 1 or isinstance(source, Path) or source.startswith((".", "~")):
         raise InputError(f"model folder '{source}' does not exist; check the path")
     raise unknown_name("model", str(source), BUNDLED)
 
@@ -80,7 +85,8 @@ def read_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Model
     except InputError:
         raise
     except Exception as error:  # tokenizers, safetensors and transformers each fail in their own ways
-        raise InputError(f"model folder {folder} is damaged: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model folder {folder} is damaged ({reason}); get a whole copy of it") from error
     vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
     if vocabulary.size != model.config.vocab_size:
         raise InputError(
@@ -98,11 +104,18 @@ def read_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Model
 def _read_model(folder: Path, dtype: torch.dtype) -> MMaDAModel:
     """The transformer, ready for inference."""
     with _quiet():
-        loaded: Any = MMaDAModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        # What does not fit is reported below, all at once; without this flag the first misfit raises.
+        loaded: Any = MMaDAModel.from_pretrained(folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
     model, report = loaded
-    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
+    wrong = [
+        f"{len(report[kind])} {said} (such as {next(iter(sorted(str(key) for key in report[kind])))})"
+        for kind, said in (("missing_keys", "missing"), ("unexpected_keys", "unknown"), ("mismatched_keys", "of another shape"))
+        if report[kind]
+    ]
     if wrong:
-        raise InputError(f"weights in {folder} do not fit their config.json: {', '.join(wrong[:3])}")
+        raise InputError(
+            f"weights in {folder} do not fit their config.json: {', '.join(wrong)}; put the files of one model together"
+        )
     return cast(MMaDAModel, model.eval())
 
 
@@ -118,14 +131,17 @@ def _download(name: str) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar of transformers for a load that takes a moment."""
+    """No progress bar of transformers for a load that takes a moment, and no report beside our own."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
     shown = logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmada.errors import InputError
+from mmada.errors import InputError, check_whole
 from mmada.images import ImageSource, load_image, load_mask
 from mmada.pipeline.engine import Engine, TextResult, Watch, check_text, listed, paired
 from mmada.pipeline.folder import find_folder, read_folder
 from mmada.pipeline.pictures import Grid, fit, fit_mask, hole_cells, keep_cells, slide
-from mmada.pipeline.preset import TextPlan, drawing
+from mmada.pipeline.preset import MAX_STEPS, TextPlan, drawing
 from mmada.pipeline.view import of_frame
 from mmada.sampling import EvenSplit, Frame, LowConfidence, Phase
 from mmada.tokenizers.prompt import Message
@@ -78,7 +78,7 @@ class MMaDA:
         folder = find_folder(source)
         try:
             place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise InputError(f"device '{device}' is unknown; give 'cpu' or 'cuda'") from error
         return cls(Engine(read_folder(folder, place, dtype or torch.float32), place), str(source))
 
@@ -159,12 +159,12 @@ class MMaDA:
         watch: Watch | None = None,
     ) -> TextResult:
         """Fill the gaps of a text, each ``[MASK]`` one token; ``.text`` is the whole text. By default a token
-        a step.
+        a step; ``.tokens`` are those of the whole canvas.
         """
         check_text("text", text)
         engine = self.engine
         canvas = engine.prompter.infill(text)
-        count = EvenSplit(int(canvas.editable_BL.sum()) if steps is None else steps)
+        count = EvenSplit(int(canvas.editable_BL.sum()) if steps is None else check_whole("steps", steps, 1, MAX_STEPS))
         phase = Phase(modality="text", count=count, order=LowConfidence(), draw=drawing(temperature))
         frames = engine.complete([canvas], [phase], engine.generators(seed, 1), watch, [])
         tokens: list[int] = frames[-1].canvas.tokens_BL[0].tolist()
@@ -226,6 +226,7 @@ class MMaDA:
         at the model's size. A code is unknown if any pixel of its cell is masked; the other cells keep their
         codes while sampling, and their pixels in the result.
         """
+        check_text("prompt", prompt, empty=True)
         engine = self.engine
         whole = load_image(image)
         hole = hole_cells(fit_mask(load_mask(mask, whole.size), engine.size), engine.cell)
@@ -259,10 +260,9 @@ class MMaDA:
         at most half of it new across the edge, which slides outwards: left and right first, then up and down.
         The known pixels are kept.
         """
+        check_text("prompt", prompt, empty=True)
         engine, edges = self.engine, {"left": left, "right": right, "up": up, "down": down}
-        for side, cells in edges.items():
-            if not 0 <= cells <= MAX_EXTENSION:
-                raise InputError(f"{side} must be 0 to {MAX_EXTENSION} columns or rows of codes, got {cells}")
+        edges = {side: check_whole(f"{side} (in columns or rows of codes)", n, 0, MAX_EXTENSION) for side, n in edges.items()}
         if not any(edges.values()):
             raise InputError("left, right, up and down are all 0; give at least one side to extend")
         plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
@@ -274,7 +274,7 @@ class MMaDA:
             for rows, columns in slide(grid, engine.grid, side) if cells else ():
                 grid[rows, columns] = engine.fill(grid[rows, columns], prompt, plan, generators, watch)
         picture = engine.decode(grid[None])[0]
-        picture.paste(original, (left * engine.cell, up * engine.cell))
+        picture.paste(original, (edges["left"] * engine.cell, edges["up"] * engine.cell))
         return picture
 
     def view(self, frame: Frame, row: int = 0) -> View:
@@ -305,6 +305,8 @@ class MMaDA:
 
     def _text_plan(self, thinking: bool, length: int | None, steps: int | None, block: int | None) -> TextPlan:
         plan = self.preset.reasoning if thinking else self.preset.answer
+        if length is not None:
+            check_whole("length", length, 1, self.engine.parts.max_length)
         return plan.changed(length=length, steps=steps, block=block)
 
     def _answer(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmada.diffusion.schedule import Cosine
-from mmada.errors import InputError
+from mmada.errors import InputError, check_number, check_whole
 from mmada.sampling import (
     Blocks,
     Draw,
@@ -28,8 +28,13 @@ from mmada.sampling import (
 __all__ = ["ImagePlan", "Preset", "TextPlan", "drawing"]
 
 
+MAX_STEPS = 10_000
+"""Most denoising steps of a plan; steps beyond one a token do nothing."""
+
+
 def drawing(temperature: float) -> Draw:
     """How tokens are drawn at a temperature; 0 takes the most probable."""
+    temperature = check_number("temperature", temperature)
     return Greedy() if temperature == 0 else Temperature(temperature)
 
 
@@ -44,10 +49,8 @@ class TextPlan:
     block: int
 
     def __post_init__(self) -> None:
-        for name in ("length", "steps", "block"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, got {value}")
+        for name, most in (("length", None), ("steps", MAX_STEPS), ("block", None)):
+            check_whole(name, getattr(self, name), 1, most)
         if self.block > self.length:
             raise InputError(f"block {self.block} is longer than the answer; give 1 to its length, {self.length}")
         if self.steps % self.blocks:
@@ -63,9 +66,11 @@ class TextPlan:
 
     def changed(self, *, length: int | None = None, steps: int | None = None, block: int | None = None) -> TextPlan:
         """The plan with other numbers; steps that are not given keep the pace in tokens a step."""
-        length = self.length if length is None else length
-        block = min(self.block, max(length, 1)) if block is None else block
-        if steps is None and block > 0:
+        length = self.length if length is None else check_whole("length", length, 1)
+        block = None if block is None else check_whole("block", block, 1)
+        steps = None if steps is None else check_whole("steps", steps, 1, MAX_STEPS)
+        block = min(self.block, length) if block is None else block
+        if steps is None:
             steps = max(1, round(self.steps / self.length * block)) * math.ceil(length / block)
         return TextPlan(length=length, steps=self.steps if steps is None else steps, block=block)
 
@@ -76,7 +81,7 @@ class TextPlan:
             count=EvenSplit(self.steps // self.blocks),
             order=LowConfidence(),
             draw=drawing(temperature),
-            guidance=Guidance(guidance),
+            guidance=Guidance(check_number("guidance", guidance)),
             region=Blocks(self.block),
             stop=StopAtEos(ends),
         )
@@ -98,6 +103,9 @@ class ImagePlan:
     annealing: Literal["linear", "compounding"] = "linear"
 
     def __post_init__(self) -> None:
+        check_whole("steps", self.steps, 1, MAX_STEPS)
+        for name in ("guidance", "temperature", "order_noise"):
+            check_number(name, getattr(self, name))
         self.phase()  # every choice checks its own numbers
 
     def changed(self, *, steps: int | None = None, guidance: float | None = None, temperature: float | None = None) -> ImagePlan:
@@ -135,10 +143,9 @@ class Preset:
     max_length: int = 512
 
     def __post_init__(self) -> None:
-        if not self.cot_instruction.strip():
-            raise InputError("cot_instruction of the preset is empty; give the words used in training")
-        if self.max_length < 1:
-            raise InputError(f"max_length of the preset must be at least 1, got {self.max_length}")
+        if not isinstance(self.cot_instruction, str) or not self.cot_instruction.strip():
+            raise InputError(f"cot_instruction must be the words used in training, got {self.cot_instruction!r}")
+        check_whole("max_length", self.max_length, 1)
 
     def save(self, folder: str | Path) -> None:
         """Write ``preset.json``."""

@@ -54,6 +54,8 @@ def run(
     recipe = override(RECIPES[name](), overrides or {})
     out = Path("runs") / name if out is None else out
     start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out {out} is a file; give a folder")
     if recipe.follows and (start is None or not (start / "image_tokenizer" / "config.json").is_file()):
         raise InputError(f"recipe {name} starts from the model of {recipe.follows}, not found at {start}; "
                          f"run `mmada train {recipe.follows}` first or give --start-from")  # fmt: skip

@@ -49,7 +49,12 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # a damaged file raises safetensors' own class
         raise InputError(f"checkpoint {path} cannot be read ({error}); delete it to start the run again") from error
-    module.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
+    try:
+        module.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:
+        raise InputError(
+            f"checkpoint {path} is of a run with other sizes; resume with the settings it was started with"
+        ) from error
     for name in average:
         average[name].copy_(tensors[f"average.{name}"])
     for i, optimiser in enumerate(optimisers):

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmada.errors import InputError
+from mmada.errors import InputError, check_whole
 from mmada.training.checkpoint import load_checkpoint, save_checkpoint
 from mmada.training.log import RunLog
 from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
@@ -42,10 +42,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "sample_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_whole(f"plan.{name}", getattr(self, name), 1)
+        check_whole("plan.threads", self.threads, 0)
+        check_whole("plan.seed", self.seed, 0)
         if not 0 <= self.average < 1:
-            raise InputError(f"average must lie in [0, 1), got {self.average}")
+            raise InputError(f"plan.average must lie in [0, 1), got {self.average}")
 
 
 class Learner(Protocol):
@@ -108,13 +109,15 @@ class Averaged:
 def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = False) -> Path:
     """Run the plan in folder ``out``; returns the folder of the shipped model, ``out/model``.
 
-    Raises InputError if ``out`` already holds a run and ``resume`` is not asked for.
+    Raises InputError if ``out`` already holds a run and ``resume`` is not asked for, or the other way round.
     """
     if plan.threads:
         torch.set_num_threads(plan.threads)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists() and not resume:
         raise InputError(f"out folder {out} already holds a run; add --resume to go on with it or choose another --out")
+    if resume and not (out / "log.jsonl").exists():
+        raise InputError(f"out folder {out} holds no run to resume; leave --resume out to start one")
     out.mkdir(parents=True, exist_ok=True)
     module = learner.module
     optimisers = build_optimisers(module, plan.optim)
