@@ -168,8 +168,9 @@ def editing(world: World, rng: Random) -> Canvas:
 def asking(world: World, rng: Random) -> Canvas:
     """Several questions about one picture, answered at once; now and then a description comes first."""
     scene, codes = seen(world, rng)
-    asked = [ask_about(scene, rng) for _ in range(int(rng.integers(1, 7)))]
-    first = [(pick(rng, DESCRIBE), describe(scene))] if rng.random() < 0.3 else []
+    first = [(pick(rng, DESCRIBE), describe(scene))] if rng.random() < 0.4 else []
+    most = 1 if rng.random() < 0.1 else 4 if first else 6  # the picture is the dearest part: mostly use it for several
+    asked = [ask_about(scene, rng) for _ in range(int(rng.integers(min(3, most), most + 1)))]
     return conversation(world, rng, first + [(q.text, q.answer) for q in asked], codes)
 
 
