@@ -95,13 +95,14 @@ def test_saved_loaded_and_damaged(tiny: ImageTokenizer, tmp_path: Path) -> None:
 
 
 def test_pixel_norm_looks_at_one_pixel_and_group_norm_at_all() -> None:
-    picture = torch.randn(1, 8, 6, 6)
+    picture = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
     other = picture.clone()
     other[..., 5, 5] += 3.0
     pixel, group = (norm_of(replace(TINY, norm=kind, groups=4), 8) for kind in ("pixel", "group"))
     assert torch.equal(pixel(picture)[..., :5, :5], pixel(other)[..., :5, :5])
     assert not torch.allclose(group(picture)[..., :5, :5], group(other)[..., :5, :5])
-    assert torch.allclose(pixel(picture)[0, :, 2, 3], torch.nn.functional.layer_norm(picture[0, :, 2, 3], (8,)), atol=1e-5)
+    alone = torch.nn.functional.layer_norm(picture[0, :, 2, 3], (8,), eps=1e-6)
+    assert torch.allclose(pixel(picture)[0, :, 2, 3], alone, atol=1e-5)
     assert not any("attn" in key for key in ImageTokenizer(replace(TINY, attention=False)).state_dict())
 
 
