@@ -149,10 +149,10 @@ def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, fold
     shipped.save_pretrained(str(folder))
     text.save(folder)
     shutil.copytree(image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
-    answer, reasoning = ANSWER_LENGTHS[0], ANSWER_LENGTHS[-1]
+    answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block
     Preset(
         cot_instruction=COT_INSTRUCTION,
-        answer=TextPlan(length=answer, steps=answer, block=answer),
+        answer=TextPlan(length=answer, steps=answer, block=8),
         reasoning=TextPlan(length=reasoning, steps=reasoning, block=16),
         thought=TextPlan(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
         image=ImagePlan(steps=16, guidance=2.0, temperature=1.0),
