@@ -1,9 +1,37 @@
 """Every test runs offline, on one thread, with warnings as errors (see pyproject.toml)."""
 
 import os
+from pathlib import Path
 
 # Before anything imports torch or the hub: results then do not depend on the machine, and nothing is fetched.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "agg"
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.helpers import SIZE, tiny_folder
+
+from mmada.pipeline import MMaDA
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model folder, tiny and random."""
+    path = tmp_path_factory.mktemp("model")
+    tiny_folder(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(folder: Path) -> MMaDA:
+    """The tiny model, loaded once."""
+    return MMaDA.load(folder, device="cpu")
+
+
+@pytest.fixture
+def scene() -> Image.Image:
+    """A picture of noise, of the tiny model's size."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))

@@ -1,8 +1,15 @@
 """Small things that several tests share."""
 
+from pathlib import Path
+
+import torch
+
 from mmada.canvas import Canvas, Piece
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
-from mmada.tokenizers.image import ImageTokenizerConfig
+from mmada.pipeline import ImagePlan, Preset, TextPlan
+from mmada.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.tokenizers.text import train_text_tokenizer
+from mmada.tokenizers.vocabulary import Vocabulary
 
 TINY_IMAGE = ImageTokenizerConfig(
     channels=8,
@@ -15,6 +22,22 @@ TINY_IMAGE = ImageTokenizerConfig(
     image_size=64,
 )
 
+CORPUS = [
+    "user assistant",
+    "tom has 3 red pens and 4 blue pens",
+    "<think> 3 + 4 = 7 </think> 7",
+    "a red circle",
+] * 5
+SIZE, CELL, GRID = 32, 8, 4
+PRESET = Preset(
+    cot_instruction="think first.",
+    answer=TextPlan(length=8, steps=8, block=4),
+    reasoning=TextPlan(length=12, steps=6, block=4),
+    thought=TextPlan(length=6, steps=3, block=6),
+    image=ImagePlan(steps=4, guidance=1.0),
+    max_length=128,
+)
+
 
 def row(tokens: list[int]) -> Canvas:
     """A row of text, all of it editable."""
@@ -25,3 +48,21 @@ def tiny_model(vocabulary: int) -> MMaDAModel:
     """A transformer of two narrow layers with random weights."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     return MMaDAModel(MMaDAConfig(vocab_size=vocabulary, num_key_value_heads=4, max_position_embeddings=64, **sizes)).eval()
+
+
+def tiny_folder(path: Path) -> None:
+    """Write a complete model folder, tiny and random, as `mmada.load` reads it: `PRESET`, pictures of `SIZE` pixels."""
+    torch.manual_seed(0)
+    text = train_text_tokenizer(CORPUS, vocab_size=400, min_frequency=2)
+    text.save(path)
+    sizes = ImageTokenizerConfig(
+        channels=8, encoder_mult=(1,) * 4, decoder_mult=(1,) * 4, encoder_blocks=(0,) * 4,
+        decoder_blocks=(0,) * 4, code_bits=5, groups=4, image_size=SIZE,
+    )  # fmt: skip
+    ImageTokenizer(sizes).save(path / "image_tokenizer")
+    config = MMaDAConfig(
+        vocab_size=Vocabulary.of(text.ids(), 32).size, hidden_size=32, intermediate_size=48,
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
+    )  # fmt: skip
+    MMaDAModel(config).save_pretrained(path)
+    PRESET.save(path)

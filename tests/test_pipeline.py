@@ -1,7 +1,6 @@
 """The pipeline on a tiny random model in a folder, and on a scripted denoiser that writes a known answer."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,62 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.helpers import CELL, GRID, PRESET, SIZE
 from torch import Tensor
 
 from mmada.errors import InputError
-from mmada.model.mmada import MMaDAConfig, MMaDAModel
-from mmada.pipeline import Engine, Frame, ImagePlan, MMaDA, Preset, TextPlan
+from mmada.pipeline import Engine, Frame, MMaDA, Preset, TextPlan
 from mmada.pipeline.pictures import fit, fit_mask, hole_cells, slide
-from mmada.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
-from mmada.tokenizers.text import train_text_tokenizer
-from mmada.tokenizers.vocabulary import Vocabulary
-
-CORPUS = [
-    "user assistant",
-    "tom has 3 red pens and 4 blue pens",
-    "<think> 3 + 4 = 7 </think> 7",
-    "a red circle",
-] * 5
-SIZE, CELL, GRID = 32, 8, 4
-PRESET = Preset(
-    cot_instruction="think first.",
-    answer=TextPlan(length=8, steps=8, block=4),
-    reasoning=TextPlan(length=12, steps=6, block=4),
-    thought=TextPlan(length=6, steps=3, block=6),
-    image=ImagePlan(steps=4, guidance=1.0),
-    max_length=128,
-)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model folder, tiny and random."""
-    path = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    text = train_text_tokenizer(CORPUS, vocab_size=400, min_frequency=2)
-    text.save(path)
-    sizes = ImageTokenizerConfig(
-        channels=8, encoder_mult=(1,) * 4, decoder_mult=(1,) * 4, encoder_blocks=(0,) * 4,
-        decoder_blocks=(0,) * 4, code_bits=5, groups=4, image_size=SIZE,
-    )  # fmt: skip
-    ImageTokenizer(sizes).save(path / "image_tokenizer")
-    config = MMaDAConfig(
-        vocab_size=Vocabulary.of(text.ids(), 32).size, hidden_size=32, intermediate_size=48,
-        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
-    )  # fmt: skip
-    MMaDAModel(config).save_pretrained(path)
-    PRESET.save(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def model(folder: Path) -> MMaDA:
-    return MMaDA.load(folder, device="cpu")
-
-
-@pytest.fixture
-def scene() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
 
 
 class Script:
@@ -324,114 +273,6 @@ def test_a_preset_survives_its_file(tmp_path: Path) -> None:
 )
 def test_a_plan_keeps_its_pace(length: int | None, steps: int | None, block: int | None, expected: TextPlan) -> None:
     assert PRESET.answer.changed(length=length, steps=steps, block=block) == expected
-
-
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        (lambda m, s: m.generate(" "), "prompt is empty"),
-        (lambda m, s: m.generate([]), "empty"),
-        (lambda m, s: m.generate("pens", steps=0), "steps"),
-        (lambda m, s: m.generate("pens", steps=3), "multiple of 2"),
-        (lambda m, s: m.generate("pens", length=-1), "length"),
-        (lambda m, s: m.generate("pens", block=9), "block 9"),
-        (lambda m, s: m.generate("pens", block=0), "block"),
-        (lambda m, s: m.generate("pens", temperature=-1.0), "temperature"),
-        (lambda m, s: m.generate("pens", guidance=-1.0), "guidance"),
-        (lambda m, s: m.generate("pens " * 300), "length of 128"),
-        (lambda m, s: m.generate(["pens", "a"], seed=[1]), "seed"),
-        (lambda m, s: m.generate("pens", seed=0.5), "seed"),
-        (lambda m, s: m.ask(s, ""), "question is empty"),
-        (lambda m, s: m.ask("nowhere.png", "what?"), "nowhere.png"),
-        (lambda m, s: m.draw(""), "prompt is empty"),
-        (lambda m, s: m.draw("pens", steps=-2), "steps"),
-        (lambda m, s: m.draw("pens", guidance=float("nan")), "guidance"),
-        (lambda m, s: m.inpaint(s, np.ones((8, 8), dtype=bool)), "8x8"),
-        (lambda m, s: m.extend(s), "at least one side"),
-        (lambda m, s: m.extend(s, left=-1), "left"),
-        (lambda m, s: m.infill("no gap"), "no gap"),
-        (lambda m, s: m.infill(""), "empty"),
-        (lambda m, s: m.infill("a [MASK]", steps=0), "steps"),
-        (lambda m, s: m.infill("a [MASK]", temperature="x"), "temperature"),
-        (lambda m, s: m.generate("pens", length="3"), "length"),
-        (lambda m, s: m.generate("pens", length=10**9), "length must be a whole number of 1 to 128"),
-        (lambda m, s: m.generate("pens", steps=10**9), "steps must be a whole number of 1 to 10000"),
-        (lambda m, s: m.generate("pens", temperature=None), "temperature"),
-        (lambda m, s: m.generate("pens", guidance="x"), "guidance"),
-        (lambda m, s: m.generate("pens", seed=2**64), "seed"),
-        (lambda m, s: m.generate("pens", seed=-1), "seed"),
-        (lambda m, s: m.generate("caf\udce9"), "not valid Unicode"),
-        (lambda m, s: m.draw("pens", steps=1.5), "steps"),
-        (lambda m, s: m.draw("pens", temperature=-1), "^temperature must"),
-        (lambda m, s: m.draw("pens", steps=10**9), "steps"),
-        (lambda m, s: m.inpaint(s, np.ones((SIZE, SIZE), bool), None), "prompt is a NoneType"),
-        (lambda m, s: m.extend(s, right=1.5), "right"),
-        (lambda m, s: m.extend(s, ["a"], right=1), "prompt is a list"),
-        (lambda m, s: MMaDA.load(""), "no name"),
-        (lambda m, s: MMaDA.load(5), "no name"),
-        (lambda m, s: MMaDA.load("x" * 5000), "not a usable path"),
-        (lambda m, s: MMaDA.load("./nowhere"), "does not exist"),
-        (lambda m, s: MMaDA.load("nano", device=[1]), "device"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_named(model: MMaDA, scene: Image.Image, call: object, named: str) -> None:
-    assert callable(call)
-    with pytest.raises(InputError, match=named):
-        call(model, scene)
-
-
-def test_a_hole_outside_the_middle_square_is_named(model: MMaDA) -> None:
-    mask = np.zeros((SIZE, 3 * SIZE), dtype=bool)
-    mask[:, 0] = True
-    with pytest.raises(InputError, match="middle square"):
-        model.inpaint(Image.new("RGB", (3 * SIZE, SIZE)), mask)
-
-
-def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nano"):
-        MMaDA.load("nanno")
-    with pytest.raises(InputError, match="does not exist"):
-        MMaDA.load(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"lacks config\.json"):
-        MMaDA.load(tmp_path)
-    with pytest.raises(InputError, match="downloaded"):
-        MMaDA.load("nobody/nothing")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "named"),
-    [
-        ("model.safetensors", b"short", "damaged"),
-        ("tokenizer.json", b"{", "damaged"),
-        ("preset.json", b'{"cot_instruction": "x", "colour": 1}', "colour"),
-        ("preset.json", b'{"cot_instruction": "x", "image": {"steps": 0}}', "steps"),
-        ("preset.json", b'{"cot_instruction": 5}', "cot_instruction"),
-        ("preset.json", b'{"cot_instruction": "x", "max_length": "5"}', "max_length"),
-        ("image_tokenizer/config.json", b"{}", "image tokenizer"),
-    ],
-)
-def test_a_damaged_folder_is_named(folder: Path, tmp_path: Path, name: str, content: bytes, named: str) -> None:
-    broken = tmp_path / "model"
-    shutil.copytree(folder, broken)
-    (broken / name).write_bytes(content)
-    with pytest.raises(InputError, match=named):
-        MMaDA.load(broken, device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "named"),
-    [("num_hidden_layers", 2, "missing"), ("num_hidden_layers", 0, "unknown"), ("intermediate_size", 64, "of another shape")],
-)
-def test_weights_of_another_config_are_named(
-    folder: Path, tmp_path: Path, field: str, value: int, named: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "model"
-    shutil.copytree(folder, other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {field: value}))
-    with pytest.raises(InputError, match=named):
-        MMaDA.load(other, device="cpu")
-    assert capsys.readouterr().err == ""
 
 
 def test_numpy_numbers_are_numbers(model: MMaDA) -> None:

@@ -1,11 +1,18 @@
-"""The one error for bad input: one clear sentence that names the field, the value and the mend."""
+"""The one error for bad input: one clear sentence that names the field, the value and the mend; and checks that raise it."""
 
 import math
 import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import SupportsFloat, SupportsIndex
 
-__all__ = ["InputError", "check_number", "check_whole", "unknown_name"]
+__all__ = ["MAX_SEED", "MAX_STEPS", "InputError", "check_folder", "check_number", "check_text", "check_whole", "unknown_name"]
+
+MAX_SEED = 2**63 - 1
+"""Largest seed that torch's generators take."""
+MAX_STEPS = 10_000
+"""Most denoising steps of a plan; steps beyond one a token do nothing."""
 
 
 class InputError(ValueError):
@@ -26,20 +33,35 @@ def unknown_name(field: str, value: str, known: Iterable[str]) -> InputError:
 def check_whole(field: str, value: object, least: int, most: int | None = None) -> int:
     """``value`` as an int of at least ``least`` (and at most ``most``). Raises `InputError`, for bool and 2.0 too."""
     span = f"at least {least}" if most is None else f"{least} to {most}"
-    try:
-        whole = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        whole = None
-    if whole is None or isinstance(value, bool) or whole < least or (most is not None and whole > most):
+    whole = operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else None
+    if whole is None or whole < least or (most is not None and whole > most):
         raise InputError(f"{field} must be a whole number of {span}, got {value!r}")
     return whole
 
 
 def check_number(field: str, value: object, least: float = 0.0) -> float:
     """``value`` as a finite float of at least ``least``. Raises `InputError`."""
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+    if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
         raise InputError(f"{field} must be a number of at least {least:g}, got {value!r}")
     number = float(value)
     if not least <= number < math.inf:
         raise InputError(f"{field} must be a number of at least {least:g}, got {value!r}")
     return number
+
+
+def check_text(field: str, value: object, *, empty: bool = False) -> None:
+    """Raise `InputError` for what is no text, for broken Unicode, and for blank text unless ``empty`` is allowed."""
+    if not isinstance(value, str):
+        raise InputError(f"{field} is a {type(value).__name__}; give text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{field} {value!a} is not valid text; give it in UTF-8") from error
+    if not empty and not value.strip():
+        raise InputError(f"{field} is empty; give some text")
+
+
+def check_folder(field: str, path: Path) -> None:
+    """Raise `InputError` where a folder is to be written and something else is there."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{field} '{path}' is a file; give a folder")

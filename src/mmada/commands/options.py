@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from mmada.errors import InputError, check_whole
+from mmada.errors import MAX_SEED, MAX_STEPS, check_number, check_text, check_whole
 from mmada.terminal import Watcher
 
 if TYPE_CHECKING:
@@ -28,9 +27,8 @@ __all__ = [
     "SamplingOptions",
     "Temperature",
     "Whole",
-    "check_at_least",
-    "check_folder",
-    "check_text",
+    "check_number_given",
+    "check_whole_given",
     "emit",
 ]
 
@@ -101,8 +99,8 @@ class SamplingOptions(ModelOptions):
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         super().check()
-        check_whole("seed", self.seed, 0, 2**62)
-        check_at_least("steps", self.steps, 1)
+        check_whole("seed", self.seed, 0, MAX_SEED)
+        check_whole_given("steps", self.steps, 1, MAX_STEPS)
 
     @contextmanager
     def watching(self, model: MMaDA, keep: Callable[[Any], None] | None = None) -> Iterator[Callable[[Frame], None] | None]:
@@ -121,26 +119,16 @@ class SamplingOptions(ModelOptions):
             yield show
 
 
-def check_text(name: str, value: str | None) -> None:
-    """Raise `InputError` for an empty or blank text; None is no text and passes."""
-    if value is None:
-        return
-    if not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
-        raise InputError(f"{name} {value!a} is not valid text; give it in UTF-8.")
-    if not value.strip():
-        raise InputError(f"{name} is empty; give some text.")
+def check_whole_given(field: str, value: int | None, least: int, most: int | None = None) -> None:
+    """`check_whole`; None is 'not given' and passes."""
+    if value is not None:
+        check_whole(field, value, least, most)
 
 
-def check_folder(name: str, path: Path | None) -> None:
-    """Raise `InputError` where a folder is to be written and something else is there; None is 'not given' and passes."""
-    if path is not None and path.exists() and not path.is_dir():
-        raise InputError(f"{name} '{path}' is a file; give a folder.")
-
-
-def check_at_least(name: str, value: float | None, least: float) -> None:
-    """Raise `InputError` for a number below ``least`` or nan; None is 'not given' and passes."""
-    if value is not None and not least <= value < float("inf"):
-        raise InputError(f"{name}: {value} is out of range; give {least:g} or more.")
+def check_number_given(field: str, value: float | None) -> None:
+    """`check_number`; None is 'not given' and passes."""
+    if value is not None:
+        check_number(field, value)
 
 
 def emit(as_json: bool, record: Mapping[str, object], text: str) -> None:

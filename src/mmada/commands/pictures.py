@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from PIL import Image
 from tyro.conf import Positional, arg
 
-from mmada.commands.options import Guidance, SamplingOptions, Temperature, Whole, check_at_least, check_text, emit
-from mmada.errors import InputError
+from mmada.commands.options import Guidance, SamplingOptions, Temperature, Whole, check_number_given, emit
+from mmada.errors import InputError, check_text, check_whole
 from mmada.images import check_output, load_image, load_mask, save_gif, save_image
 from mmada.terminal import View
 
@@ -38,8 +38,8 @@ class PictureOptions(SamplingOptions):
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         super().check()
-        check_at_least("guidance", self.guidance, 0)
-        check_at_least("temperature", self.temperature, 0)
+        check_number_given("guidance", self.guidance)
+        check_number_given("temperature", self.temperature)
         check_output(self.output)
 
     def sampling(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Draw(PictureOptions):
         """Raise `InputError` for an option out of range."""
         super().check()
         check_text("prompt", self.prompt)
-        check_at_least("count", self.count, 1)
+        check_whole("count", self.count, 1)
         if self.gif is not None:
             check_output(self.gif, (".gif",), "gif")
 
@@ -167,7 +167,7 @@ class Extend(PictureOptions):
         """Raise `InputError` for an option out of range."""
         super().check()
         for name, value in self.edges().items():
-            check_at_least(name, value, 0)
+            check_whole(name, value, 0)
         if not any(self.edges().values()):
             raise InputError("extend: no edge is given; say how far, such as --right 2.")
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from mmada.commands.options import ModelOptions, Whole, check_at_least, check_folder
-from mmada.errors import InputError, unknown_name
+from mmada.commands.options import ModelOptions, Whole, check_whole_given
+from mmada.errors import InputError, check_folder, check_whole, unknown_name
 from mmada.images import check_output
 
 __all__ = ["Eval", "Tokenizer", "Train"]
@@ -110,10 +110,11 @@ class Eval(ModelOptions):
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         super().check()
-        check_at_least("seeds", self.seeds, 1)
-        check_at_least("limit", self.limit, 1)
+        check_whole("seeds", self.seeds, 1)
+        check_whole_given("limit", self.limit, 1)
         check_output(self.out, (".json",), "out")
-        check_folder("samples", self.samples)
+        if self.samples is not None:
+            check_folder("samples", self.samples)
 
     def run(self) -> None:
         """Measure, write, and print the table."""

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from mmada.commands.options import check_text, emit
+from mmada.commands.options import emit
+from mmada.errors import check_text
 from mmada.images import check_output, load_image
 
 __all__ = ["Demo", "Info"]
@@ -30,7 +31,8 @@ class Demo:
 
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
-        check_text("prompt", self.prompt)
+        if self.prompt is not None:
+            check_text("prompt", self.prompt)
         check_output(self.out, name="out")
 
     def run(self) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from mmada.commands.options import MODEL_DEFAULT, Count, SamplingOptions, check_at_least, check_text, emit
-from mmada.errors import InputError
+from mmada.commands.options import MODEL_DEFAULT, Count, SamplingOptions, check_whole_given, emit
+from mmada.errors import InputError, check_number, check_text
 from mmada.images import load_image
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class AnswerOptions(SamplingOptions):
         super().check()
         if self.thinking and self.no_thinking:
             raise InputError("thinking is both asked for and forbidden; give --thinking or --no-thinking.")
-        check_at_least("length", self.length, 1)
-        check_at_least("block", self.block, 1)
-        check_at_least("temperature", self.temperature, 0)
-        check_at_least("guidance", self.guidance, 0)
+        check_whole_given("length", self.length, 1)
+        check_whole_given("block", self.block, 1)
+        check_number("temperature", self.temperature)
+        check_number("guidance", self.guidance)
 
     def decoding(self) -> dict[str, Any]:
         """The options as keyword arguments of the pipeline."""
@@ -125,7 +125,7 @@ class Infill(SamplingOptions):
         """Raise `InputError` for an option out of range."""
         super().check()
         check_text("text", self.text)
-        check_at_least("temperature", self.temperature, 0)
+        check_number("temperature", self.temperature)
 
     def run(self) -> None:
         """Print the completed text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,9 @@ from torch import Tensor
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pixels
 
-__all__ = ["encode_pictures", "fingerprint"]
+__all__ = ["encode_pictures"]
 
-
-def fingerprint(tokenizer: ImageTokenizer, *facts: object) -> str:
-    """A name for (tokenizer weights, facts): equal exactly when both are."""
-    digest = hashlib.sha256(repr((tokenizer.config, facts)).encode())
-    for value in tokenizer.state_dict().values():
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()[:16]
+PROBED = 8  # pictures that are drawn to see whether their renderer is still the same
 
 
 def encode_pictures(
@@ -34,13 +28,16 @@ def encode_pictures(
     *,
     cache: Path,
     name: str,
+    facts: object = None,
     batch: int = 256,
 ) -> Tensor:
     """Codes (count, h * w) int16 of ``picture(0)`` .. ``picture(count - 1)`` (uint8, H x W x 3).
 
-    Kept in ``cache/codes_<name>.safetensors``; ``name`` must name the pictures and the tokenizer (`fingerprint`).
+    Kept in ``cache/codes_<name>_<fingerprint>.safetensors`` and read from there as long as the encoder, ``facts`` (what the
+    pictures show), ``count`` and the first few pictures stay what they were; the decoder has no part in codes.
     """
-    path = cache / f"codes_{name}.safetensors"
+    first = [picture(i) for i in range(min(count, PROBED))]
+    path = cache / f"codes_{name}_{fingerprint(tokenizer, first, count, facts)}.safetensors"
     if path.is_file():
         return load_file(path)["codes"]
     rows = []
@@ -49,7 +46,17 @@ def encode_pictures(
         rows.append(tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)).flatten(1).short())
     codes = torch.cat(rows)
     cache.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
     save_file({"codes": codes}, beside)
     os.replace(beside, path)
     return codes
+
+
+def fingerprint(tokenizer: ImageTokenizer, pictures: Sequence[np.ndarray], *facts: object) -> str:
+    """16 hexadecimal digits of (encoder weights, pictures, facts): equal exactly when all of them are."""
+    digest = hashlib.sha256(repr((tokenizer.config, facts)).encode())
+    for value in tokenizer.encoder.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    for picture in pictures:
+        digest.update(picture.tobytes())
+    return digest.hexdigest()[:16]

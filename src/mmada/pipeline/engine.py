@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mmada.canvas import IMAGE, TEXT, Canvas
-from mmada.errors import InputError, check_whole
+from mmada.errors import MAX_SEED, InputError, check_whole
 from mmada.pipeline.folder import ModelFolder
 from mmada.pipeline.pictures import Grid
 from mmada.pipeline.preset import ImagePlan
@@ -19,9 +19,8 @@ from mmada.sampling import Frame, Phase, denoise, row_generators
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.tokenizers.prompt import Prompter, split_thinking
 
-__all__ = ["Engine", "TextResult", "Watch", "check_text", "listed", "paired"]
+__all__ = ["Engine", "TextResult", "Watch", "listed", "paired"]
 
-MAX_SEED = 2**63 - 1
 Watch = Callable[[Frame], None]
 Value = TypeVar("Value")
 
@@ -161,15 +160,3 @@ def paired(images: list[Value], questions: list[str]) -> tuple[list[Value], list
     if len(images) not in (1, rows) or len(questions) not in (1, rows):
         raise InputError(f"{len(images)} images and {len(questions)} questions cannot be paired; give as many of each")
     return images * (rows // len(images)), questions * (rows // len(questions))
-
-
-def check_text(name: str, value: object, *, empty: bool = False) -> None:
-    """Raise InputError for what is no text, and for empty text unless ``empty`` is allowed."""
-    if not isinstance(value, str):
-        raise InputError(f"{name} is a {type(value).__name__}; give text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} {value!r} is not valid Unicode; give text in UTF-8") from error
-    if not empty and not value.strip():
-        raise InputError(f"{name} is empty; give some text")

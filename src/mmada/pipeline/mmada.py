@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmada.errors import InputError, check_whole
+from mmada.errors import MAX_STEPS, InputError, check_text, check_whole
 from mmada.images import ImageSource, load_image, load_mask
-from mmada.pipeline.engine import Engine, TextResult, Watch, check_text, listed, paired
+from mmada.pipeline.engine import Engine, TextResult, Watch, listed, paired
 from mmada.pipeline.folder import find_folder, read_folder
 from mmada.pipeline.pictures import Grid, fit, fit_mask, hole_cells, keep_cells, slide
-from mmada.pipeline.preset import MAX_STEPS, TextPlan, drawing
+from mmada.pipeline.preset import TextPlan, drawing
 from mmada.pipeline.view import of_frame
 from mmada.sampling import EvenSplit, Frame, LowConfidence, Phase
 from mmada.tokenizers.prompt import Message

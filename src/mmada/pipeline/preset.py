@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmada.diffusion.schedule import Cosine
-from mmada.errors import InputError, check_number, check_whole
+from mmada.errors import MAX_STEPS, InputError, check_number, check_whole
 from mmada.sampling import (
     Blocks,
     Draw,
@@ -26,10 +26,6 @@ from mmada.sampling import (
 )
 
 __all__ = ["ImagePlan", "Preset", "TextPlan", "drawing"]
-
-
-MAX_STEPS = 10_000
-"""Most denoising steps of a plan; steps beyond one a token do nothing."""
 
 
 def drawing(temperature: float) -> Draw:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mmada.config import dump, override
-from mmada.errors import InputError, unknown_name
+from mmada.errors import InputError, check_folder, unknown_name
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
 
@@ -54,8 +54,7 @@ def run(
     recipe = override(RECIPES[name](), overrides or {})
     out = Path("runs") / name if out is None else out
     start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
-    if out.exists() and not out.is_dir():
-        raise InputError(f"out {out} is a file; give a folder")
+    check_folder("out", out)
     if recipe.follows and (start is None or not (start / "image_tokenizer" / "config.json").is_file()):
         raise InputError(f"recipe {name} starts from the model of {recipe.follows}, not found at {start}; "
                          f"run `mmada train {recipe.follows}` first or give --start-from")  # fmt: skip

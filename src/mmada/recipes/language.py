@@ -212,9 +212,9 @@ def instruct() -> LanguageRecipe:
 
 def cot() -> LanguageRecipe:
     """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
-    mixture = {"drawing": 0.1, "digit_drawing": 0.04, "captioning": 0.03, "asking": 0.4, "asking_thinking": 0.07,
-               "digit_asking": 0.03, "knowing": 0.01, "editing": 0.06, "calculating": 0.01, "calculating_thinking": 0.18,
-               "chatting": 0.01, "thinking_drawing": 0.06}  # fmt: skip
+    mixture = {"drawing": 0.12, "digit_drawing": 0.027, "captioning": 0.02, "asking": 0.27, "asking_thinking": 0.055,
+               "digit_asking": 0.027, "knowing": 0.01, "editing": 0.05, "calculating": 0.02, "calculating_thinking": 0.37,
+               "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
     return replace(
         instruct(),
         name="cot",

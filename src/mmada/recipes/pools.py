@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mmada.data.pictures import encode_pictures, fingerprint
+from mmada.data.pictures import encode_pictures
 from mmada.errors import InputError
 from mmada.tasks.captions import Drawable, drawable
 from mmada.tasks.digits import digit_image, digit_indices, digit_label
@@ -82,9 +82,7 @@ class Pools:
         }
         shown = {"loose": loose, "drawn": drawn}
         codes = {
-            name: encode_pictures(
-                tokenizer, picture, count, cache=cache, name=f"{name}_{fingerprint(tokenizer, sizes, shown.get(name))}"
-            )
+            name: encode_pictures(tokenizer, picture, count, cache=cache, name=name, facts=shown.get(name, sizes.seed))
             for name, (count, picture) in sources.items()
         }
         labels = tuple(digit_label(i) for i in digits)
