@@ -23,7 +23,7 @@ LAYERS = [
     {"pipeline", "tasks"},
     {"data", "sampling"},
     {"tokenizers", "model", "diffusion"},
-    {"canvas", "config", "images", "terminal", "contact"},
+    {"canvas", "config", "images", "terminal", "contact", "weights", "device"},
     {"errors"},
 ]
 # The command line is one row: these may use each other.

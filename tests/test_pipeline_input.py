@@ -10,6 +10,7 @@ from PIL import Image
 from tests.helpers import SIZE
 
 from mmada.errors import InputError
+from mmada.model.layout import CONFIG_NAMES
 from mmada.pipeline import MMaDA
 
 
@@ -115,7 +116,26 @@ def test_weights_of_another_config_are_named(
     other = tmp_path / "model"
     shutil.copytree(folder, other)
     config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {field: value}))
+    both = {name: value for pair in CONFIG_NAMES.items() if field in pair for name in pair}
+    (other / "config.json").write_text(json.dumps(config | both))
     with pytest.raises(InputError, match=named):
         MMaDA.load(other, device="cpu")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"n_layers": 3}, "n_layers 3 but num_hidden_layers 1"),
+        ({"alibi": True}, "alibi of config.json is True; only False"),
+        ({"model_type": "bert"}, "model_type of .* is 'bert'"),
+        ({"hidden_size": "wide", "d_model": "wide"}, "damaged"),
+    ],
+)
+def test_a_config_of_another_model_is_named(folder: Path, tmp_path: Path, fields: dict[str, object], named: str) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(folder, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(InputError, match=named):
+        MMaDA.load(other, device="cpu")

@@ -27,7 +27,7 @@ class Canvas:
 
     ``tokens_BL``: int64 ids; unknown places hold the mask id.
     ``editable_BL``: bool; the places that sampling may fill and training may mask. All others are context and never change.
-    ``valid_BL``: bool; False on the padding at the right end of the shorter rows, which nothing attends to.
+    ``valid_BL``: bool; False on padding, which nothing attends to: at the right end of shorter rows, or where a layout has it.
     ``modality_BL``: int8; `TEXT` or `IMAGE`: the vocabulary range that a place may take.
     """
 
@@ -52,8 +52,8 @@ class Canvas:
         return int(self.tokens_BL.shape[1])
 
     def row(self, index: int) -> Canvas:
-        """One row as a canvas of its own, its padding cut off."""
-        length = int(self.valid_BL[index].sum())
+        """One row as a canvas of its own, the padding at its right end cut off."""
+        length = int(self.valid_BL[index].nonzero().max()) + 1
         cut = (slice(index, index + 1), slice(0, length))
         return Canvas(self.tokens_BL[cut], self.editable_BL[cut], self.valid_BL[cut], self.modality_BL[cut])
 
@@ -89,17 +89,18 @@ class Canvas:
         editable = torch.tensor([p.editable for p in pieces]).repeat_interleave(sizes)
         modality = torch.tensor([IMAGE if p.modality == "image" else TEXT for p in pieces], dtype=torch.int8)
         tokens = torch.tensor([t for p in pieces for t in p.tokens], dtype=torch.long)
-        valid = torch.ones(tokens.shape, dtype=torch.bool)
+        valid = torch.tensor([p.valid for p in pieces]).repeat_interleave(sizes)
         return Canvas(tokens[None], editable[None], valid[None], modality.repeat_interleave(sizes)[None])
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of tokens of one modality that are all context, or all editable."""
+    """A run of tokens of one modality that are all context, or all editable; ``valid`` False: nothing attends to them."""
 
     tokens: Sequence[int]
     editable: bool = False
     modality: Modality = "text"
+    valid: bool = True
 
 
 class Denoiser(Protocol):

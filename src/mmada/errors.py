@@ -7,7 +7,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import SupportsFloat, SupportsIndex
 
-__all__ = ["MAX_SEED", "MAX_STEPS", "InputError", "check_folder", "check_number", "check_text", "check_whole", "unknown_name"]
+__all__ = [
+    "MAX_SEED",
+    "MAX_STEPS",
+    "InputError",
+    "check_choice",
+    "check_folder",
+    "check_number",
+    "check_text",
+    "check_whole",
+    "unknown_name",
+]
 
 MAX_SEED = 2**63 - 1
 """Largest seed that torch's generators take."""
@@ -65,3 +75,10 @@ def check_folder(field: str, path: Path) -> None:
     """Raise `InputError` where a folder is to be written and something else is there."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{field} '{path}' is a file; give a folder")
+
+
+def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `InputError` for what is none of ``choices``."""
+    known = tuple(choices)
+    if value not in known:
+        raise InputError(f"{field} must be one of {', '.join(known)}, got {value!r}")

@@ -12,17 +12,36 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
+
+from mmada.model.layout import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
 __all__ = ["MMaDAConfig", "MMaDAModel", "attention_bias"]
 
 
 class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
-    """Sizes of the model; `transformers` names (``hidden_size``, ``num_hidden_layers``, ...)."""
+    """Sizes of the model, by the names of `transformers` (``hidden_size``, ...) or the released ones (``d_model``, ...).
+
+    Raises InputError for a field of the released layout whose value is another architecture (biases, ALiBi, tied weights).
+    """
 
     model_type = "mmada"
+    attribute_map = CONFIG_NAMES
     is_causal: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        check_architecture(kwargs)
+        for released, ours in CONFIG_NAMES.items():
+            if (value := kwargs.pop(released, None)) is not None:
+                setattr(self, ours, value)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What config.json holds: the released fields too."""
+        return {**released_fields(self), **super().to_diff_dict()}
 
 
 def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -88,10 +107,12 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``."""
-        hidden_ND = self.hidden(tokens_BL, valid_BL=valid_BL)[at_BL]
+        """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``, where the tokens are."""
+        here, there = self.lm_head.weight.device, tokens_BL.device
+        valid_BL = None if valid_BL is None else valid_BL.to(here)
+        hidden_ND = self.hidden(tokens_BL.to(here), valid_BL=valid_BL)[at_BL.to(here)]
         logits_NV = hidden_ND @ self.head(columns).T
-        return logits_NV.float()
+        return logits_NV.float().to(there)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> MaskedLMOutput:
         """Logits over the whole vocabulary at every position; ``attention_mask`` (B, L), 0 on padding."""
@@ -99,5 +120,15 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return MaskedLMOutput(logits=self.lm_head(self.hidden(input_ids, valid_BL=valid)))
 
 
+def renamings() -> list[WeightConverter | WeightRenaming]:
+    """`TENSOR_NAMES` as `transformers` wants them: it loads and saves by these."""
+    return [
+        WeightRenaming(f"{released}.".replace("#", r"(\d+)"), f"{ours}.".replace("#", r"\1"))
+        for released, ours in TENSOR_NAMES.items()
+    ]
+
+
+register_checkpoint_conversion_mapping("mmada", renamings(), overwrite=True)
 AutoConfig.register("mmada", MMaDAConfig, exist_ok=True)
+AutoModel.register(MMaDAConfig, MMaDAModel, exist_ok=True)
 AutoModelForMaskedLM.register(MMaDAConfig, MMaDAModel, exist_ok=True)

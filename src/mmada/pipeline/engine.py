@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
@@ -12,10 +13,11 @@ from PIL import Image
 
 from mmada.canvas import IMAGE, TEXT, Canvas
 from mmada.errors import MAX_SEED, InputError, check_whole
-from mmada.pipeline.folder import ModelFolder
+from mmada.pipeline.folder import ModelFolder, read_image_tokenizer
 from mmada.pipeline.pictures import Grid
 from mmada.pipeline.preset import ImagePlan
 from mmada.sampling import Frame, Phase, denoise, row_generators
+from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.tokenizers.prompt import Prompter, split_thinking
 
@@ -51,19 +53,60 @@ class Engine:
     def __init__(self, parts: ModelFolder, device: torch.device) -> None:
         self.parts = parts
         self.device = device
-        self.size = parts.image.config.image_size
-        self.cell = parts.image.config.downsample
-        self.grid = self.size // self.cell
-        self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, self.grid**2)
+        # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
+        self.canvas_device = torch.device("cpu") if device.type == "mps" else device
+        self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, 0, parts.preset.layout)
+
+    @cached_property
+    def image(self) -> ImageTokenizer:
+        """The image tokenizer, read when the first picture is at hand. Raises InputError where the model has none."""
+        source = self.parts.image
+        if source is None:
+            raise InputError("model has no image tokenizer; name one, such as showlab/magvitv2, for questions about pictures")
+        tokenizer = source if isinstance(source, ImageTokenizer) else read_image_tokenizer(source)
+        if tokenizer.config.codebook_size > self.parts.vocabulary.codebook_size:
+            raise InputError(
+                f"image tokenizer has {tokenizer.config.codebook_size} codes, "
+                f"but the model has rows for {self.parts.vocabulary.codebook_size}; give the one it was trained with"
+            )
+        return tokenizer.to(self.device)
+
+    @property
+    def cell(self) -> int:
+        """Pixels of a code, along each axis."""
+        return self.image.config.downsample
+
+    @property
+    def size(self) -> int:
+        """Height and width of the pictures that the model was trained on, in pixels."""
+        return self.parts.preset.image_size or self.image.config.image_size
+
+    @property
+    def grid(self) -> int:
+        """The same in codes."""
+        return self.size // self.cell
+
+    def shape(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """(height, width) in codes of a picture of ``size`` (width, height) in pixels; None is the model's own."""
+        if size is None:
+            return self.grid, self.grid
+        try:
+            width, height = size
+        except (TypeError, ValueError) as error:
+            raise InputError(f"size {size!r} is no pair; give (width, height) in pixels") from error
+        for name, value in (("width", width), ("height", height)):
+            if check_whole(name, value, self.cell) % self.cell:
+                raise InputError(f"{name} {value} is no multiple of {self.cell}, the pixels of a code; give one that is")
+        return height // self.cell, width // self.cell
 
     def encode(self, pictures: Sequence[Image.Image]) -> Grid:
         """Codes (B, h, w) of RGB pictures of one size, a multiple of a cell's."""
         pixels = to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
-        return cast(Grid, self.parts.image.encode(pixels.to(self.device)).cpu().numpy())
+        return cast(Grid, self.image.encode(pixels.to(self.device)).cpu().numpy())
 
     def decode(self, codes: Grid) -> list[Image.Image]:
         """Pictures of codes (B, h, w)."""
-        return to_pictures(self.parts.image.decode(torch.from_numpy(codes).to(self.device)))
+        return to_pictures(self.image.decode(torch.from_numpy(codes).to(self.device)))
 
     def generators(self, seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
         """One generator a row: from ``seed``, ``seed + 1``, ..., or from a seed each."""
@@ -74,7 +117,7 @@ class Engine:
             seeds = [first + row for row in range(rows)]
         if len(seeds) != rows:
             raise InputError(f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row")
-        return row_generators(seeds, self.device)
+        return row_generators(seeds, self.canvas_device)
 
     def complete(
         self,
@@ -91,11 +134,11 @@ class Engine:
         frames = []
         for frame in denoise(
             self.parts.model,
-            Canvas.stack(canvases).to(self.device),
+            Canvas.stack(canvases).to(self.canvas_device),
             phases,
             vocabulary=self.parts.vocabulary,
             generators=generators,
-            unconditional=Canvas.stack(unconditional).to(self.device) if guided else None,
+            unconditional=Canvas.stack(unconditional).to(self.canvas_device) if guided else None,
         ):
             frames.append(frame)
             if watch is not None:
@@ -123,10 +166,10 @@ class Engine:
             results.append(TextResult(text, thinking, tuple(tokens[:end]), frames, index))
         return results
 
-    def codes(self, canvas: Canvas) -> Grid:
-        """Codes (B, h, w) of the pictures on a complete canvas."""
+    def codes(self, canvas: Canvas, shape: tuple[int, int]) -> Grid:
+        """Codes (B, h, w) of the pictures of ``shape`` (h, w) on a complete canvas."""
         tokens = canvas.tokens_BL[canvas.modality_BL == IMAGE] - self.parts.vocabulary.image_offset
-        return cast(Grid, tokens.reshape(canvas.rows, self.grid, self.grid).cpu().numpy())
+        return cast(Grid, tokens.reshape(canvas.rows, *shape).cpu().numpy())
 
     def fill(
         self,
@@ -136,13 +179,13 @@ class Engine:
         generators: Sequence[torch.Generator],
         watch: Watch | None,
     ) -> Grid:
-        """One square of codes with its unknown ones (-1) filled."""
+        """A grid of codes with its unknown ones (-1) filled."""
         codes = [None if code < 0 else code for code in square.flatten().tolist()]
         if not prompt.strip():
             plan = plan.changed(guidance=0.0)  # there is nothing to guide towards
         canvas, blank = (self.prompter.draw(text, codes=codes) for text in (prompt, ""))
         frames = self.complete([canvas], [plan.phase()], generators, watch, [blank])
-        return cast(Grid, self.codes(frames[-1].canvas)[0])
+        return cast(Grid, self.codes(frames[-1].canvas, (square.shape[0], square.shape[1]))[0])
 
 
 def listed(value: Value | list[Value]) -> tuple[list[Value], bool]:

@@ -1,51 +1,46 @@
 """Where a model comes from, and what its folder holds.
 
-config.json, model.safetensors                                the transformer
+config.json, model.safetensors (or shards)                    the transformer
 tokenizer.json, tokenizer_config.json, chat_template.jinja    the text tokenizer
 image_tokenizer/config.json, image_tokenizer/model.safetensors
 preset.json                                                   how it likes to be sampled
+
+The released checkpoints have the first two rows alone; `mmada.pipeline.cards` knows the rest.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
 from mmada.canvas import Denoiser
 from mmada.errors import InputError, unknown_name
-from mmada.model.mmada import MMaDAModel
+from mmada.model.reading import read_model
+from mmada.pipeline.cards import card_of
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["BUNDLED", "ModelFolder", "find_folder", "read_folder"]
+__all__ = ["BUNDLED", "ModelFolder", "find_folder", "read_folder", "read_image_tokenizer"]
 
 BUNDLED = ("nano",)
-NEEDED = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "image_tokenizer/config.json",
-    "image_tokenizer/model.safetensors",
-    "preset.json",
-)
+NEEDED = ("config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a model folder holds, read. ``max_length``: longest canvas, in tokens."""
+    """What a model folder holds, read. ``image``: the image tokenizer, or where it is found once a picture is at hand (None:
+    nowhere). ``max_length``: longest canvas, in tokens.
+    """
 
     model: Denoiser
     text: TextTokenizer
-    image: ImageTokenizer
+    image: ImageTokenizer | str | Path | None
     vocabulary: Vocabulary
     preset: Preset
     max_length: int
@@ -72,51 +67,55 @@ def find_folder(source: str | Path) -> Path:
     raise unknown_name("model", str(source), BUNDLED)
 
 
-def read_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> ModelFolder:
-    """Read a model folder. Raises InputError for what is missing, damaged, or of another model."""
+def read_folder(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    image_tokenizer: str | Path | None = None,
+    preset: str | None = None,
+) -> ModelFolder:
+    """Read a model folder. ``dtype`` None is the preset's; ``preset`` names a card. Raises InputError for what is missing,
+    damaged, or of another model.
+    """
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give one that `mmada train` wrote")
-    preset = Preset.load(folder)
-    image = ImageTokenizer.load(folder / "image_tokenizer")
+        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give one of `mmada train` or of the released layout")
+    card = card_of(folder, preset)
     try:
         text = TextTokenizer.load(folder)
-        model = _read_model(folder, dtype)
     except InputError:
         raise
-    except Exception as error:  # tokenizers, safetensors and transformers each fail in their own ways
+    except Exception as error:  # tokenizers and transformers each fail in their own ways
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"model folder {folder} is damaged ({reason}); get a whole copy of it") from error
-    vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
-    if vocabulary.size != model.config.vocab_size:
-        raise InputError(
-            f"model folder {folder}: vocab_size {model.config.vocab_size} of config.json is not the "
-            f"{vocabulary.size} of its tokenizers; put the files of one model together"
-        )
-    max_length = min(preset.max_length, model.config.max_position_embeddings)
-    try:
-        torch.nn.ModuleList([model, image]).to(device)
-    except (RuntimeError, AssertionError) as error:  # this torch or this machine is without it
-        raise InputError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
-    return ModelFolder(model, text, image, vocabulary, preset, max_length)
+        raise InputError(f"tokenizer of model folder {folder} is damaged ({reason}); get a whole copy of it") from error
+    image: ImageTokenizer | str | Path | None = image_tokenizer or card.image_tokenizer
+    if image_tokenizer is None and (folder / "image_tokenizer").is_dir():
+        image = ImageTokenizer.load(folder / "image_tokenizer")
+    wanted = dtype or (None if card.preset.dtype == "stored" else getattr(torch, card.preset.dtype))
+    model = read_model(folder, device=device, dtype=wanted).requires_grad_(False)
+    vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, card.codebook_size)
+    max_length = min(card.preset.max_length, model.config.max_position_embeddings)
+    return ModelFolder(model, text, image, vocabulary, card.preset, max_length)
 
 
-def _read_model(folder: Path, dtype: torch.dtype) -> MMaDAModel:
-    """The transformer, ready for inference."""
-    with _quiet():
-        # What does not fit is reported below, all at once; without this flag the first misfit raises.
-        loaded: Any = MMaDAModel.from_pretrained(folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
-    model, report = loaded
-    wrong = [
-        f"{len(report[kind])} {said} (such as {next(iter(sorted(str(key) for key in report[kind])))})"
-        for kind, said in (("missing_keys", "missing"), ("unexpected_keys", "unknown"), ("mismatched_keys", "of another shape"))
-        if report[kind]
-    ]
-    if wrong:
+def read_image_tokenizer(source: str | Path) -> ImageTokenizer:
+    """The image tokenizer of a folder or a hub id. Raises InputError."""
+    path = Path(source)
+    return ImageTokenizer.load(path if path.is_dir() else find_folder(source))
+
+
+def _vocabulary(folder: Path, text: TextTokenizer, image: object, rows: int, codebook_size: int) -> Vocabulary:
+    """The token ids, which must agree with the embedding's rows."""
+    if not isinstance(image, ImageTokenizer):
+        return Vocabulary.of(text.ids(), codebook_size, rows)
+    own = Vocabulary.of(text.ids(), image.config.codebook_size)
+    if own.size > rows or (own.size < rows and not own.is_released):
         raise InputError(
-            f"weights in {folder} do not fit their config.json: {', '.join(wrong)}; put the files of one model together"
+            f"model folder {folder}: vocab_size {rows} of config.json is not the {own.size} of its tokenizers; "
+            f"put the files of one model together"
         )
-    return cast(MMaDAModel, model.eval())
+    return own if own.size == rows else Vocabulary.of(text.ids(), image.config.codebook_size, rows)
 
 
 def _download(name: str) -> Path:
@@ -127,21 +126,3 @@ def _download(name: str) -> Path:
     except Exception as error:  # the hub's client has an error class for each of a dozen causes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"model '{name}' is neither a folder nor could it be downloaded from the hub: {reason}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar of transformers for a load that takes a moment, and no report beside our own."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
-    verbosity = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()

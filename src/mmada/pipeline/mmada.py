@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mmada.device import chosen_device
 from mmada.errors import MAX_STEPS, InputError, check_text, check_whole
 from mmada.images import ImageSource, load_image, load_mask
 from mmada.pipeline.engine import Engine, TextResult, Watch, listed, paired
@@ -54,6 +55,7 @@ class DrawOptions(TypedDict, total=False):
     guidance: float | None
     temperature: float | None
     thinking: bool
+    size: tuple[int, int] | None
     seed: int | Sequence[int]
     watch: Watch | None
 
@@ -73,14 +75,18 @@ class MMaDA:
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        image_tokenizer: str | Path | None = None,
+        preset: str | None = None,
     ) -> MMaDA:
-        """Load ``"nano"``, a folder, or a hub id; by default in float32, on a GPU if there is one."""
+        """Load ``"nano"``, a folder, or a hub id, on a GPU if there is one.
+
+        ``dtype``: by default the preset's; that of the released checkpoints is the stored one. ``image_tokenizer``:
+        a folder or hub id in place of the model's own. ``preset``: the name of a card, such as "mixcot".
+        """
         folder = find_folder(source)
-        try:
-            place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except (RuntimeError, TypeError) as error:
-            raise InputError(f"device '{device}' is unknown; give 'cpu' or 'cuda'") from error
-        return cls(Engine(read_folder(folder, place, dtype or torch.float32), place), str(source))
+        place = chosen_device("auto" if device is None else device)
+        parts = read_folder(folder, place, dtype, image_tokenizer=image_tokenizer, preset=preset)
+        return cls(Engine(parts, place), str(source))
 
     @overload
     def generate(self, prompt: str, **options: Unpack[TextOptions]) -> TextResult: ...
@@ -145,7 +151,7 @@ class MMaDA:
         images, questions = paired(images, questions)
         thinks = self.preset.ask_thinking if thinking is None else thinking
         plan = self._text_plan(thinks, length, steps, block)
-        codes = self.engine.encode([fit(load_image(source), self.engine.size) for source in images])
+        codes = self.engine.encode([self._fit(load_image(source)) for source in images])
         results = self._answer(questions, list(codes), thinks, plan, (temperature, guidance), seed, watch)
         return results[0] if one_image and one_question else results
 
@@ -182,13 +188,15 @@ class MMaDA:
         guidance: float | None = None,
         temperature: float | None = None,
         thinking: bool = False,
+        size: tuple[int, int] | None = None,
         seed: int | Sequence[int] = 0,
         watch: Watch | None = None,
     ) -> Image.Image | list[Image.Image]:
         """Draw what a prompt says, by parallel decoding with the cosine schedule.
 
         ``steps``, ``guidance``, ``temperature``: by default the preset's; temperature 0 is fully greedy.
-        ``thinking``: first write a thought on the same canvas; it is kept in ``image.info["thinking"]``.
+        ``thinking``: first write a thought on the same canvas; it is kept in ``image.info["thinking"]``. ``size``: (width,
+        height) in pixels, by default the square that the model was trained on; others are untried ground for it.
         """
         prompts, single = listed(prompt)
         for text in prompts:
@@ -198,10 +206,12 @@ class MMaDA:
         if thinking:
             phases.insert(0, thought.phase((engine.parts.vocabulary.eos,), 0.0, 0.0))
         length = thought.length if thinking else 0
-        canvases = [engine.prompter.draw(text, think_length=length) for text in prompts]
-        blanks = [engine.prompter.draw("")] * len(prompts)
+        shape = engine.shape(size)
+        unknown = [None] * (shape[0] * shape[1])
+        canvases = [engine.prompter.draw(text, codes=unknown, think_length=length) for text in prompts]
+        blanks = [engine.prompter.draw("", codes=unknown)] * len(prompts)
         frames = engine.complete(canvases, phases, engine.generators(seed, len(prompts)), watch, blanks)
-        pictures = engine.decode(engine.codes(frames[-1].canvas))
+        pictures = engine.decode(engine.codes(frames[-1].canvas, shape))
         if thinking:
             for picture, result in zip(pictures, engine.text_results(frames), strict=True):
                 picture.info["thinking"] = result.thinking or result.text
@@ -277,10 +287,13 @@ class MMaDA:
         picture.paste(original, (edges["left"] * engine.cell, edges["up"] * engine.cell))
         return picture
 
-    def view(self, frame: Frame, row: int = 0) -> View:
-        """One row of a frame for a person: its text in pieces, its picture so far with unknown cells grey."""
-        parts = self.engine.parts
-        return of_frame(frame.row(row), parts.text, parts.vocabulary, self.engine.grid, self.engine.decode)
+    def view(self, frame: Frame, row: int = 0, *, size: tuple[int, int] | None = None) -> View:
+        """One row of a frame for a person: its text in pieces, its picture so far with unknown cells grey.
+
+        ``size``: of the picture that is drawn, as in `draw`.
+        """
+        engine = self.engine
+        return of_frame(frame.row(row), engine.parts.text, engine.parts.vocabulary, lambda: engine.shape(size), engine.decode)
 
     def info(self) -> dict[str, object]:
         """Facts of the model, for people and for JSON."""
@@ -302,6 +315,10 @@ class MMaDA:
             "image_codes": engine.grid**2,
             "max_length": engine.parts.max_length,
         }
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        """A picture as the model looks at it."""
+        return fit(image, self.engine.size, self.preset.fit)
 
     def _text_plan(self, thinking: bool, length: int | None, steps: int | None, block: int | None) -> TextPlan:
         plan = self.preset.reasoning if thinking else self.preset.answer

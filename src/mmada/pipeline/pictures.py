@@ -7,23 +7,40 @@ A cell is the square of pixels that one code stands for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["Grid", "Mask", "fit", "fit_mask", "hole_cells", "keep_cells", "slide"]
+__all__ = ["Fit", "Grid", "Mask", "fit", "fit_mask", "hole_cells", "keep_cells", "slide"]
 
+Fit = Literal["crop", "squash", "pad"]
 Grid = np.ndarray[Any, np.dtype[np.int64]]
 """Codes (h, w); -1 where unknown."""
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 """Bool (H, W)."""
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
-    """The middle square of a picture at ``size`` pixels; a picture of that size keeps its pixels."""
-    square = image.crop(_middle(image.size))
-    return square if square.width == size else square.resize((size, size), Image.Resampling.BICUBIC)
+def fit(image: Image.Image, size: int, how: Fit = "crop") -> Image.Image:
+    """A picture as a square of ``size`` pixels; one of that size keeps its pixels. The three released transforms:
+
+    ``how`` "crop": the short side becomes ``size``, then the middle is taken; "squash": both sides become ``size``; "pad": white
+    is laid around it to a square, which becomes ``size``.
+    """
+    width, height = image.size
+    if how == "pad" and width != height:
+        side = max(width, height)
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(image, ((side - width) // 2, (side - height) // 2))
+        image, width, height = square, side, side
+    if how == "crop":
+        width, height = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    else:
+        width, height = size, size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
 
 
 def fit_mask(mask: Mask, size: int) -> Mask:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mmada.diffusion.schedule import Cosine
-from mmada.errors import MAX_STEPS, InputError, check_number, check_whole
+from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_whole
+from mmada.pipeline.pictures import Fit
 from mmada.sampling import (
     Blocks,
     Draw,
@@ -24,6 +26,7 @@ from mmada.sampling import (
     StopAtEos,
     Temperature,
 )
+from mmada.tokenizers.prompt import Layout
 
 __all__ = ["ImagePlan", "Preset", "TextPlan", "drawing"]
 
@@ -38,11 +41,16 @@ def drawing(temperature: float) -> Draw:
 class TextPlan:
     """How a text is decoded: ``length`` tokens in blocks of ``block``, ``steps`` forwards shared evenly by
     the blocks.
+
+    ``stop``: a text ends with the block that holds an end token. ``open_vocabulary``: codes and control tokens
+    compete too. The released sampler does not stop and is open.
     """
 
     length: int
     steps: int
     block: int
+    stop: bool = True
+    open_vocabulary: bool = False
 
     def __post_init__(self) -> None:
         for name, most in (("length", None), ("steps", MAX_STEPS), ("block", None)):
@@ -68,7 +76,7 @@ class TextPlan:
         block = min(self.block, length) if block is None else block
         if steps is None:
             steps = max(1, round(self.steps / self.length * block)) * math.ceil(length / block)
-        return TextPlan(length=length, steps=self.steps if steps is None else steps, block=block)
+        return replace(self, length=length, steps=steps, block=block)
 
     def phase(self, ends: tuple[int, ...], temperature: float, guidance: float) -> Phase:
         """The sampling phase; ``ends`` are the tokens that end an answer."""
@@ -79,7 +87,8 @@ class TextPlan:
             draw=drawing(temperature),
             guidance=Guidance(check_number("guidance", guidance)),
             region=Blocks(self.block),
-            stop=StopAtEos(ends),
+            stop=StopAtEos(ends) if self.stop else None,
+            open_vocabulary=self.open_vocabulary,
         )
 
 
@@ -127,7 +136,10 @@ class Preset:
     ``cot_instruction``: the words before a message that ask for reasoning, as in training. ``answer``,
     ``reasoning``, ``thought``: plans for direct answers, for answers with reasoning, and for the thought
     before a picture. ``ask_thinking``: whether questions about pictures are reasoned on by default.
-    ``max_length``: longest canvas, in tokens.
+    ``max_length``: longest canvas, in tokens. ``image_size``: height and width of a picture in pixels, None as
+    the image tokenizer was trained. ``fit``: how a picture of another shape becomes a square: its middle
+    ("crop"), all of it out of proportion ("squash") or with white beside it ("pad"). ``dtype``: of the weights;
+    "stored" is what the file has. ``layout``: quirks of the prompts.
     """
 
     cot_instruction: str
@@ -137,8 +149,16 @@ class Preset:
     image: ImagePlan = field(default_factory=ImagePlan)
     ask_thinking: bool = False
     max_length: int = 512
+    image_size: int | None = None
+    fit: Fit = "crop"
+    dtype: Literal["float32", "bfloat16", "float16", "stored"] = "float32"
+    layout: Layout = field(default_factory=Layout)
 
     def __post_init__(self) -> None:
+        if self.image_size is not None:
+            check_whole("image_size", self.image_size, 1)
+        check_choice("fit", self.fit, get_args(Fit))
+        check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16", "stored"))
         if not isinstance(self.cot_instruction, str) or not self.cot_instruction.strip():
             raise InputError(f"cot_instruction must be the words used in training, got {self.cot_instruction!r}")
         check_whole("max_length", self.max_length, 1)
@@ -155,17 +175,29 @@ class Preset:
         """Read the ``preset.json`` of a model folder. Raises InputError where it is missing, damaged or
         unknown in part.
         """
-        path = Path(folder) / "preset.json"
+        return Preset.read(Path(folder) / "preset.json")
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Preset:
+        """From plain values, as in a file."""
+        return Preset(**{name: _PARTS[name](**value) if name in _PARTS else value for name, value in values.items()})
+
+    @staticmethod
+    def read(path: Path) -> Preset:
+        """Read one file; raises as `load`."""
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            for name in ("answer", "reasoning", "thought"):
-                if name in values:
-                    values[name] = TextPlan(**values[name])
-            if "image" in values:
-                values["image"] = ImagePlan(**values["image"])
-            return Preset(**values)
+            return Preset.of(json.loads(path.read_text(encoding="utf-8")))
         except InputError as error:
             raise InputError(f"preset {path}: {error}") from error
         except (OSError, ValueError, TypeError) as error:
             known = ", ".join(f.name for f in fields(Preset))
             raise InputError(f"preset {path} cannot be read ({error}); it holds {known}") from error
+
+
+_PARTS: dict[str, Any] = {
+    "answer": TextPlan,
+    "reasoning": TextPlan,
+    "thought": TextPlan,
+    "image": ImagePlan,
+    "layout": Layout,
+}

@@ -24,8 +24,10 @@ __all__ = ["of_frame"]
 Decode = Callable[[Grid], list[Image.Image]]
 
 
-def of_frame(frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, side: int, decode: Decode) -> View:
-    """The view of a frame of one row; ``side`` is the height and width of its picture in codes."""
+def of_frame(
+    frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, shape: Callable[[], tuple[int, int]], decode: Decode
+) -> View:
+    """The view of a frame of one row; ``shape`` gives (height, width) of its picture in codes, where it has one."""
     from mmada.terminal import View
 
     canvas = frame.canvas
@@ -36,7 +38,7 @@ def of_frame(frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, side: in
         step=frame.step,
         steps=frame.steps,
         pieces=_pieces(_shown(tokens, editable & (modality == TEXT), vocabulary), text, vocabulary) if writes else None,
-        image=_picture(tokens[modality == IMAGE], vocabulary, side, decode) if draws else None,
+        image=_picture(tokens[modality == IMAGE], vocabulary, shape(), decode) if draws else None,
     )
 
 
@@ -60,11 +62,11 @@ def _pieces(tokens: list[int], text: TextTokenizer, vocabulary: Vocabulary) -> t
     return tuple(pieces)
 
 
-def _picture(tokens: Tensor, vocabulary: Vocabulary, side: int, decode: Decode) -> Image.Image:
+def _picture(tokens: Tensor, vocabulary: Vocabulary, shape: tuple[int, int], decode: Decode) -> Image.Image:
     """The picture decoded from the codes so far, grey where they are unknown."""
-    codes = (tokens - vocabulary.image_offset).reshape(1, side, side).cpu().numpy()
-    unknown = tokens.eq(vocabulary.mask).reshape(side, side).cpu().numpy()
+    codes = (tokens - vocabulary.image_offset).reshape(1, *shape).cpu().numpy()
+    unknown = tokens.eq(vocabulary.mask).reshape(*shape).cpu().numpy()
     known = np.where(unknown, 0, codes)
     picture = decode(known)[0]
     grey = Image.new("RGB", picture.size, (128, 128, 128))
-    return keep_cells(grey, picture, unknown, picture.width // side)
+    return keep_cells(grey, picture, unknown, picture.width // shape[1])

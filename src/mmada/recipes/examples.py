@@ -14,7 +14,7 @@ from torch import Tensor
 from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.recipes.pools import Pools
-from mmada.tasks.arithmetic import plain_equation, problem
+from mmada.tasks.arithmetic import equation_step, plain_equation, problem
 from mmada.tasks.captions import describe, named
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
@@ -38,6 +38,7 @@ DIGIT_PROMPTS = (
 DIGIT_QUESTIONS = ("what digit is this?", "what digit is this?", "which digit is this?", "what number is this?",
                    "which digit is shown?", "what digit is in the picture?", "read the digit.")  # fmt: skip
 CAPTION_DROPOUT = 0.1  # classifier-free guidance learns the empty caption (released value)
+EQUATIONS = 11  # on one canvas: two canvases fill a row
 THINK_LENGTH = 32  # tokens of the thought before a picture
 ANSWER_LENGTHS = (16, 32, 48, 64)  # an answer and its padding fill one of these, whatever the answer's own length
 
@@ -195,6 +196,17 @@ def calculating(world: World, rng: Random) -> Canvas:
     return conversation(world, rng, [(asked.text, asked.answer)])
 
 
+def equations(world: World, rng: Random) -> Canvas:
+    """Many equations at once with one number of each left out, mostly the result: dense practice for the steps of problems."""
+    parts = []
+    for _ in range(EQUATIONS):
+        step = equation_step(rng)
+        gap = int(rng.choice(3, p=(0.08, 0.08, 0.84)))
+        for i, piece in enumerate((f" {step.left}", f" {step.operator}", f" {step.right}", " =", f" {step.result}", ".")):
+            parts.append((piece, i == 2 * gap))
+    return world.prompter.gaps(parts)
+
+
 def calculating_thinking(world: World, rng: Random) -> Canvas:
     """A worded problem with its steps."""
     asked = problem(rng)
@@ -244,8 +256,8 @@ Maker = Callable[[World, Random], Canvas]
 KINDS: dict[str, Maker] = {
     "reading": reading, "captioning": captioning, "drawing": drawing, "digit_drawing": digit_drawing,
     "digit_asking": digit_asking, "editing": editing, "asking": asking, "asking_thinking": asking_thinking,
-    "calculating": calculating, "calculating_thinking": calculating_thinking, "chatting": chatting, "knowing": knowing,
-    "thinking_drawing": thinking_drawing,
+    "calculating": calculating, "calculating_thinking": calculating_thinking, "equations": equations, "chatting": chatting,
+    "knowing": knowing, "thinking_drawing": thinking_drawing,
 }  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 
+from mmada.device import chosen_device
 from mmada.errors import InputError
 from mmada.recipes.pictures import CLASSES, picture_batch
 from mmada.tokenizers.image import NANO_IMAGE, ImageTokenizer, ImageTokenizerConfig
-from mmada.training.device import chosen_device
 from mmada.training.image_learner import ImageLearner, ImageLosses
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from mmada.data.batches import Batch, pack
+from mmada.device import chosen_device
 from mmada.diffusion.corrupt import Noise
 from mmada.errors import InputError
 from mmada.model.code_bits import plain_state, share_code_bits
@@ -28,7 +29,6 @@ from mmada.tokenizers.prompt import Prompter
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.canvas_learner import CanvasLearner, CanvasLosses
-from mmada.training.device import chosen_device
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 
@@ -212,9 +212,9 @@ def instruct() -> LanguageRecipe:
 
 def cot() -> LanguageRecipe:
     """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
-    mixture = {"drawing": 0.12, "digit_drawing": 0.027, "captioning": 0.02, "asking": 0.27, "asking_thinking": 0.055,
-               "digit_asking": 0.027, "knowing": 0.01, "editing": 0.05, "calculating": 0.02, "calculating_thinking": 0.37,
-               "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
+    mixture = {"drawing": 0.12, "digit_drawing": 0.025, "captioning": 0.02, "asking": 0.29, "asking_thinking": 0.06,
+               "digit_asking": 0.025, "knowing": 0.01, "editing": 0.05, "calculating": 0.01, "equations": 0.16,
+               "calculating_thinking": 0.2, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
     return replace(
         instruct(),
         name="cot",

@@ -26,7 +26,10 @@ __all__ = ["Frame", "Phase", "complete", "denoise", "row_generators"]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """How the masked places of one modality are filled; thinking before drawing is two of them."""
+    """How the masked places of one modality are filled; thinking before drawing is two of them.
+
+    ``open_vocabulary``: a text place may take any id there is, codes and the mask too, as in the released sampler.
+    """
 
     modality: Modality
     count: Count
@@ -35,6 +38,7 @@ class Phase:
     guidance: Guidance = field(default_factory=Guidance)
     region: Region = field(default_factory=Whole)
     stop: StopAtEos | None = None
+    open_vocabulary: bool = False
 
     def __post_init__(self) -> None:
         if self.modality not in ("text", "image"):
@@ -99,8 +103,8 @@ def denoise(
     """Fill the editable masked places of ``canvas``, phase after phase; a `Frame` at the start and each step.
 
     All other places stay as they are, and the caller's tensors are not written to. A text place may take any
-    text token but the mask, image and task tokens (a sampling constraint: the released sampler lets all of
-    the vocabulary compete); an image place takes codes alone.
+    text token but the mask, image and task tokens (a sampling constraint, see `Phase.open_vocabulary`); an
+    image place takes codes alone.
 
     ``generators``: one a row. ``unconditional``: the canvas without its prompt, needed where a phase has
     guidance; row by row it has as many editable places of that modality as ``canvas``, in the same order, at
@@ -162,7 +166,7 @@ class _State:
         rank_RL = score_RL.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         commit_RL = at_RL & (rank_RL < commits_B[rows, None])
         tokens_RL = self.tokens_BL[rows]
-        drawn_RL = tokens_RL.masked_scatter(at_RL, chosen_N + self.columns(phase.modality).start)
+        drawn_RL = tokens_RL.masked_scatter(at_RL, chosen_N + self.columns(phase).start)
         self.tokens_BL[rows] = torch.where(commit_RL, drawn_RL, tokens_RL)
         changed_BL = torch.zeros_like(left_BL)
         changed_BL[rows] = commit_RL
@@ -177,20 +181,21 @@ class _State:
         self.tokens_BL[rest_BL] = self.vocabulary.eos
         return rest_BL
 
-    def columns(self, modality: Modality) -> range:
-        """Token ids that a place of ``modality`` may take."""
-        return self.vocabulary.image_columns if modality == "image" else self.vocabulary.text_columns
+    def columns(self, phase: Phase) -> range:
+        """Token ids that a place may take."""
+        v = self.vocabulary
+        return v.image_columns if phase.modality == "image" else range(v.size) if phase.open_vocabulary else v.text_columns
 
     def logits(self, phase: Phase, rows: Tensor, at_RL: Tensor) -> Tensor:
         """Guided logits (N, V) at the places ``at_RL`` of ``rows``."""
-        columns = self.columns(phase.modality)
+        columns = self.columns(phase)
         asked = _take(self.canvas.with_tokens(self.tokens_BL), rows, at_RL)
         if phase.guidance.scale > 0 and self.unconditional is not None:
             asked = Canvas.stack([asked, self.counterpart(asked, rows, phase.modality)])
         logits_NV = self.denoiser.predict(asked.tokens_BL, at_BL=asked.editable_BL, columns=columns, valid_BL=asked.valid_BL)
         if asked.rows > len(rows):
             logits_NV = phase.guidance.combine(*logits_NV.chunk(2))
-        if phase.modality == "text":
+        if phase.modality == "text" and not phase.open_vocabulary:
             logits_NV = logits_NV.index_fill(1, self.barred, float("-inf"))
         return logits_NV
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmada.tasks.scenes import COLORS, Split, split_of
 
-__all__ = ["HELD_OUT_NUMBERS", "Problem", "check_steps", "extract_answer", "plain_equation", "problem"]
+__all__ = ["HELD_OUT_NUMBERS", "Problem", "check_steps", "equation_step", "extract_answer", "plain_equation", "problem"]
 
 Random = np.random.Generator
 NAMES = ("tom", "lily", "anna", "ben", "mia", "sam", "zoe", "max", "eva", "leo", "ida", "paul")
@@ -138,12 +138,12 @@ def difference(rng: Random) -> Problem:
 
 def bare(rng: Random) -> Problem:
     """What is 3 + 4?"""
-    step = equation_step(rng)
+    step = any_step(rng)
     form = word(rng, ("what is {}?", "what is {}?", "compute {}.", "{} ="))
     return Problem(form.format(f"{step.left} {step.operator} {step.right}"), str(step.result), (step,))
 
 
-def equation_step(rng: Random) -> Step:
+def any_step(rng: Random) -> Step:
     """A sum, difference or product with operands and results of 0..99."""
     kind = rng.random()
     if kind < 0.4:
@@ -153,6 +153,14 @@ def equation_step(rng: Random) -> Step:
         a = number(rng, 1, 99)
         return subtract(a, number(rng, 0, min(a, 20)))
     return multiply(number(rng, 1, 9), number(rng, 1, 9))
+
+
+def equation_step(rng: Random, split: Split = "train") -> Step:
+    """One equation of the split, without a held-out number."""
+    while True:
+        step = any_step(rng)
+        if split_of(str(step)) == split and not held_out_steps((step,)):
+            return step
 
 
 def in_range(steps: tuple[Step, ...]) -> bool:
@@ -180,11 +188,7 @@ def problem(rng: Random, split: Split = "train", *, held_out: bool = False, step
 
 def plain_equation(rng: Random, split: Split = "train") -> str:
     """One line of equations: "7 + 5 = 12." """
-    while True:
-        lines = [equation_step(rng) for _ in range(number(rng, 1, 3))]
-        fine = all(split_of(str(s)) == split and not held_out_steps((s,)) for s in lines)
-        if fine:
-            return " ".join(str(s) for s in lines)
+    return " ".join(str(equation_step(rng, split)) for _ in range(number(rng, 1, 3)))
 
 
 EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.?")

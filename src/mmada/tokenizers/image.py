@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmada.errors import InputError
+from mmada.weights import WeightFile, check_fit, find_weights, load_into
 
 __all__ = ["NANO_IMAGE", "RELEASED_IMAGE", "ImageTokenizer", "ImageTokenizerConfig", "Latent"]
 
@@ -322,23 +323,30 @@ class ImageTokenizer(nn.Module):
 
     @staticmethod
     def load(folder: str | Path) -> ImageTokenizer:
-        """Read a folder that `save` wrote; float32, ready for inference."""
-        from safetensors.torch import load_file
-
-        try:
-            fields: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            config = ImageTokenizerConfig(**values)
-            state = load_file(Path(folder) / "model.safetensors")
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(
-                f"image tokenizer folder {folder} cannot be read ({error}); give a folder that `mmada train` wrote"
-            ) from error
-        except Exception as error:  # safetensors raises its own error class for a damaged file
-            raise InputError(f"image tokenizer weights in {folder} are damaged: {error}") from error
-        tokenizer = ImageTokenizer(config)
-        missing, unexpected = tokenizer.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
-        wrong = [k for k in missing if not k.startswith("quantize.")] + list(unexpected)
-        if wrong:
-            raise InputError(f"image tokenizer weights in {folder} do not fit their config.json: {', '.join(wrong[:3])}")
+        """Read a folder that `save` wrote, or one of the released `showlab/magvitv2`; float32, ready for inference."""
+        folder = Path(folder)
+        config = _read_config(folder)
+        files = find_weights(folder, ("model", "pytorch_model"))
+        with torch.device("meta"):
+            tokenizer = ImageTokenizer(config)
+        quantize = LookupFreeQuantizer(config.code_bits)  # implied by the config; files may spell it out
+        expected = {name: value.shape for name, value in tokenizer.state_dict().items() if not name.startswith("quantize.")}
+        files = [WeightFile(f.path, {n: s for n, s in f.tensors.items() if not n.startswith("quantize.")}) for f in files]
+        check_fit(files, expected, folder)
+        load_into(tokenizer, files, device=torch.device("cpu"), dtype=torch.float32)
+        tokenizer.quantize = quantize
         return tokenizer.eval()
+
+
+def _read_config(folder: Path) -> ImageTokenizerConfig:
+    """The sizes of a folder; the released one names its class alone."""
+    try:
+        fields: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if fields.get("_class_name") == "MAGVITv2":
+            return RELEASED_IMAGE
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return ImageTokenizerConfig(**values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"image tokenizer folder {folder} cannot be read ({error}); give one that `mmada train` wrote, or showlab/magvitv2"
+        ) from error

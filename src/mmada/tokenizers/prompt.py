@@ -12,17 +12,19 @@ Training canvases hold the true tokens with ``editable`` marking what may be mas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mmada.canvas import Canvas, Piece
-from mmada.errors import InputError
+from mmada.errors import InputError, check_choice, check_whole
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["MASK_TEXT", "Message", "Prompter", "split_thinking"]
+__all__ = ["MASK_TEXT", "Layout", "Message", "Prompter", "split_thinking"]
 
 MASK_TEXT = "[MASK]"
+LITERAL_EOT = "<eot_id>"
+"""What ends a turn in part of the released training data: ordinary text, not the end-of-turn token."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,28 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a checkpoint's prompts deviate from ours; the quirks of the released ones (docs/compatibility.md).
+
+    ``caption_length``: captions are cut to this many ids, bos and eos among them; None: as they are. ``pads``: what fills a
+    shorter caption up from the left: "none" (the same numbers as pads that nobody looks at, without their cost), "masked"
+    (there, but not looked at: the reference's inference) or "visible" (looked at: how the released weights were trained).
+    ``literal_eot``: turns end with the plain text ``<eot_id>`` instead of the end-of-turn token.
+    """
+
+    caption_length: int | None = None
+    pads: Literal["none", "masked", "visible"] = "none"
+    literal_eot: bool = False
+
+    def __post_init__(self) -> None:
+        if self.caption_length is not None:
+            check_whole("caption_length", self.caption_length, 3)
+        check_choice("pads", self.pads, ("none", "masked", "visible"))
+        if self.pads != "none" and self.caption_length is None:
+            raise InputError(f"pads are {self.pads!r} but caption_length is not given; say how long a caption is with its pads")
 
 
 @dataclass(frozen=True)
@@ -44,11 +68,18 @@ class Prompter:
     vocabulary: Vocabulary
     cot_instruction: str
     image_tokens: int
+    layout: Layout = field(default_factory=Layout)
 
     def language(self, text: str) -> Canvas:
         """Plain text, all of it editable but the first token (stage 1 text)."""
         v = self.vocabulary
         return Canvas.join([Piece([v.bos]), Piece([*self.text.encode(text), v.eos], editable=True)])
+
+    def gaps(self, parts: Sequence[tuple[str, bool]]) -> Canvas:
+        """Text in (piece, editable) parts: a training canvas for infilling."""
+        v = self.vocabulary
+        pieces = [Piece(self.text.encode(text), editable=editable) for text, editable in parts]
+        return Canvas.join([Piece([v.bos]), *pieces, Piece([v.eos])])
 
     def image(self, codes: Sequence[int]) -> list[int]:
         """``<|soi|> codes <|eoi|>`` as token ids."""
@@ -79,18 +110,34 @@ class Prompter:
             content = message.content.strip()
             if thinking and i == last_user:
                 content = f"{self.cot_instruction}\n{content}"
-            pieces.append(Piece(self.header(message.role)))
-            pieces.append(Piece([*self.text.encode(content), v.eot], editable=message.role == "assistant"))
+            if message.role == "assistant":
+                pieces += [Piece(self.header("assistant")), Piece([*self.text.encode(content), v.eot], editable=True)]
+            elif self.layout.literal_eot:
+                pieces.append(Piece(self.header(message.role, f"{content}{LITERAL_EOT}")))
+            else:
+                pieces.append(Piece([*self.header(message.role, content), v.eot]))
         if answer_length is not None:
             pieces += [Piece(self.header("assistant")), Piece([v.mask] * answer_length, editable=True)]
         elif padding:
             pieces.append(Piece([v.eos] * padding, editable=True))
         return Canvas.join(pieces)
 
-    def header(self, role: str) -> list[int]:
-        """``<|start_header_id|>role<|end_header_id|>\\n``."""
+    def header(self, role: str, content: str = "") -> list[int]:
+        """``<|start_header_id|>role<|end_header_id|>\\n`` and a content, cut into tokens together with that line end."""
         v = self.vocabulary
-        return [v.start_header, *self.text.encode(role), v.end_header, *self.text.encode("\n")]
+        return [v.start_header, *self.text.encode(role), v.end_header, *self.text.encode(f"\n{content}")]
+
+    def caption(self, task: int, caption: str) -> list[Piece]:
+        """The task token and a caption, cut and padded as the layout says."""
+        v, layout = self.vocabulary, self.layout
+        tokens = [task, v.bos, *self.text.encode(caption.strip()), v.eos]
+        if layout.caption_length is None:
+            return [Piece(tokens)]
+        room = layout.caption_length + 1  # the task token has a place of its own
+        if len(tokens) > room:
+            tokens = [*tokens[: room - 1], v.eos]
+        pads = 0 if layout.pads == "none" else room - len(tokens)
+        return [Piece([v.ipad] * pads, valid=layout.pads == "visible"), Piece(tokens)]
 
     def draw(
         self,
@@ -110,7 +157,7 @@ class Prompter:
         v = self.vocabulary
         unknown = [None] * self.image_tokens if codes is None else codes
         task = v.r2i if think_length else v.t2i
-        pieces = [Piece([task, v.bos, *self.text.encode(caption.strip()), v.eos])]
+        pieces = self.caption(task, caption)
         if think is not None:
             thought = self.text.encode(f"<think> {think}</think>")[:think_length]
             thought += [v.eos] * (think_length - len(thought))
@@ -126,7 +173,7 @@ class Prompter:
     def draw_example(self, caption: str, codes: Sequence[int], *, hole: Sequence[bool] | None = None) -> Canvas:
         """A training canvas for drawing: the true codes, editable everywhere or only inside ``hole``."""
         v = self.vocabulary
-        pieces = [Piece([v.t2i, v.bos, *self.text.encode(caption.strip()), v.eos, v.soi])]
+        pieces = [*self.caption(v.t2i, caption), Piece([v.soi])]
         inside = [True] * len(codes) if hole is None else hole
         pieces += [Piece([v.image_offset + c], e, "image") for c, e in zip(codes, inside, strict=True)]
         return Canvas.join([*pieces, Piece([v.eoi])])

@@ -28,6 +28,9 @@ SPECIAL_TOKENS: dict[str, str] = {
     "r2i": "<|r2i|>",
     "ipad": "[iPAD]",
 }
+# Ids of the same tokens in the released checkpoints. Of the task tokens their tokenizer knows no strings, only these ids.
+RESERVED = {"bos": 126080, "eos": 126081, "start_header": 126346, "end_header": 126347, "eot": 126348, "mask": 126336,
+            "soi": 126084, "eoi": 126085, "t2i": 126088, "mmu": 126089, "r2i": 126094, "ipad": 126093}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +61,27 @@ class Vocabulary:
             raise InputError(f"size {self.size} has no room for {self.codebook_size} codes from id {self.image_offset} on")
 
     @staticmethod
-    def of(token_ids: Mapping[str, int], codebook_size: int) -> Vocabulary:
-        """The packed layout of a tokenizer of ours: ``token_ids`` maps every token string to its id."""
-        missing = [name for name in SPECIAL_TOKENS.values() if name not in token_ids]
+    def of(token_ids: Mapping[str, int], codebook_size: int, rows: int | None = None) -> Vocabulary:
+        """The layout that belongs to a tokenizer: ``token_ids`` maps every token string to its id.
+
+        Codes follow the text entries, here and in the released layout, where the task tokens take ids that LLaDA's tokenizer
+        reserves. ``rows``: rows of the embedding, where there are more than ids (released) or fewer (LLaDA, without codes).
+        """
+        ids = {field: token_ids[name] for field, name in SPECIAL_TOKENS.items() if name in token_ids}
+        if ids.get("mask") == RESERVED["mask"]:
+            ids = {field: ids.get(field, reserved) for field, reserved in RESERVED.items()}
+        missing = [name for field, name in SPECIAL_TOKENS.items() if field not in ids]
         if missing:
             raise InputError(f"tokenizer lacks the special tokens {', '.join(missing)}; train one with `mmada tokenizer`")
-        ids = {field: token_ids[name] for field, name in SPECIAL_TOKENS.items()}
         text = max(token_ids.values()) + 1
-        return Vocabulary(**ids, text_size=text, image_offset=text, codebook_size=codebook_size, size=text + codebook_size)
+        codebook_size = min(codebook_size, max(0, rows - text)) if rows is not None else codebook_size
+        size = text + codebook_size if rows is None else rows
+        return Vocabulary(**ids, text_size=text, image_offset=text, codebook_size=codebook_size, size=size)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether this is the layout of the released checkpoints."""
+        return self.mask == RESERVED["mask"]
 
     @property
     def text_columns(self) -> range:
@@ -86,22 +102,4 @@ class Vocabulary:
         return [int(token) - self.image_offset for token in tokens]
 
 
-# Facts of the released checkpoints: the strings of the reserved tokens are not in their tokenizer, only these ids.
-RELEASED = Vocabulary(
-    bos=126080,
-    eos=126081,
-    start_header=126346,
-    end_header=126347,
-    eot=126348,
-    mask=126336,
-    soi=126084,
-    eoi=126085,
-    t2i=126088,
-    mmu=126089,
-    r2i=126094,
-    ipad=126093,
-    text_size=126349,
-    image_offset=126349,
-    codebook_size=8192,
-    size=134656,
-)
+RELEASED = Vocabulary(**RESERVED, text_size=126349, image_offset=126349, codebook_size=8192, size=134656)

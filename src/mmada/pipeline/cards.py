@@ -1,0 +1,80 @@
+"""What is known of a checkpoint that says nothing of itself: a card is data, a file in ``assets/cards``.
+
+A card is a preset, the image tokenizer that the checkpoint was trained with, and the names it goes by on the hub. A folder's own
+``preset.json`` comes first; a folder without one is known by its hub name, or else by the number of codes of its pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mmada.errors import InputError, unknown_name
+from mmada.pipeline.preset import Preset
+
+__all__ = ["Card", "card_of", "cards"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A preset and where the rest of a checkpoint is found. ``num_vq_tokens``: codes of one of its pictures."""
+
+    preset: Preset
+    hub: tuple[str, ...] = ()
+    image_tokenizer: str | None = None
+    num_vq_tokens: int | None = None
+    codebook_size: int = 8192
+
+
+def cards() -> dict[str, Card]:
+    """Every card by its name."""
+    folder = Path(str(files("mmada").joinpath("assets", "cards")))
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+
+
+def card_of(folder: Path, name: str | None = None) -> Card:
+    """The card called ``name``, or the one that fits a model folder. Raises InputError for an unknown name."""
+    known = cards()
+    if name is not None:
+        if name not in known:
+            raise unknown_name("preset", name, known)
+        return known[name]
+    fields = _fields(folder / "config.json")
+    fitting = _by_hub_name(folder, known) or _by_codes(fields, known)
+    if (folder / "preset.json").is_file():
+        return replace(fitting or Card(preset=Preset.load(folder)), preset=Preset.load(folder))
+    if fitting is None:
+        raise InputError(f"model folder {folder} has no preset.json; give one, or name a preset: {', '.join(known)}")
+    return fitting
+
+
+def _by_hub_name(folder: Path, known: dict[str, Card]) -> Card | None:
+    """By a path such as ``Gen-Verse/MMaDA-8B-Base`` or the hub's cache ``models--Gen-Verse--MMaDA-8B-Base/snapshots/...``."""
+    parts = [part.removeprefix("models--").split("--")[-1] for part in folder.resolve().parts]
+    return next((card for card in known.values() for name in card.hub if name.split("/")[-1] in parts), None)
+
+
+def _by_codes(fields: dict[str, Any], known: dict[str, Card]) -> Card | None:
+    """By ``num_vq_tokens`` of config.json; LLaDA has none."""
+    if "d_model" not in fields:
+        return None
+    codes = fields.get("num_vq_tokens")
+    return next((card for card in known.values() if card.num_vq_tokens == codes), None)
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"config {path} is damaged ({error}); get a whole copy of the folder") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"config {path} is damaged (no object of fields); get a whole copy of the folder")
+    return fields
+
+
+def _read(path: Path) -> Card:
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return Card(preset=Preset.of(fields.pop("preset")), hub=tuple(fields.pop("hub", ())), **fields)

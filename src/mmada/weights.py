@@ -1,0 +1,185 @@
+"""Weights in and out: checked by their headers first, then read tensor by tensor, straight to their place and type.
+
+A folder holds one ``model.safetensors``, or shards and ``model.safetensors.index.json``, or the same as ``pytorch_model.bin``,
+which only torch's weights-only loader touches. Nothing is ever held twice but `CHUNK` bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmada.errors import InputError
+
+__all__ = ["FLOATS", "Spec", "WeightFile", "check_fit", "find_weights", "load_into"]
+
+CHUNK = 32 * 2**20
+"""Bytes that are read at once."""
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_BIN_FLOATS = {dtype: name for name, dtype in FLOATS.items()}
+Names = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A stored tensor: its shape, its type in safetensors' words, and where its bytes begin in the file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of weights and what its header says is in it."""
+
+    path: Path
+    tensors: Mapping[str, Spec]
+
+
+def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model")) -> list[WeightFile]:
+    """The files of weights in a folder, safetensors before pickles, their headers read and checked.
+
+    Raises InputError: none there, an index that does not agree with its files, or a file that is truncated or damaged.
+    """
+    for suffix, header in ((".safetensors", _safetensors_header), (".bin", _bin_header)):
+        for stem in stems:
+            index = folder / f"{stem}{suffix}.index.json"
+            if index.is_file():
+                return _sharded(index, header)
+            if (path := folder / f"{stem}{suffix}").is_file():
+                return [WeightFile(path, header(path))]
+    tried = ", ".join(f"{stem}{suffix}" for suffix in (".safetensors", ".bin") for stem in stems)
+    raise InputError(f"model folder {folder} has no weights; put {tried} or shards with their index there")
+
+
+def check_fit(files: list[WeightFile], expected: Mapping[str, torch.Size], folder: Path, names: Names = str) -> None:
+    """Raise InputError unless the files hold just the tensors ``expected``, in their shapes and as floating-point numbers.
+
+    ``names`` turns a stored name into an expected one.
+    """
+    found = {names(name): (name, spec) for file in files for name, spec in file.tensors.items()}
+    said: list[str] = []
+    for kind, bad in (
+        ("missing", [name for name in expected if name not in found]),
+        ("unknown", [stored for name, (stored, _) in found.items() if name not in expected]),
+    ):
+        if bad:
+            said.append(f"{len(bad)} {kind} (such as {min(bad)})")
+    known = [(stored, spec, expected[name]) for name, (stored, spec) in found.items() if name in expected]
+    shapes = [f"{n} is {list(s.shape)} where {list(e)} is expected" for n, s, e in known if s.shape != tuple(e)]
+    if shapes:
+        said.append(f"{len(shapes)} of another shape ({min(shapes)})")
+    types = [f"{n} is {s.dtype} where {', '.join(FLOATS)} is expected" for n, s, _ in known if s.dtype not in FLOATS]
+    if types:
+        said.append(f"{len(types)} of another type ({min(types)})")
+    if said:
+        raise InputError(
+            f"weights in {folder} do not fit their config.json: {'; '.join(said)}; put the files of one model together"
+        )
+
+
+def load_into(
+    module: nn.Module, files: list[WeightFile], *, device: torch.device, dtype: torch.dtype, names: Names = str
+) -> None:
+    """Give a module that was built on the meta device the tensors of ``files`` as its parameters (not trainable buffers alike).
+
+    Each is allocated once on ``device`` in ``dtype`` and filled chunk by chunk.
+    """
+    for file in files:
+        for stored, tensor in _tensors(file, device, dtype):
+            owner, _, leaf = names(stored).rpartition(".")
+            place = module.get_submodule(owner)
+            if leaf in place._parameters:
+                place._parameters[leaf] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+            else:
+                place._buffers[leaf] = tensor
+
+
+def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[WeightFile]:
+    """The shards that an index lists, each agreeing with it."""
+    try:
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        if not all(isinstance(k, str) and isinstance(v, str) and Path(v).name == v for k, v in places.items()):
+            raise ValueError("weight_map must map tensor names to file names")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"index {index} is damaged ({type(error).__name__}: {error}); get it again") from error
+    files = []
+    for name in sorted(set(places.values())):
+        path = index.parent / name
+        if not path.is_file():
+            raise InputError(f"shard {path} is missing, and {index.name} lists it; get it again")
+        files.append(WeightFile(path, header(path)))
+    held = {tensor: file.path.name for file in files for tensor in file.tensors}
+    for tensor in sorted(held.keys() | places.keys()):
+        if held.get(tensor) != places.get(tensor):
+            listed, found = places.get(tensor, "nowhere"), held.get(tensor, "nowhere")
+            raise InputError(f"index {index} has {tensor} in {listed}, but it is in {found}; get index and shards of one model")
+    return files
+
+
+def _safetensors_header(path: Path) -> dict[str, Spec]:
+    """Names, shapes, types and places in a safetensors file, which the library has checked."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            checked = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            fields: dict[str, Any] = json.loads(file.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"weights {path} are damaged ({error}); get the file again") from error
+    return {n: Spec(shape, fields[n]["dtype"], 8 + length + fields[n]["data_offsets"][0]) for n, shape in checked.items()}
+
+
+def _bin_header(path: Path) -> dict[str, Spec]:
+    """Names, shapes and types in a file of torch's, by its weights-only loader: no code of the file is run."""
+    state = _read_bin(path)
+    return {name: Spec(tuple(t.shape), _BIN_FLOATS.get(t.dtype, str(t.dtype))) for name, t in state.items()}
+
+
+def _read_bin(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file of torch's."""
+    try:
+        try:
+            state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # the old format cannot be mapped
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each fail in their own ways
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise InputError(f"weights {path} are no plain tensors and were not run ({reason}); get safetensors of them") from error
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"weights {path} are no state dict; get safetensors of them")
+    return state
+
+
+def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """(stored name, tensor in its place), one after another."""
+    if file.path.suffix == ".bin":
+        for name, value in _read_bin(file.path).items():
+            yield name, value.to(device, dtype if value.is_floating_point() else value.dtype)
+        return
+    with file.path.open("rb") as opened:
+        for name, spec in sorted(file.tensors.items(), key=lambda item: item[1].start):
+            stored = FLOATS[spec.dtype]
+            target = torch.empty(spec.shape, dtype=dtype, device=device)
+            flat = target.view(-1)
+            opened.seek(spec.start)
+            step = CHUNK // stored.itemsize
+            for start in range(0, flat.numel(), step):
+                part = flat[start : start + step]
+                if part.device.type == "cpu" and stored == dtype:
+                    opened.readinto(part.view(torch.uint8).numpy().data)
+                    continue
+                buffer = torch.empty(part.numel(), dtype=stored)
+                opened.readinto(buffer.view(torch.uint8).numpy().data)
+                part.copy_(buffer)
+            yield name, target
