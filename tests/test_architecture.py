@@ -24,7 +24,7 @@ LAYERS = [
     {"data", "sampling"},
     {"tokenizers", "model", "diffusion"},
     {"canvas", "config", "images", "terminal", "contact", "weights", "device"},
-    {"errors"},
+    {"errors", "autoload"},
 ]
 # The command line is one row: these may use each other.
 TOP = LAYERS[0]

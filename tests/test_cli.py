@@ -72,7 +72,7 @@ class FakeMMaDA:
         CALLS.append(("extend", {"image": image, "prompt": prompt, **options}))
         return image
 
-    def view(self, frame: int) -> View:
+    def view(self, frame: int, row: int = 0, *, size: tuple[int, int] | None = None) -> View:
         return View(frame, 3, (("seven", frame < 3),), Image.new("RGB", (8, 8), (0, 80 * frame, 0)))
 
     def info(self) -> dict[str, object]:
@@ -170,9 +170,17 @@ def test_watch_leaves_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "step 3/3\nseven" in shown.err
 
 
-def test_info(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info"]) == 0
-    assert capsys.readouterr().out == "source      nano\nparameters  7\n"
+def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[object] = []
+
+    def describe(source: str, **options: object) -> dict[str, object]:
+        asked.append((source, options))
+        return {"source": source, "memory": {"int8": 0.5, "int4": 0.3}}
+
+    monkeypatch.setitem(sys.modules, "mmada.pipeline.facts", types.SimpleNamespace(describe=describe))
+    assert main(["info", "a/folder", "--preset", "base"]) == 0
+    assert asked == [("a/folder", {"image_tokenizer": None, "preset": "base"})]
+    assert capsys.readouterr().out == "source  a/folder\nmemory  int8 0.5 GiB, int4 0.3 GiB\n"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +199,11 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         (["draw", "x", "--count", "0"], "count must be a whole number of at least 1, got 0"),
         (["draw", "x", "--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
         (["draw", "x", "-o", "picture.doc"], "should end in"),
+        (["draw", "x", "--size", "512"], "'512' is no size; write it as 512x256."),
+        (["draw", "x", "--seed", "9223372036854775807", "--count", "2"], "seed must be a whole number of 0 to"),
+        (["generate", "x", "--dtype", "int2"], "int2"),
+        (["convert", "nano", "SCENE"], "is a file; give a folder"),
+        (["convert", "nano", "out", "--noise", "-1"], "noise must be a number"),
         (["draw", "x", "-o", "none/a.png"], "does not exist"),
         (["draw", "x", "--gif", "a.png"], "should end in .gif"),
         (["ask", "none.png", "how many?"], "'none.png' does not exist"),
@@ -272,7 +285,7 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def load(source: str) -> FakeMMaDA:
+    def load(source: str, **options: object) -> FakeMMaDA:
         raise error
 
     monkeypatch.setattr(FakeMMaDA, "load", load)

@@ -8,21 +8,23 @@ import pytest
 from mmada.cli import parse
 from mmada.commands import COMMANDS
 
-COMMON = ["--json", "--model", "--seed", "--steps", "--watch"]
+MODEL = ["--device", "--dtype", "--image-tokenizer", "--json", "--model", "--preset"]
+COMMON = [*MODEL, "--seed", "--steps", "--watch"]
 ANSWER = [*COMMON, "--block", "--guidance", "--length", "--no-thinking", "--temperature", "--thinking"]
 PICTURE = [*COMMON, "--guidance", "--output", "--temperature", "-o"]
 OPTIONS: dict[str, list[str]] = {
     "demo": ["--image", "--out", "--prompt", "-o"],
     "generate": ["PROMPT", *ANSWER],
     "ask": ["IMAGE", "QUESTION", *ANSWER],
-    "draw": ["PROMPT", *PICTURE, "--count", "--gif", "--no-thinking", "--thinking"],
+    "draw": ["PROMPT", *PICTURE, "--count", "--gif", "--no-thinking", "--size", "--thinking"],
     "inpaint": ["IMAGE", "MASK", "PROMPT", *PICTURE],
     "extend": ["IMAGE", *PICTURE, "--down", "--left", "--prompt", "--right", "--up"],
     "infill": ["TEXT", *COMMON, "--temperature"],
     "train": ["[RECIPE]", "--list", "--out", "--resume", "--set", "--start-from"],
-    "eval": ["SUITE", "--json", "--limit", "--model", "--out", "--samples", "--seeds", "-o"],
+    "eval": ["SUITE", *MODEL, "--limit", "--out", "--samples", "--seeds", "-o"],
     "tokenizer": ["--out"],
-    "info": ["[nano|FOLDER|HUB-ID]", "--json"],
+    "info": ["[nano|FOLDER|HUB-ID]", "--image-tokenizer", "--json", "--preset"],
+    "convert": ["FOLDER|HUB-ID", "OUT", "--adapter", "--dtype", "--noise", "--preset", "--rows", "--seed", "--shard-size"],
 }
 
 

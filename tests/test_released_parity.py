@@ -1,7 +1,9 @@
 """Equality with the reference on weights of the released layout, made here from the seed that it computed from."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,9 +11,11 @@ from tests.parity import checkpoint
 from torch import Tensor
 
 from mmada.canvas import Canvas, Piece
+from mmada.data.batches import Batch
 from mmada.diffusion.schedule import Cosine
+from mmada.errors import InputError
 from mmada.model.mmada import MMaDAModel
-from mmada.pipeline import MMaDA
+from mmada.pipeline import Engine, MMaDA, TextPlan
 from mmada.sampling import (
     Blocks,
     EvenSplit,
@@ -27,6 +31,7 @@ from mmada.sampling import (
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.prompt import Layout, Message, Prompter
 from mmada.tokenizers.vocabulary import RELEASED
+from mmada.training.canvas_learner import CanvasLearner, CanvasLosses
 
 STORED = Path(__file__).parent / "parity"
 TRANSFORMER = load_file(STORED / "mmada_seed0.safetensors")
@@ -200,11 +205,48 @@ def test_the_image_schedule_is_that_of_the_reference() -> None:
     torch.testing.assert_close(noise, TRANSFORMER["t2i.confidence_temperature"])
 
 
+def stored_batch(rows: slice, targets_BL: Tensor) -> Batch:
+    """Rows of the stored batch as training sees them: the true tokens, each row one example."""
+    tokens_BL = torch.where(targets_BL, TRANSFORMER["loss.labels"][rows], TRANSFORMER["loss.input_ids"][rows])
+    image_BL = (tokens_BL >= IMAGE.start) & (tokens_BL < IMAGE.stop)
+    segment_BL = torch.arange(1, len(tokens_BL) + 1)[:, None].expand_as(tokens_BL).contiguous()
+    position_BL = torch.arange(tokens_BL.shape[1]).expand_as(tokens_BL)
+    return Batch(tokens_BL, targets_BL, image_BL.to(torch.int8), segment_BL, position_BL, len(tokens_BL))
+
+
+@pytest.mark.parametrize("task", ["t2i", "lm", "mmu"])
+def test_losses_are_those_of_the_reference(network: MMaDAModel, task: str) -> None:
+    number = ("t2i", "lm", "mmu").index(task)
+    rows = slice(2 * number, 2 * number + 2)
+    ids_BL, labels_BL = TRANSFORMER["loss.input_ids"][rows], TRANSFORMER["loss.labels"][rows]
+    masked_BL = ids_BL == RELEASED.mask
+    # Editable is what may be masked: the codes, all of a text, or the answer.
+    asked_BL = masked_BL if task == "t2i" else labels_BL >= 0
+    if task == "mmu":
+        length_B = TRANSFORMER["loss.answer_lengths_mmu"][:, 0]
+        asked_BL = torch.arange(ids_BL.shape[1]) >= ids_BL.shape[1] - length_B[:, None]
+    weight_BL = torch.ones(ids_BL.shape) if task == "t2i" else 1 / TRANSFORMER[f"loss.p_mask_{task}"]
+    batch = stored_batch(rows, asked_BL)
+    learner = CanvasLearner(
+        network, RELEASED, lambda step: batch, CanvasLosses.released(), seed=0, show=lambda folder: [],
+        write=lambda model, folder: None, device=torch.device("cpu"),
+    )  # fmt: skip
+    with torch.no_grad():
+        hidden_BLD = network.hidden(ids_BL)
+        loss = learner.modality_loss(hidden_BLD, batch, 1 if task == "t2i" else 0, masked_BL, weight_BL)
+    assert float(loss) == pytest.approx(float(TRANSFORMER["loss.t2i_lm_mmu"][number]), abs=1e-4)
+
+
 @pytest.fixture(scope="module")
-def magvit(tmp_path_factory: pytest.TempPathFactory) -> ImageTokenizer:
+def magvit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("magvitv2")
     checkpoint.write_magvit(path, 0)
-    return ImageTokenizer.load(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def magvit(magvit_folder: Path) -> ImageTokenizer:
+    return ImageTokenizer.load(magvit_folder)
 
 
 @pytest.mark.parametrize("name", ["square", "wide"])
@@ -216,3 +258,22 @@ def test_codes_and_pixels_are_those_of_the_reference(magvit: ImageTokenizer, nam
     made = magvit.encode(stored[f"{name}.pixels"])
     assert torch.equal(made[sure], codes[sure])
     torch.testing.assert_close(magvit.decode(codes), stored[f"{name}.decoded"].float(), atol=2e-3, rtol=0)
+
+
+def test_every_task_runs_on_the_released_layout(folder: Path, magvit_folder: Path) -> None:
+    model = MMaDA.load(folder, device="cpu", image_tokenizer=magvit_folder)
+    small = replace(model.preset, image_size=64, thought=TextPlan(length=4, steps=2, block=4))
+    model = MMaDA(Engine(replace(model.engine.parts, preset=small), torch.device("cpu")))
+    quick = {"length": 8, "steps": 4, "block": 4}
+    assert len(model.generate("a red circle", thinking=True, **quick).frames) > 1  # type: ignore[call-overload]
+    picture = model.draw("a red circle", steps=3, size=(96, 64))
+    assert picture.size == (96, 64)
+    assert model.ask(picture, ["what is this ?", "a circle ?"], **quick)  # type: ignore[call-overload]
+    assert "thinking" in model.draw("a red circle", steps=2, thinking=True, size=(32, 32)).info
+    mask = np.zeros((64, 96), dtype=bool)
+    mask[20:30, 40:50] = True
+    assert model.inpaint(picture, mask, "a circle", steps=2).size == (64, 64)
+    assert model.extend(picture, right=1, down=1, steps=2).size == (80, 80)
+    assert "circle" in model.infill("a [MASK] circle").text
+    with pytest.raises(InputError, match="width 40 is no multiple of 16"):
+        model.draw("x", size=(40, 32))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmada.autoload import announce
 from mmada.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["InputError", "MMaDA", "__version__", "load"]
 
 __version__ = "0.1.0"
+announce()
 
 
 def load(source: str = "nano", **options: Any) -> MMaDA:

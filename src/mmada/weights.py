@@ -19,7 +19,7 @@ from mmada.errors import InputError
 
 __all__ = ["FLOATS", "Spec", "WeightFile", "check_fit", "find_weights", "load_into"]
 
-CHUNK = 32 * 2**20
+CHUNK = 4 * 2**20
 """Bytes that are read at once."""
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BIN_FLOATS = {dtype: name for name, dtype in FLOATS.items()}
@@ -167,6 +167,7 @@ def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype) -> Iter
         for name, value in _read_bin(file.path).items():
             yield name, value.to(device, dtype if value.is_floating_point() else value.dtype)
         return
+    scratch = torch.empty(CHUNK, dtype=torch.uint8)
     with file.path.open("rb") as opened:
         for name, spec in sorted(file.tensors.items(), key=lambda item: item[1].start):
             stored = FLOATS[spec.dtype]
@@ -179,7 +180,7 @@ def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype) -> Iter
                 if part.device.type == "cpu" and stored == dtype:
                     opened.readinto(part.view(torch.uint8).numpy().data)
                     continue
-                buffer = torch.empty(part.numel(), dtype=stored)
-                opened.readinto(buffer.view(torch.uint8).numpy().data)
-                part.copy_(buffer)
+                read = scratch[: part.numel() * stored.itemsize]
+                opened.readinto(read.numpy().data)
+                part.copy_(read.view(stored))
             yield name, target

@@ -16,7 +16,7 @@ from mmada.model.mmada import MMaDAConfig
 from mmada.model.reading import empty_model
 from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
 
-ROWS, TEXT = 134_656, 126_349
+ROWS, LLADA_ROWS, TEXT = 134_656, 126_464, 126_349
 SPECIAL = {"<|startoftext|>": 126080, "<|endoftext|>": 126081, "[CLS]": 126082, "[gMASK]": 126083, "<|mdm_mask|>": 126336,
            "<|start_header_id|>": 126346, "<|end_header_id|>": 126347, "<|eot_id|>": 126348}  # fmt: skip
 WORDS = ("<unk>", "\n", "a", "red", "circle", "what", "is", "this", "?", "user", "assistant", "system", "draw", "<think>",
@@ -40,10 +40,16 @@ def drawn(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:  # type: ignore[t
     return weights
 
 
-def write_transformer(folder: Path, seed: int, *, width: int = 32, heads: int = 2, layers: int = 2, mlp: int = 48) -> None:
-    """config.json with the released names alone, two shards with their index, and a word-level tokenizer."""
+def write_transformer(
+    folder: Path, seed: int, *, width: int = 32, heads: int = 2, layers: int = 2, mlp: int = 48, llada: bool = False
+) -> None:
+    """config.json with the released names alone, two shards with their index, and a word-level tokenizer.
+
+    ``llada``: as LLaDA's, which has no rows for codes.
+    """
+    rows = LLADA_ROWS if llada else ROWS
     config = MMaDAConfig(
-        d_model=width, n_heads=heads, n_kv_heads=heads, n_layers=layers, mlp_hidden_size=mlp, vocab_size=ROWS,
+        d_model=width, n_heads=heads, n_kv_heads=heads, n_layers=layers, mlp_hidden_size=mlp, vocab_size=rows,
         max_sequence_length=4096, rope_theta=500000.0, rms_norm_eps=1e-5, eos_token_id=126081, pad_token_id=126081,
     )  # fmt: skip
     shapes = {to_released(name): tuple(value.shape) for name, value in empty_model(config).state_dict().items()}
@@ -55,7 +61,8 @@ def write_transformer(folder: Path, seed: int, *, width: int = 32, heads: int = 
         save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    fields = released_fields(config) | {"model_type": "mmada", "num_vq_tokens": 1024, "mask_token_id": 126336,
+    kind = {"model_type": "llada"} if llada else {"model_type": "mmada", "num_vq_tokens": 1024}
+    fields = released_fields(config) | kind | {"mask_token_id": 126336,
                                         "eos_token_id": 126081, "pad_token_id": 126081, "torch_dtype": "float32"}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(fields))
     write_tokenizer(folder)

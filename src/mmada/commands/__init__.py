@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mmada.commands.options import Command
 from mmada.commands.pictures import Draw, Extend, Inpaint
 from mmada.commands.runs import Eval, Tokenizer, Train
-from mmada.commands.show import Demo, Info
+from mmada.commands.show import Convert, Demo, Info
 from mmada.commands.text import Ask, Generate, Infill
 
 __all__ = ["COMMANDS"]
@@ -24,5 +24,6 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "eval": Eval,
     "tokenizer": Tokenizer,
     "info": Info,
+    "convert": Convert,
 }
 """Every command by name, in the order of the help page."""

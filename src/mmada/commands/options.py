@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, arg
@@ -24,6 +24,7 @@ __all__ = [
     "Count",
     "Guidance",
     "ModelOptions",
+    "OwnPart",
     "SamplingOptions",
     "Temperature",
     "Whole",
@@ -55,6 +56,10 @@ Temperature = Annotated[float | None, arg(metavar="T", help_behavior_hint=MODEL_
 Guidance = Annotated[float | None, arg(metavar="W", help_behavior_hint=MODEL_DEFAULT)]
 
 
+OwnPart = Annotated[str | None, arg(metavar="FOLDER|HUB-ID", help_behavior_hint=MODEL_DEFAULT)]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+
+
 class Command(Protocol):
     """One command, its options filled in."""
 
@@ -73,6 +78,14 @@ class ModelOptions:
     """The bundled model, a folder with a checkpoint, or a hub id."""
     json: FlagCreatePairsOff[bool] = False
     """Print JSON instead of text; what --watch shows then goes to the error stream."""
+    image_tokenizer: OwnPart = None
+    """Image tokenizer in place of the model's own: a folder or a hub id."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=MODEL_DEFAULT)] = None
+    """Settings of a known checkpoint: mixcot, base, pretrain or llada."""
+    device: Annotated[str, arg(metavar="auto|cpu|cuda|mps")] = "auto"
+    """Where to compute."""
+    dtype: Annotated[Dtype | None, arg(help_behavior_hint=MODEL_DEFAULT)] = None
+    """Type of the weights; int8 and int4 quantise them (needs torchao)."""
 
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
@@ -80,9 +93,19 @@ class ModelOptions:
 
     def load(self) -> MMaDA:
         """The model. Imports torch, so it comes after every check that does not need it."""
+        import torch
+
         from mmada.pipeline import MMaDA
 
-        return MMaDA.load(self.model)
+        quantised = self.dtype if self.dtype == "int8" or self.dtype == "int4" else None
+        return MMaDA.load(
+            self.model,
+            device=self.device,
+            dtype=None if self.dtype is None or quantised else getattr(torch, self.dtype),
+            image_tokenizer=self.image_tokenizer,
+            preset=self.preset,
+            quantisation=quantised,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +126,17 @@ class SamplingOptions(ModelOptions):
         check_whole_given("steps", self.steps, 1, MAX_STEPS)
 
     @contextmanager
-    def watching(self, model: MMaDA, keep: Callable[[Any], None] | None = None) -> Iterator[Callable[[Frame], None] | None]:
-        """The ``watch`` argument for a call of ``model``: shows frames if asked to, and feeds ``keep``."""
+    def watching(
+        self, model: MMaDA, keep: Callable[[Any], None] | None = None, size: tuple[int, int] | None = None
+    ) -> Iterator[Callable[[Frame], None] | None]:
+        """The ``watch`` argument for a call of ``model``: shows frames if asked to, and feeds ``keep``; ``size`` of a picture."""
         if not self.watch:
-            yield (lambda frame: keep(model.view(frame))) if keep else None
+            yield (lambda frame: keep(model.view(frame, size=size))) if keep else None
             return
         with Watcher(Console(stderr=self.json)) as watcher:
 
             def show(frame: Frame) -> None:
-                view = model.view(frame)
+                view = model.view(frame, size=size)
                 watcher.show(view)
                 if keep:
                     keep(view)

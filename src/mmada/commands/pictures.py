@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
-from mmada.commands.options import Guidance, SamplingOptions, Temperature, Whole, check_number_given, emit
-from mmada.errors import InputError, check_text, check_whole
+from mmada.commands.options import MODEL_DEFAULT, Guidance, SamplingOptions, Temperature, Whole, check_number_given, emit
+from mmada.errors import MAX_SEED, InputError, check_text, check_whole
 from mmada.images import check_output, load_image, load_mask, save_gif, save_image
 from mmada.terminal import View
 
@@ -22,6 +24,25 @@ __all__ = ["Draw", "Extend", "Inpaint"]
 
 Output = Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
 Columns = Annotated[int, Whole]
+
+
+def _size(texts: list[str]) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", texts[0])
+    if match is None:
+        raise ValueError(f"'{texts[0]}' is no size; write it as 512x256.")
+    return int(match[1]), int(match[2])
+
+
+Size = Annotated[
+    tuple[int, int],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="WxH",
+        instance_from_str=_size,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: [f"{value[0]}x{value[1]}"],
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +94,8 @@ class Draw(PictureOptions):
     """Reason in text before drawing, and print the reasoning."""
     gif: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the denoising as an animation too."""
+    size: Annotated[Size | None, arg(help_behavior_hint=MODEL_DEFAULT)] = None
+    """Width and height in pixels, as 512x256; sizes that the model was not trained on are untried ground."""
     count: Annotated[int, Whole] = 1
     """Pictures to draw, with seeds from --seed on; several are numbered: out-1.png, out-2.png, ..."""
 
@@ -81,6 +104,7 @@ class Draw(PictureOptions):
         super().check()
         check_text("prompt", self.prompt)
         check_whole("count", self.count, 1)
+        check_whole("seed", self.seed + self.count - 1, 0, MAX_SEED)  # the last picture's
         if self.gif is not None:
             check_output(self.gif, (".gif",), "gif")
 
@@ -94,8 +118,8 @@ class Draw(PictureOptions):
         seed = self.seed + number - 1
         frames: list[Image.Image] = []
         keep = (lambda view: _keep(view, frames)) if self.gif else None
-        with self.watching(model, keep) as watch:
-            sampling = {**self.sampling(), "seed": seed}
+        with self.watching(model, keep, self.size) as watch:
+            sampling = {**self.sampling(), "seed": seed, "size": self.size}
             image = model.draw(self.prompt, thinking=self.thinking, watch=watch, **sampling)
         path = save_image(image, self._numbered(self.output, number))
         record: dict[str, object] = {"command": "draw", "prompt": self.prompt, "output": str(path)}

@@ -12,9 +12,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from mmada.errors import InputError
 from mmada.model.layout import check_architecture, to_ours
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
-from mmada.weights import FLOATS, check_fit, find_weights, load_into
+from mmada.weights import FLOATS, WeightFile, check_fit, find_weights, load_into
 
-__all__ = ["empty_model", "read_config", "read_model"]
+__all__ = ["checked_weights", "empty_model", "read_config", "read_model"]
 
 
 def read_config(folder: Path) -> MMaDAConfig:
@@ -42,15 +42,21 @@ def empty_model(config: MMaDAConfig) -> MMaDAModel:
         return MMaDAModel(config)
 
 
+def checked_weights(folder: Path, config: MMaDAConfig) -> tuple[MMaDAModel, list[WeightFile]]:
+    """(the model without storage, the files that fill it); by the files' headers alone."""
+    files, model = find_weights(folder), empty_model(config)
+    check_fit(files, {name: value.shape for name, value in model.state_dict().items()}, folder, to_ours)
+    return model, files
+
+
 def read_model(folder: Path, *, device: torch.device, dtype: torch.dtype | None = None) -> MMaDAModel:
     """The model of a folder, ready for inference on ``device``; ``dtype`` None is the stored one.
 
     Peak memory is that of the weights: every tensor is allocated once, where it stays. Raises InputError for what is missing,
     damaged, or does not fit.
     """
-    config, files = read_config(folder), find_weights(folder)
-    model = empty_model(config)
-    check_fit(files, {name: value.shape for name, value in model.state_dict().items()}, folder, to_ours)
+    config = read_config(folder)
+    model, files = checked_weights(folder, config)
     if dtype is None:
         dtype = FLOATS[next(iter(files[0].tensors.values())).dtype]
     load_into(model, files, device=device, dtype=dtype, names=to_ours)

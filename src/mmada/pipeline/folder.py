@@ -19,7 +19,8 @@ import torch
 
 from mmada.canvas import Denoiser
 from mmada.errors import InputError, unknown_name
-from mmada.model.reading import read_model
+from mmada.model.quantise import Quantisation, quantise
+from mmada.model.reading import checked_weights, read_config, read_model
 from mmada.pipeline.cards import card_of
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
@@ -74,9 +75,11 @@ def read_folder(
     *,
     image_tokenizer: str | Path | None = None,
     preset: str | None = None,
+    quantisation: Quantisation | None = None,
+    weights: bool = True,
 ) -> ModelFolder:
-    """Read a model folder. ``dtype`` None is the preset's; ``preset`` names a card. Raises InputError for what is missing,
-    damaged, or of another model.
+    """Read a model folder. ``dtype`` None is the preset's; ``preset`` names a card; without ``weights`` only their headers are
+    read. Raises InputError for what is missing, damaged, or of another model.
     """
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
@@ -93,7 +96,13 @@ def read_folder(
     if image_tokenizer is None and (folder / "image_tokenizer").is_dir():
         image = ImageTokenizer.load(folder / "image_tokenizer")
     wanted = dtype or (None if card.preset.dtype == "stored" else getattr(torch, card.preset.dtype))
-    model = read_model(folder, device=device, dtype=wanted).requires_grad_(False)
+    if not weights:
+        model, _ = checked_weights(folder, read_config(folder))
+    elif quantisation is None:
+        model = read_model(folder, device=device, dtype=wanted)
+    else:
+        model = quantise(read_model(folder, device=torch.device("cpu"), dtype=torch.bfloat16), quantisation, device)
+    model.requires_grad_(False)
     vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, card.codebook_size)
     max_length = min(card.preset.max_length, model.config.max_position_embeddings)
     return ModelFolder(model, text, image, vocabulary, card.preset, max_length)

@@ -18,7 +18,9 @@ from PIL import Image
 from mmada.device import chosen_device
 from mmada.errors import MAX_STEPS, InputError, check_text, check_whole
 from mmada.images import ImageSource, load_image, load_mask
+from mmada.model.quantise import Quantisation
 from mmada.pipeline.engine import Engine, TextResult, Watch, listed, paired
+from mmada.pipeline.facts import facts
 from mmada.pipeline.folder import find_folder, read_folder
 from mmada.pipeline.pictures import Grid, fit, fit_mask, hole_cells, keep_cells, slide
 from mmada.pipeline.preset import TextPlan, drawing
@@ -77,15 +79,17 @@ class MMaDA:
         dtype: torch.dtype | None = None,
         image_tokenizer: str | Path | None = None,
         preset: str | None = None,
+        quantisation: Quantisation | None = None,
     ) -> MMaDA:
         """Load ``"nano"``, a folder, or a hub id, on a GPU if there is one.
 
         ``dtype``: by default the preset's; that of the released checkpoints is the stored one. ``image_tokenizer``:
         a folder or hub id in place of the model's own. ``preset``: the name of a card, such as "mixcot".
+        ``quantisation``: "int8" or "int4" (`mmada.model.quantise`).
         """
         folder = find_folder(source)
         place = chosen_device("auto" if device is None else device)
-        parts = read_folder(folder, place, dtype, image_tokenizer=image_tokenizer, preset=preset)
+        parts = read_folder(folder, place, dtype, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation)
         return cls(Engine(parts, place), str(source))
 
     @overload
@@ -297,24 +301,7 @@ class MMaDA:
 
     def info(self) -> dict[str, object]:
         """Facts of the model, for people and for JSON."""
-        engine, v = self.engine, self.engine.parts.vocabulary
-        named = {"parameters": engine.parts.model, "image_tokenizer_parameters": engine.parts.image}
-        sizes = {
-            name: sum(p.numel() for p in module.parameters())
-            for name, module in named.items()
-            if isinstance(module, torch.nn.Module)
-        }
-        return {
-            "source": self.source,
-            "device": str(engine.device),
-            **sizes,
-            "vocabulary": v.size,
-            "text_tokens": v.text_size,
-            "codebook_size": v.codebook_size,
-            "image_size": engine.size,
-            "image_codes": engine.grid**2,
-            "max_length": engine.parts.max_length,
-        }
+        return facts(self.engine, self.source)
 
     def _fit(self, image: Image.Image) -> Image.Image:
         """A picture as the model looks at it."""

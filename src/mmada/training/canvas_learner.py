@@ -30,7 +30,8 @@ class CanvasLosses:
     """How text and pictures are noised, weighted and added up.
 
     ``eos_weight``: what a trailing end-of-text token counts, as a target and in the answer-length normaliser (1 = the released
-    behaviour, where padding dominates short answers).
+    behaviour, where padding dominates short answers). ``whole_vocabulary``: the softmax runs over all ids, not over those of the
+    modality; ``frame_targets``: the two visible tokens around a picture are targets too. Both are so in the released code.
     """
 
     text: Noise = field(default_factory=Noise.paper)
@@ -40,6 +41,13 @@ class CanvasLosses:
     text_coefficient: float = 1.0
     image_coefficient: float = 1.0
     eos_weight: float = 0.1
+    whole_vocabulary: bool = False
+    frame_targets: bool = False
+
+    @staticmethod
+    def released() -> CanvasLosses:
+        """The released losses (spec of the reference: cross-entropies over the whole vocabulary, padding counted in full)."""
+        return CanvasLosses(eos_weight=1.0, whole_vocabulary=True, frame_targets=True)
 
     def __post_init__(self) -> None:
         for name in ("text_coefficient", "image_coefficient", "eos_weight"):
@@ -127,15 +135,21 @@ class CanvasLearner:
 
     def modality_loss(self, hidden_BLD: Tensor, batch: Batch, modality: int, masked_BL: Tensor, weight_BL: Tensor) -> Tensor:
         """The loss over the masked places of one modality, over its own vocabulary range."""
-        columns = self.vocabulary.text_columns if modality == TEXT else self.vocabulary.image_columns
+        v, chosen = self.vocabulary, self.coefficients
+        columns = v.text_columns if modality == TEXT else v.image_columns
+        columns = range(v.size) if chosen.whole_vocabulary else columns
+        if modality == IMAGE and chosen.frame_targets:
+            drawn_S = torch.bincount(batch.segment_BL[masked_BL], minlength=batch.examples + 1) > 0
+            frame_BL = torch.isin(batch.tokens_BL, batch.tokens_BL.new_tensor([v.soi, v.eoi]))
+            masked_BL = masked_BL | (frame_BL & drawn_S[batch.segment_BL])
         target_M = batch.tokens_BL[masked_BL] - columns.start
         loss_M = chunked_cross_entropy(hidden_BLD[masked_BL], self.model.head(columns), target_M, chunk=4096)
-        counts_BL = torch.where(batch.tokens_BL == self.vocabulary.eos, self.coefficients.eos_weight, 1.0)
+        counts_BL = torch.where(batch.tokens_BL == v.eos, chosen.eos_weight, 1.0)
         places_BL = batch.editable_BL & (batch.modality_BL == modality)
         places_S = torch.bincount(
             batch.segment_BL[places_BL] - 1, weights=counts_BL[places_BL], minlength=max(1, batch.examples)
         ).float()
-        normaliser = self.coefficients.text_normaliser if modality == TEXT else self.coefficients.image_normaliser
+        normaliser = chosen.text_normaliser if modality == TEXT else chosen.image_normaliser
         weight_M = (weight_BL * counts_BL)[masked_BL]
         return weighted_mean(loss_M, weight_M, batch.segment_BL[masked_BL] - 1, places_S, normaliser=normaliser)
 

@@ -1,0 +1,212 @@
+"""Weights of the released layout: read whole, in any form and type, without twice the memory; damage is named, nothing is run."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.parity import checkpoint
+from torch import Tensor
+from transformers import AutoModelForMaskedLM
+
+from mmada.errors import InputError
+from mmada.model.layout import TENSOR_NAMES, to_ours, to_released
+from mmada.model.mmada import MMaDAConfig
+from mmada.model.reading import empty_model, read_model
+
+CPU = torch.device("cpu")
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("original")
+    checkpoint.write_transformer(path, 5, width=8, heads=2, layers=3, mlp=12)
+    return path
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy to spoil; the big shard is a link."""
+    path = tmp_path / "model"
+    path.mkdir()
+    for file in original.iterdir():
+        os.link(file, path / file.name) if file.name == SECOND else shutil.copy(file, path / file.name)
+    return path
+
+
+def state(folder: Path) -> dict[str, Tensor]:
+    return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
+
+
+def test_names_go_both_ways() -> None:
+    released = [name.replace("#", "17") + ".weight" for name in TENSOR_NAMES]
+    assert [to_released(to_ours(name)) for name in released] == released
+    assert to_ours("model.transformer.blocks.17.ff_out.weight") == "model.layers.17.mlp.down_proj.weight"
+    assert to_ours("something.else") == "something.else"
+
+
+def test_the_8b_shape_has_the_released_size() -> None:
+    config = MMaDAConfig(
+        d_model=4096, n_heads=32, n_kv_heads=32, n_layers=32, mlp_hidden_size=12288, vocab_size=134656, rope_theta=500000.0
+    )
+    tensors = empty_model(config).state_dict()
+    assert len(tensors) == 291
+    assert sum(tensor.numel() for tensor in tensors.values()) == 8_082_690_048
+
+
+def test_what_is_saved_is_what_was_read(original: Path, tmp_path: Path) -> None:
+    read_model(original, device=CPU).save_pretrained(tmp_path, max_shard_size="5MB")
+    before, after = state(original), state(tmp_path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    fields, written = (json.loads((path / "config.json").read_text()) for path in (original, tmp_path))
+    assert {name: written.get(name) for name in fields if name != "torch_dtype"} == {
+        name: value for name, value in fields.items() if name != "torch_dtype"
+    }
+
+
+def test_transformers_reads_the_same(original: Path) -> None:
+    ours, theirs = read_model(original, device=CPU), AutoModelForMaskedLM.from_pretrained(original)
+    tokens = torch.tensor([[5, 126336, 7, 130000]])
+    with torch.no_grad():
+        assert torch.equal(ours(tokens).logits, theirs(tokens).logits)
+
+
+def test_every_form_and_type_reads_the_same(original: Path, tmp_path: Path) -> None:
+    expected = read_model(original, device=CPU).state_dict()
+    shutil.copy(original / "config.json", tmp_path)
+    torch.save(state(original), tmp_path / "pytorch_model.bin")
+    pickled = read_model(tmp_path, device=CPU).state_dict()
+    assert all(torch.equal(value, pickled[name]) for name, value in expected.items())
+    save_file({n: v.bfloat16() for n, v in state(original).items()}, tmp_path / "model.safetensors")
+    for dtype in (None, torch.float32, torch.float16):
+        small = read_model(tmp_path, device=CPU, dtype=dtype).state_dict()
+        kind = dtype or torch.bfloat16
+        assert all(torch.equal(value.bfloat16().to(kind), small[name]) for name, value in expected.items())
+
+
+def spoil_truncated(folder: Path) -> None:
+    (folder / FIRST).write_bytes((folder / FIRST).read_bytes()[:-100])
+
+
+def spoil_header(folder: Path) -> None:
+    content = bytearray((folder / FIRST).read_bytes())
+    content[content.index(b"attn_norm")] ^= 1
+    (folder / FIRST).write_bytes(content)
+
+
+def spoil_header_length(folder: Path) -> None:
+    content = bytearray((folder / FIRST).read_bytes())
+    content[5] ^= 255
+    (folder / FIRST).write_bytes(content)
+
+
+def spoil_index_entry(folder: Path) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    del index["weight_map"]["model.transformer.blocks.1.q_proj.weight"]
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def spoil_index_text(folder: Path) -> None:
+    (folder / INDEX).write_text("[1, 2")
+
+
+def spoil_index_path(folder: Path) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["model.transformer.ln_f.weight"] = "../elsewhere.safetensors"
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def spoil_missing_shard(folder: Path) -> None:
+    (folder / SECOND).unlink()
+
+
+def change_first(folder: Path, name: str, value: Tensor) -> None:
+    tensors = load_file(folder / FIRST)
+    save_file(tensors | {name: value}, folder / FIRST)
+
+
+def spoil_type(folder: Path) -> None:
+    change_first(folder, "model.transformer.blocks.0.q_proj.weight", torch.zeros(8, 8, dtype=torch.int64))
+
+
+def spoil_shape(folder: Path) -> None:
+    change_first(folder, "model.transformer.blocks.0.q_proj.weight", torch.zeros(8, 4))
+
+
+def spoil_no_weights(folder: Path) -> None:
+    for file in folder.glob("model*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (spoil_truncated, rf"{FIRST} are damaged"),
+        (spoil_header, "blocks"),
+        (spoil_header_length, rf"{FIRST} are damaged"),
+        (spoil_index_entry, rf"blocks\.1\.q_proj\.weight in nowhere, but it is in {SECOND}"),
+        (spoil_index_text, r"index .* is damaged"),
+        (spoil_index_path, r"index .* is damaged"),
+        (spoil_missing_shard, rf"{SECOND} is missing"),
+        (spoil_type, r"q_proj\.weight is I64 where F32, F16, BF16 is expected"),
+        (spoil_shape, r"q_proj\.weight is \[8, 4\] where \[8, 8\] is expected"),
+        (spoil_no_weights, "has no weights"),
+    ],
+)
+def test_damage_is_named(folder: Path, spoil: object, named: str) -> None:
+    assert callable(spoil)
+    spoil(folder)
+    with pytest.raises(InputError, match=named):
+        read_model(folder, device=CPU)
+
+
+class Malice:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_with_code_is_not_run(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(original / "config.json", tmp_path)
+    for write in (lambda path: torch.save({"a": Malice()}, path), lambda path: path.write_bytes(pickle.dumps(Malice()))):
+        write(tmp_path / "pytorch_model.bin")
+        with pytest.raises(InputError, match="not run"):
+            read_model(tmp_path, device=CPU)
+    assert not (tmp_path / "executed").exists()
+
+
+# Not ru_maxrss: a process inherits that of the one that started it.
+PEAK = """
+import sys, torch
+from pathlib import Path
+from mmada.model.reading import read_model
+def kilobytes(field):
+    return int(Path('/proc/self/status').read_text().split(field + ':')[1].split()[0])
+before = kilobytes('VmRSS')
+model = read_model(Path(sys.argv[1]), device=torch.device('cpu'), dtype=getattr(torch, sys.argv[2]))
+weights = sum(p.numel() * p.element_size() for p in model.parameters())
+print((kilobytes('VmHWM') - before) * 1024 / weights)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large")
+    checkpoint.write_transformer(path, 0, width=128, heads=4, layers=2, mlp=512)
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_needs_little_more_than_the_weights(large: Path, dtype: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK, str(large), dtype], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.15
