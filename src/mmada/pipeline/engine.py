@@ -69,7 +69,8 @@ class Engine:
                 f"image tokenizer has {tokenizer.config.codebook_size} codes, "
                 f"but the model has rows for {self.parts.vocabulary.codebook_size}; give the one it was trained with"
             )
-        return tokenizer.to(self.device)
+        dtype = getattr(torch, self.parts.preset.image_dtype)
+        return tokenizer.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
     def cell(self) -> int:

@@ -139,7 +139,8 @@ class Preset:
     ``max_length``: longest canvas, in tokens. ``image_size``: height and width of a picture in pixels, None as
     the image tokenizer was trained. ``fit``: how a picture of another shape becomes a square: its middle
     ("crop"), all of it out of proportion ("squash") or with white beside it ("pad"). ``dtype``: of the weights;
-    "stored" is what the file has. ``layout``: quirks of the prompts.
+    "stored" is what the file has. ``image_dtype``: of the image tokenizer; in half precision some codes
+    change (benchmarks/image_types.py). ``layout``: quirks of the prompts.
     """
 
     cot_instruction: str
@@ -152,6 +153,7 @@ class Preset:
     image_size: int | None = None
     fit: Fit = "crop"
     dtype: Literal["float32", "bfloat16", "float16", "stored"] = "float32"
+    image_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Layout = field(default_factory=Layout)
 
     def __post_init__(self) -> None:
@@ -159,6 +161,7 @@ class Preset:
             check_whole("image_size", self.image_size, 1)
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16", "stored"))
+        check_choice("image_dtype", self.image_dtype, ("float32", "bfloat16", "float16"))
         if not isinstance(self.cot_instruction, str) or not self.cot_instruction.strip():
             raise InputError(f"cot_instruction must be the words used in training, got {self.cot_instruction!r}")
         check_whole("max_length", self.max_length, 1)

@@ -15,7 +15,7 @@ from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.recipes.pools import Pools
 from mmada.tasks.arithmetic import equation_step, plain_equation, problem
-from mmada.tasks.captions import describe, named
+from mmada.tasks.captions import describe, located, named
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
@@ -27,6 +27,7 @@ __all__ = ["KINDS", "World", "corpus", "mixed"]
 Random = np.random.Generator
 DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?",
             "describe this picture.", "please describe this image.", "what does the picture show?")  # fmt: skip
+LOCATE = ("where is each thing?", "where is each object?")
 DIGIT_PROMPTS = (
     "the digit {}",
     "the digit {}",
@@ -103,10 +104,15 @@ def seen(world: World, rng: Random) -> tuple[Scene, list[int]]:
     return world.pools.drawn[index].scene, codes_at(world.pools.drawn_codes, index)
 
 
+def whole(scene: Scene, rng: Random) -> tuple[str, str]:
+    """A question about everything in the picture, what it is or, mostly, where too; the answer names it all."""
+    return (pick(rng, DESCRIBE), describe(scene)) if rng.random() < 0.4 else (pick(rng, LOCATE), located(scene))
+
+
 def captioning(world: World, rng: Random) -> Canvas:
-    """A picture, then what is in it."""
+    """A picture, then what is in it and where."""
     scene, codes = seen(world, rng)
-    return conversation(world, rng, [(pick(rng, DESCRIBE), describe(scene))], codes)
+    return conversation(world, rng, [whole(scene, rng)], codes)
 
 
 def drawing(world: World, rng: Random) -> Canvas:
@@ -167,9 +173,9 @@ def editing(world: World, rng: Random) -> Canvas:
 
 
 def asking(world: World, rng: Random) -> Canvas:
-    """Several questions about one picture, answered at once; now and then a description comes first."""
+    """Several questions about one picture, answered at once; often one about everything comes first."""
     scene, codes = seen(world, rng)
-    first = [(pick(rng, DESCRIBE), describe(scene))] if rng.random() < 0.4 else []
+    first = [whole(scene, rng)] if rng.random() < 0.6 else []
     most = 1 if rng.random() < 0.1 else 4 if first else 6  # the picture is the dearest part: mostly use it for several
     asked = [ask_about(scene, rng) for _ in range(int(rng.integers(min(3, most), most + 1)))]
     return conversation(world, rng, first + [(q.text, q.answer) for q in asked], codes)

@@ -301,15 +301,18 @@ class ImageTokenizer(nn.Module):
         step = self.config.downsample
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % step or pixels.shape[3] % step:
             raise InputError(f"pixels must be (B, 3, H, W) with H and W multiples of {step}, got {tuple(pixels.shape)}")
+        # Channels last: twice as fast on CPUs, and what GPUs' half-precision convolutions want.
+        pixels = pixels.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
         return self.quantize.codes(self.encoder(pixels))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, h, w) -> pixels (B, 3, H, W) in about [-1, 1]."""
+        """Codes (B, h, w) -> pixels (B, 3, H, W) float32 in about [-1, 1]."""
         if codes.ndim != 3:
             raise InputError(f"codes must be (B, h, w), got {tuple(codes.shape)}")
         latent = self.quantize.latent(codes)
-        return cast(Tensor, self.decoder(latent.to(next(self.parameters()).dtype)))
+        latent = latent.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
+        return cast(Tensor, self.decoder(latent)).float()
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (bfloat16; the quantiser's buffers are implied)."""

@@ -1,0 +1,67 @@
+"""What needs torchao or peft; run where they are installed: pip install 'mmada[quant,peft]'."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.parity import checkpoint
+from torch import Tensor
+
+from mmada.errors import InputError
+from mmada.model.mmada import MMaDAModel
+from mmada.model.quantise import memory, quantise
+from mmada.model.reading import read_model
+from mmada.pipeline import MMaDA
+from mmada.pipeline.convert import convert
+
+CPU = torch.device("cpu")
+TOKENS = torch.tensor([[5, 126336, 7, 130000]])
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("released")
+    checkpoint.write_transformer(path, 2, width=128, heads=4, layers=2, mlp=256)
+    return path
+
+
+def logits(model: MMaDAModel) -> Tensor:
+    with torch.no_grad():
+        return model(TOKENS).logits.float()
+
+
+def test_int8_is_close_and_smaller(released: Path) -> None:
+    pytest.importorskip("torchao", exc_type=ImportError)
+    exact = logits(read_model(released, device=CPU, dtype=torch.bfloat16))
+    model = quantise(read_model(released, device=CPU, dtype=torch.bfloat16), "int8", CPU)
+    assert float((logits(model) - exact).norm() / exact.norm()) < 0.05
+    assert not torch.equal(logits(model), exact)
+    assert memory(model)["int8"] < memory(model)["bfloat16"]
+    loaded = MMaDA.load(released, device="cpu", quantisation="int8")
+    assert loaded.generate("a red circle", length=4, steps=2, block=4).tokens
+    with pytest.raises(InputError, match="CUDA alone"):
+        quantise(model, "int4", CPU)
+
+
+def test_adapters_are_saved_apart_and_merged(released: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", exc_type=ImportError)
+    model = read_model(released, device=CPU)
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    before = logits(model)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    after = logits(model)
+    assert float((after - before).abs().max()) > 0.1
+    model.save_pretrained(tmp_path / "adapter")
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    merged = convert(released, tmp_path / "merged", adapter=tmp_path / "adapter")
+    torch.testing.assert_close(logits(read_model(merged, device=CPU)), after, atol=1e-4, rtol=0)
+
+
+def test_without_torchao_the_mend_is_said(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchao", None)
+    with pytest.raises(InputError, match=r"pip install 'mmada\[quant\]'"):
+        quantise(read_model(released, device=CPU), "int8", CPU)
+    with pytest.raises(InputError, match="int8, int4"):
+        quantise(read_model(released, device=CPU), "int3", CPU)  # type: ignore[arg-type]
