@@ -8,7 +8,7 @@ import pytest
 from mmada.cli import parse
 from mmada.commands import COMMANDS
 
-MODEL = ["--device", "--dtype", "--image-tokenizer", "--json", "--model", "--preset"]
+MODEL = ["--adapter", "--device", "--dtype", "--image-tokenizer", "--json", "--model", "--preset"]
 COMMON = [*MODEL, "--seed", "--steps", "--watch"]
 ANSWER = [*COMMON, "--block", "--guidance", "--length", "--no-thinking", "--temperature", "--thinking"]
 PICTURE = [*COMMON, "--guidance", "--output", "--temperature", "-o"]

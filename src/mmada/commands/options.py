@@ -87,6 +87,9 @@ class ModelOptions:
     dtype: Annotated[Dtype | None, arg(help_behavior_hint=MODEL_DEFAULT)] = None
     """Type of the weights; int8 and int4 quantise them (needs torchao)."""
 
+    adapter: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """LoRA adapters to put on the model (needs peft)."""
+
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         check_text("model", self.model)
@@ -105,6 +108,7 @@ class ModelOptions:
             image_tokenizer=self.image_tokenizer,
             preset=self.preset,
             quantisation=quantised,
+            adapter=self.adapter,
         )
 
 

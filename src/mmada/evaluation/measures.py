@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmada.contact import Tile
 from mmada.pipeline import MMaDA
+from mmada.pipeline.pictures import fit
 from mmada.tasks.arithmetic import check_steps, extract_answer, problem
 from mmada.tasks.captions import named
 from mmada.tasks.detector import detect, shows_flag
@@ -28,6 +29,7 @@ __all__ = ["MEASURES", "Measure", "Measured"]
 
 Random = np.random.Generator
 ROWS = 32  # rows a call; more only cost memory
+PICTURE = 64  # pixels of the nano world's pictures, whatever size the model draws
 
 
 @dataclass
@@ -57,7 +59,8 @@ def chunks(items: Sequence[object]) -> list[slice]:
 
 def drawn(model: MMaDA, texts: list[str], seed: int, *, thinking: bool = False) -> list[Image.Image]:
     """Pictures of many prompts."""
-    return [p for part in chunks(texts) for p in model.draw(texts[part], seed=seed + part.start, thinking=thinking)]
+    pictures = [p for part in chunks(texts) for p in model.draw(texts[part], seed=seed + part.start, thinking=thinking)]
+    return [fit(picture, PICTURE) for picture in pictures]
 
 
 def psnr(one: np.ndarray, two: np.ndarray) -> float:
@@ -209,7 +212,7 @@ def inpainting(model: MMaDA, rng: Random, count: int) -> Measured:
         top, left = (0, 16, 32)[thing.row], (0, 16, 32)[thing.col]
         mask[top : top + 32, left : left + 32] = True
         picture = model.inpaint(pixels, mask, named(wanted.color, wanted.shape), seed=int(rng.integers(2**31)))
-        after = np.asarray(picture)
+        after = np.asarray(fit(picture, PICTURE))
         kept = bool((after[~mask] == pixels[~mask]).all())
         inside = [t for t in detect(after) if mask[(t.box[0] + t.box[2]) // 2, (t.box[1] + t.box[3]) // 2]]
         there = any((t.color, t.shape) == (wanted.color, wanted.shape) for t in inside)

@@ -13,6 +13,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from mmada.errors import InputError, check_folder
+from mmada.model.adapters import merged
 from mmada.model.reading import read_config, read_model
 from mmada.model.widen import widen
 from mmada.pipeline.cards import card_of
@@ -70,21 +71,6 @@ def convert(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return out
-
-
-def merged(model: Any, adapter: str | Path) -> Any:
-    """A model with LoRA adapters merged into its weights. Raises InputError without peft, or for a folder that is none."""
-    if not (Path(adapter) / "adapter_config.json").is_file():
-        raise InputError(f"adapter '{adapter}' has no adapter_config.json; give a folder of LoRA adapters")
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise InputError("adapters need peft; install it with: pip install 'mmada[peft]'") from error
-    try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except Exception as error:  # peft and safetensors each fail in their own ways
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"adapter '{adapter}' does not fit the model ({reason}); give one that was trained on it") from error
 
 
 def _save(model: Any, folder: Path, shard_size: str) -> None:

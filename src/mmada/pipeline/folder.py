@@ -19,6 +19,7 @@ import torch
 
 from mmada.canvas import Denoiser
 from mmada.errors import InputError, unknown_name
+from mmada.model.adapters import merged
 from mmada.model.quantise import Quantisation, quantise
 from mmada.model.reading import checked_weights, read_config, read_model
 from mmada.pipeline.cards import card_of
@@ -76,6 +77,7 @@ def read_folder(
     image_tokenizer: str | Path | None = None,
     preset: str | None = None,
     quantisation: Quantisation | None = None,
+    adapter: str | Path | None = None,
     weights: bool = True,
 ) -> ModelFolder:
     """Read a model folder. ``dtype`` None is the preset's; ``preset`` names a card; without ``weights`` only their headers are
@@ -98,10 +100,12 @@ def read_folder(
     wanted = dtype or (None if card.preset.dtype == "stored" else getattr(torch, card.preset.dtype))
     if not weights:
         model, _ = checked_weights(folder, read_config(folder))
-    elif quantisation is None:
-        model = read_model(folder, device=device, dtype=wanted)
     else:
-        model = quantise(read_model(folder, device=torch.device("cpu"), dtype=torch.bfloat16), quantisation, device)
+        # Blocks are quantised on their way to the device.
+        first, wanted = (device, wanted) if quantisation is None else (torch.device("cpu"), torch.bfloat16)
+        model = read_model(folder, device=first, dtype=wanted)
+        model = model if adapter is None else merged(model, adapter)
+        model = model if quantisation is None else quantise(model, quantisation, device)
     model.requires_grad_(False)
     vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, card.codebook_size)
     max_length = min(card.preset.max_length, model.config.max_position_embeddings)

@@ -80,16 +80,19 @@ class MMaDA:
         image_tokenizer: str | Path | None = None,
         preset: str | None = None,
         quantisation: Quantisation | None = None,
+        adapter: str | Path | None = None,
     ) -> MMaDA:
         """Load ``"nano"``, a folder, or a hub id, on a GPU if there is one.
 
         ``dtype``: by default the preset's; that of the released checkpoints is the stored one. ``image_tokenizer``:
         a folder or hub id in place of the model's own. ``preset``: the name of a card, such as "mixcot".
-        ``quantisation``: "int8" or "int4" (`mmada.model.quantise`).
+        ``quantisation``: "int8" or "int4" (`mmada.model.quantise`). ``adapter``: a folder of LoRA adapters.
         """
         folder = find_folder(source)
         place = chosen_device("auto" if device is None else device)
-        parts = read_folder(folder, place, dtype, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation)
+        parts = read_folder(
+            folder, place, dtype, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
+        )
         return cls(Engine(parts, place), str(source))
 
     @overload

@@ -55,9 +55,14 @@ def run(
     out = Path("runs") / name if out is None else out
     start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
     check_folder("out", out)
-    if recipe.follows and (start is None or not (start / "image_tokenizer" / "config.json").is_file()):
+    if recipe.follows and (start is None or not startable(start)):
         raise InputError(f"recipe {name} starts from the model of {recipe.follows}, not found at {start}; "
                          f"run `mmada train {recipe.follows}` first or give --start-from")  # fmt: skip
     model = recipe.run(out=out, resume=resume, start=start)
     dump(recipe, out / "recipe.yaml")
     return model
+
+
+def startable(folder: Path) -> bool:
+    """Whether a folder holds an image tokenizer, or a model that says where its own is."""
+    return any((folder / name).is_file() for name in ("image_tokenizer/config.json", "config.json"))

@@ -46,10 +46,11 @@ ANSWER_LENGTHS = (16, 32, 48, 64)  # an answer and its padding fill one of these
 
 @dataclass(frozen=True)
 class World:
-    """What examples are made from."""
+    """What examples are made from. ``grid``: height and width of a picture in codes."""
 
     pools: Pools
     prompter: Prompter
+    grid: int = 8
 
 
 def codes_at(codes: Tensor, index: int) -> list[int]:
@@ -169,7 +170,13 @@ def editing(world: World, rng: Random) -> Canvas:
         text = describe(scene).rstrip(".") if loose else world.pools.drawn[index].text
     if rng.random() < CAPTION_DROPOUT:
         text = ""
-    return world.prompter.draw_example(text, codes, hole=[bool(h) for h in hole.flatten()])
+    return world.prompter.draw_example(text, codes, hole=[bool(h) for h in regridded(hole, world.grid).flatten()])
+
+
+def regridded(hole: np.ndarray, grid: int) -> np.ndarray:
+    """A hole of eighths on another grid: a cell is in it where any part of it is."""
+    fine = hole.repeat(grid, 0).repeat(grid, 1)
+    return np.asarray(fine.reshape(grid, 8, grid, 8).any(axis=(1, 3)))
 
 
 def asking(world: World, rng: Random) -> Canvas:

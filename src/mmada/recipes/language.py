@@ -24,7 +24,7 @@ from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import ImagePlan, MMaDA, Preset, TextPlan
 from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, corpus, mixed
 from mmada.recipes.pools import Pools, PoolSizes
-from mmada.tokenizers.image import ImageTokenizer
+from mmada.recipes.start import PICTURE, Lora, add_lora, read_start
 from mmada.tokenizers.prompt import Prompter
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
@@ -67,6 +67,7 @@ class LanguageRecipe:
     plan: Plan
     curriculum: tuple[Stage, ...]
     losses: CanvasLosses = field(default_factory=lambda: CanvasLosses(text=Noise(least=0.1, weight="none")))
+    lora: Lora = field(default_factory=Lora)
     sizes: Sizes = field(default_factory=Sizes)
     pools: PoolSizes = field(default_factory=PoolSizes)
     rows: int = 40
@@ -90,15 +91,18 @@ class LanguageRecipe:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
         assert start is not None, "a stage starts from a model"
         torch.manual_seed(self.plan.seed)
-        image = ImageTokenizer.load(start / "image_tokenizer")
-        has_text = (start / "tokenizer.json").is_file()
-        text = TextTokenizer.load(start) if has_text else nano_text_tokenizer()
-        vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
-        model = load_model(start) if has_text else self.fresh(vocabulary)
-        share_code_bits(model, vocabulary.image_columns, std=0.0 if has_text else 0.02)
-        grid = image.config.image_size // image.config.downsample
-        prompter = Prompter(text, vocabulary, COT_INSTRUCTION, grid * grid)
-        world = World(Pools.build(image, self.pools, cache=out.parent / "codes"), prompter)
+        begun = read_start(start)
+        text = begun.text or nano_text_tokenizer()
+        vocabulary = begun.vocabulary(text)
+        model = begun.model or self.fresh(vocabulary)
+        if self.lora.rank:
+            add_lora(model, self.lora)
+        else:
+            share_code_bits(model, vocabulary.image_columns, std=0.0 if begun.model else 0.02)
+        grid = PICTURE // begun.image.config.downsample
+        instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
+        prompter = Prompter(text, vocabulary, instruction, grid * grid)
+        world = World(Pools.build(begun.image, self.pools, cache=out.parent / "codes"), prompter, grid)
 
         def batches(step: int) -> Batch:
             rng = np.random.default_rng((self.plan.seed, step))
@@ -106,7 +110,10 @@ class LanguageRecipe:
             return pack(examples, rows=self.rows, length=self.row_length)
 
         def write(trained: MMaDAModel, folder: Path) -> None:
-            write_model(trained, text, start / "image_tokenizer", folder)
+            if self.lora.rank:
+                write_adapters(trained, folder)
+            else:
+                write_model(trained, text, begun.image_folder, folder, instruction)
 
         learner = CanvasLearner(
             model,
@@ -114,7 +121,7 @@ class LanguageRecipe:
             batches,
             self.losses,
             seed=self.plan.seed,
-            show=show,
+            show=(lambda folder: show(start, folder)) if self.lora.rank else show,
             write=write,
             device=chosen_device(self.device),
             compile_model=self.compile,
@@ -134,13 +141,15 @@ class LanguageRecipe:
         )  # fmt: skip
 
 
-def load_model(folder: Path) -> MMaDAModel:
-    """The transformer of a model folder, float32."""
-    model: MMaDAModel = MMaDAModel.from_pretrained(str(folder), dtype=torch.float32)
-    return model
+def write_adapters(model: MMaDAModel, folder: Path) -> None:
+    """LoRA adapters alone, as peft reads them; `mmada.load(MODEL, adapter=folder)` puts them to work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(str(folder))
 
 
-def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, folder: Path) -> None:
+def write_model(
+    model: MMaDAModel, text: TextTokenizer, image_folder: Path, folder: Path, instruction: str = COT_INSTRUCTION
+) -> None:
     """A model folder as `mmada.load` reads it; weights in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     shipped = MMaDAModel(cast(MMaDAConfig, model.config))
@@ -151,7 +160,8 @@ def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, fold
     shutil.copytree(image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
     answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block
     Preset(
-        cot_instruction=COT_INSTRUCTION,
+        cot_instruction=instruction,
+        image_size=PICTURE,
         answer=TextPlan(length=answer, steps=answer, block=8),
         reasoning=TextPlan(length=reasoning, steps=reasoning, block=16),
         thought=TextPlan(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
@@ -159,9 +169,10 @@ def write_model(model: MMaDAModel, text: TextTokenizer, image_folder: Path, fold
     ).save(folder)
 
 
-def show(folder: Path) -> list[Image.Image]:
-    """Sample pictures of a written model."""
-    pictures = MMaDA.load(str(folder)).draw(list(SHOWN))
+def show(folder: Path, adapter: Path | None = None) -> list[Image.Image]:
+    """Sample pictures of a written model, or of one with adapters."""
+    model = MMaDA.load(folder, adapter=adapter)
+    pictures = model.draw(list(SHOWN), size=(PICTURE, PICTURE))
     return pictures if isinstance(pictures, list) else [pictures]
 
 

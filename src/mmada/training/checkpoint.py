@@ -30,8 +30,12 @@ def optimiser_tensors(optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, 
 def save_checkpoint(
     path: Path, step: int, module: nn.Module, average: dict[str, Tensor], optimisers: Sequence[torch.optim.Optimizer]
 ) -> None:
-    """Write everything a resumed run needs to go on with the same losses. ``step`` is the number of finished steps."""
-    tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items()}
+    """Write everything a resumed run needs to go on with the same losses. ``step`` is the number of finished steps.
+
+    Frozen weights are left out: they are those of the run's start.
+    """
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items() if k not in frozen}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
     tensors |= optimiser_tensors(optimisers)
     beside = path.with_suffix(".tmp")
@@ -49,12 +53,14 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # a damaged file raises safetensors' own class
         raise InputError(f"checkpoint {path} cannot be read ({error}); delete it to start the run again") from error
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    stored = {k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")}
     try:
-        module.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
-    except RuntimeError as error:
-        raise InputError(
-            f"checkpoint {path} is of a run with other sizes; resume with the settings it was started with"
-        ) from error
+        missing, unexpected = module.load_state_dict(stored, strict=False)
+    except RuntimeError as error:  # another shape
+        missing, unexpected = [str(error)], []
+    if unexpected or set(missing) - frozen:
+        raise InputError(f"checkpoint {path} is of a run with other sizes; resume with the settings it was started with")
     for name in average:
         average[name].copy_(tensors[f"average.{name}"])
     for i, optimiser in enumerate(optimisers):

@@ -77,11 +77,16 @@ def averaged_decay(step: int, decay: float) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a run changes, by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * weights."""
     names = list(average)
-    state = dict(module.named_parameters())
+    state = trained(module)
     torch._foreach_lerp_([average[n] for n in names], [state[n].detach() for n in names], 1 - decay)
 
 
@@ -95,11 +100,11 @@ class Averaged:
     def swap(self, source: dict[str, Tensor]) -> None:
         """Copy weights in."""
         with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
+            for name, parameter in trained(self.module).items():
                 parameter.copy_(source[name])
 
     def __enter__(self) -> None:
-        self.own = {n: p.detach().clone() for n, p in self.module.named_parameters()}
+        self.own = {n: p.detach().clone() for n, p in trained(self.module).items()}
         self.swap(self.average)
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +126,7 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
     out.mkdir(parents=True, exist_ok=True)
     module = learner.module
     optimisers = build_optimisers(module, plan.optim)
-    average = {n: p.detach().clone() for n, p in module.named_parameters()}
+    average = {n: p.detach().clone() for n, p in trained(module).items()}
     start = load_checkpoint(checkpoint, module, average, optimisers) if checkpoint.exists() else 0
     with RunLog(out, name, plan.steps, start) as log:
         for step in range(start, plan.steps):

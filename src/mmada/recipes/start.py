@@ -1,0 +1,90 @@
+"""What a language stage starts from: a folder of ours, one of the released layout, or an image tokenizer alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmada.errors import InputError, check_number, check_whole
+from mmada.model.mmada import MMaDAModel
+from mmada.model.reading import read_model
+from mmada.pipeline.cards import card_of
+from mmada.pipeline.folder import read_image_tokenizer
+from mmada.pipeline.preset import Preset
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.text import TextTokenizer
+from mmada.tokenizers.vocabulary import Vocabulary
+
+__all__ = ["Lora", "Start", "add_lora", "read_start"]
+
+PICTURE = 64
+"""Height and width of the nano world's pictures, in pixels."""
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Adapters beside every matrix of the blocks, all else frozen: ``rank`` 0 is none, ``alpha / rank`` scales what they add."""
+
+    rank: int = 0
+    alpha: int = 32
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole("lora.rank", self.rank, 0)
+        check_whole("lora.alpha", self.alpha, 1)
+        check_number("lora.dropout", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a folder holds to go on from; ``model`` and ``preset`` are None where only an image tokenizer is there.
+
+    ``image_folder``: where the image tokenizer's files are.
+    """
+
+    image: ImageTokenizer
+    image_folder: Path
+    text: TextTokenizer | None
+    model: MMaDAModel | None
+    preset: Preset | None
+
+    def vocabulary(self, text: TextTokenizer) -> Vocabulary:
+        """The token ids of the model, or of a new one."""
+        rows = None if self.model is None else self.model.config.vocab_size
+        vocabulary = Vocabulary.of(text.ids(), self.image.config.codebook_size, rows)
+        if vocabulary.codebook_size < self.image.config.codebook_size:
+            raise InputError(
+                f"model has rows for {vocabulary.codebook_size} of {self.image.config.codebook_size} codes; "
+                f"widen it first: mmada convert MODEL OUT --rows {vocabulary.size + self.image.config.codebook_size}"
+            )
+        return vocabulary
+
+
+def read_start(folder: Path) -> Start:
+    """Read a start. Raises InputError for a folder that is none."""
+    own = folder / "image_tokenizer"
+    if not (folder / "config.json").is_file():
+        return Start(image=ImageTokenizer.load(own), image_folder=own, text=None, model=None, preset=None)
+    card = card_of(folder)
+    place: str | Path | None = own if own.is_dir() else card.image_tokenizer
+    if place is None:
+        raise InputError(f"start {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
+    model = read_model(folder, device=torch.device("cpu"), dtype=torch.float32)
+    text = TextTokenizer.load(folder)
+    return Start(image=read_image_tokenizer(place), image_folder=Path(place), text=text, model=model, preset=card.preset)
+
+
+def add_lora(model: MMaDAModel, lora: Lora) -> None:
+    """Freeze the model and add trainable adapters that at first change nothing. Raises InputError without peft."""
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError("lora needs peft; install it with: pip install 'mmada[peft]'") from error
+    library: Any = peft
+    model.requires_grad_(False)
+    config = library.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
+    model.add_adapter(config)

@@ -1,0 +1,57 @@
+"""A stage of ours started from a checkpoint of the released layout, in full and by adapters."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.parity import checkpoint
+from tests.test_training import SMALL, losses
+
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.recipes import run
+from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
+
+SHORT = {**SMALL, "plan.steps": "2", "plan.sample_every": "2", "row_length": "192", "losses.whole_vocabulary": "true"}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny transformer of the released layout with a full-size image tokenizer."""
+    path = tmp_path_factory.mktemp("released")
+    checkpoint.write_transformer(path, 4, width=16, heads=2, layers=1, mlp=24)
+    torch.manual_seed(0)
+    ImageTokenizer(RELEASED_IMAGE).save(path / "image_tokenizer")
+    return path
+
+
+def test_a_released_checkpoint_is_trained_on(released: Path, tmp_path: Path) -> None:
+    written = run("cot", overrides=SHORT, out=tmp_path / "cot", start_from=released)
+    assert len(losses(tmp_path / "cot")) == 2
+    after = load_file(written / "model.safetensors")
+    assert after["model.transformer.wte.weight"].shape == (checkpoint.ROWS, 16)
+    model = MMaDA.load(written, device="cpu")
+    assert model.engine.parts.vocabulary.is_released
+    assert model.draw("a red circle", steps=2).size == (64, 64)
+
+
+def test_adapters_alone_are_trained_and_resumed(released: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", exc_type=ImportError)
+    lora = {**SHORT, "lora.rank": "2", "plan.save_every": "1"}
+    written = run("cot", overrides=lora, out=tmp_path / "cot", start_from=released)
+    assert {path.name for path in written.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert not any("embed" in name for name in load_file(tmp_path / "cot" / "checkpoint.safetensors"))
+    assert MMaDA.load(released, adapter=written, device="cpu").draw("a red circle", steps=1, size=(64, 64)).size == (64, 64)
+    more = {**lora, "plan.steps": "3", "plan.sample_every": "3"}
+    run("cot", overrides=more, out=tmp_path / "cot", start_from=released, resume=True)
+    assert len(losses(tmp_path / "cot")) == 3
+
+
+def test_llada_must_be_widened_first(tmp_path: Path, released: Path) -> None:
+    start = tmp_path / "llada"
+    checkpoint.write_transformer(start, 4, width=16, heads=2, layers=1, mlp=24, llada=True)
+    os.symlink(released / "image_tokenizer", start / "image_tokenizer")
+    with pytest.raises(InputError, match="--rows 134656"):
+        run("cot", overrides=SHORT, out=tmp_path / "cot", start_from=start)
