@@ -20,10 +20,15 @@ __all__ = ["Card", "card_of", "cards"]
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A preset and where the rest of a checkpoint is found. ``num_vq_tokens``: codes of one of its pictures."""
+    """A preset and where the rest of a checkpoint is found.
+
+    ``num_vq_tokens``: codes of one of its pictures. ``usual``: which of several that fit is taken.
+    """
 
     preset: Preset
     hub: tuple[str, ...] = ()
+    model_type: str = "mmada"
+    usual: bool = False
     image_tokenizer: str | None = None
     num_vq_tokens: int | None = None
     codebook_size: int = 8192
@@ -58,11 +63,12 @@ def _by_hub_name(folder: Path, known: dict[str, Card]) -> Card | None:
 
 
 def _by_codes(fields: dict[str, Any], known: dict[str, Card]) -> Card | None:
-    """By ``num_vq_tokens`` of config.json; LLaDA has none."""
+    """By the model type and by ``num_vq_tokens`` of a released config.json."""
     if "d_model" not in fields:
         return None
-    codes = fields.get("num_vq_tokens")
-    return next((card for card in known.values() if card.num_vq_tokens == codes), None)
+    kind, codes = fields.get("model_type", "mmada"), fields.get("num_vq_tokens")
+    fitting = [card for card in known.values() if card.model_type == kind and codes in (None, card.num_vq_tokens)]
+    return max(fitting, key=lambda card: card.usual, default=None)
 
 
 def _fields(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.recipes.pools import Pools
 from mmada.tasks.arithmetic import equation_step, plain_equation, problem
-from mmada.tasks.captions import describe, located, named
+from mmada.tasks.captions import describe, named
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
@@ -26,8 +26,8 @@ __all__ = ["KINDS", "World", "corpus", "mixed"]
 
 Random = np.random.Generator
 DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?",
-            "describe this picture.", "please describe this image.", "what does the picture show?")  # fmt: skip
-LOCATE = ("where is each thing?", "where is each object?")
+            "describe this picture.", "please describe this image.", "what does the picture show?", "where is each thing?",
+            "where is each object?")  # fmt: skip
 DIGIT_PROMPTS = (
     "the digit {}",
     "the digit {}",
@@ -38,6 +38,7 @@ DIGIT_PROMPTS = (
 )
 DIGIT_QUESTIONS = ("what digit is this?", "what digit is this?", "which digit is this?", "what number is this?",
                    "which digit is shown?", "what digit is in the picture?", "read the digit.")  # fmt: skip
+WORD_DROPOUT = 0.4  # share of captions that lose some of their words
 CAPTION_DROPOUT = 0.1  # classifier-free guidance learns the empty caption (released value)
 EQUATIONS = 11  # on one canvas: two canvases fill a row
 THINK_LENGTH = 32  # tokens of the thought before a picture
@@ -105,22 +106,27 @@ def seen(world: World, rng: Random) -> tuple[Scene, list[int]]:
     return world.pools.drawn[index].scene, codes_at(world.pools.drawn_codes, index)
 
 
-def whole(scene: Scene, rng: Random) -> tuple[str, str]:
-    """A question about everything in the picture, what it is or, mostly, where too; the answer names it all."""
-    return (pick(rng, DESCRIBE), describe(scene)) if rng.random() < 0.4 else (pick(rng, LOCATE), located(scene))
-
-
 def captioning(world: World, rng: Random) -> Canvas:
-    """A picture, then what is in it and where."""
+    """A picture, then what is in it."""
     scene, codes = seen(world, rng)
-    return conversation(world, rng, [whole(scene, rng)], codes)
+    return conversation(world, rng, [(pick(rng, DESCRIBE), describe(scene))], codes)
 
 
 def drawing(world: World, rng: Random) -> Canvas:
     """Caption to picture."""
     index = int(rng.integers(len(world.pools.drawn)))
     text = "" if rng.random() < CAPTION_DROPOUT else world.pools.drawn[index].text
-    return world.prompter.draw_example(text, codes_at(world.pools.drawn_codes, index))
+    canvas = world.prompter.draw_example(text, codes_at(world.pools.drawn_codes, index))
+    return with_words_masked(canvas, world, rng) if rng.random() < WORD_DROPOUT else canvas
+
+
+def with_words_masked(canvas: Canvas, world: World, rng: Random) -> Canvas:
+    """The same picture for a caption that lacks a third of its words: a colour must be understood without its shape."""
+    tokens_BL, vocabulary = canvas.tokens_BL.clone(), world.prompter.vocabulary
+    for place in range(2, tokens_BL[0].tolist().index(vocabulary.eos)):  # behind the task token and <bos>
+        if rng.random() < 1 / 3:
+            tokens_BL[0, place] = vocabulary.mask
+    return canvas.with_tokens(tokens_BL)
 
 
 def digit_drawing(world: World, rng: Random) -> Canvas:
@@ -180,9 +186,9 @@ def regridded(hole: np.ndarray, grid: int) -> np.ndarray:
 
 
 def asking(world: World, rng: Random) -> Canvas:
-    """Several questions about one picture, answered at once; often one about everything comes first."""
+    """Several questions about one picture, answered at once; often a description comes first."""
     scene, codes = seen(world, rng)
-    first = [whole(scene, rng)] if rng.random() < 0.6 else []
+    first = [(pick(rng, DESCRIBE), describe(scene))] if rng.random() < 0.6 else []
     most = 1 if rng.random() < 0.1 else 4 if first else 6  # the picture is the dearest part: mostly use it for several
     asked = [ask_about(scene, rng) for _ in range(int(rng.integers(min(3, most), most + 1)))]
     return conversation(world, rng, first + [(q.text, q.answer) for q in asked], codes)

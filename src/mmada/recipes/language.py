@@ -223,9 +223,9 @@ def instruct() -> LanguageRecipe:
 
 def cot() -> LanguageRecipe:
     """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
-    mixture = {"drawing": 0.12, "digit_drawing": 0.025, "captioning": 0.05, "asking": 0.37, "asking_thinking": 0.06,
-               "digit_asking": 0.025, "knowing": 0.01, "editing": 0.05, "calculating": 0.01, "equations": 0.07,
-               "calculating_thinking": 0.17, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
+    mixture = {"drawing": 0.12, "digit_drawing": 0.025, "captioning": 0.05, "asking": 0.38, "asking_thinking": 0.06,
+               "digit_asking": 0.025, "knowing": 0.01, "editing": 0.05, "calculating": 0.01, "equations": 0.06,
+               "calculating_thinking": 0.18, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
     return replace(
         instruct(),
         name="cot",

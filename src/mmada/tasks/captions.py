@@ -14,7 +14,7 @@ import numpy as np
 
 from mmada.tasks.scenes import COLORS, SHAPES, Scene, Split, Thing, split_of
 
-__all__ = ["RELATIONS", "Drawable", "Found", "Group", "Meaning", "describe", "drawable", "located", "named", "satisfies"]
+__all__ = ["RELATIONS", "Drawable", "Found", "Group", "Meaning", "describe", "drawable", "named", "satisfies"]
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = {"above": "above", "below": "below", "left": "to the left of", "right": "to the right of"}
@@ -102,11 +102,6 @@ def named(color: str | None, shape: str | None, size: str | None = None, count: 
 def enumerated(parts: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def located(scene: Scene) -> str:
-    """Everything with its place, in reading order: "red circle top left, blue star center."."""
-    return ", ".join(f"{thing.name} {thing.place}" for thing in scene.things) + "."
 
 
 def describe(scene: Scene) -> str:

@@ -1,0 +1,61 @@
+"""Which card a folder gets: its own preset first, then its hub name, then its config."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmada.errors import InputError
+from mmada.pipeline.cards import card_of, cards
+
+RELEASED = {"model_type": "mmada", "d_model": 32, "num_vq_tokens": 1024}
+
+
+def folder(path: Path, **fields: object) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(fields))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "expected"),
+    [
+        ("copy", RELEASED, "mixcot"),
+        ("copy", RELEASED | {"num_vq_tokens": 256}, "pretrain"),
+        ("copy", {"model_type": "mmada", "d_model": 32}, "mixcot"),
+        ("copy", {"model_type": "llada", "d_model": 32}, "llada"),
+        ("MMaDA-8B-Base", RELEASED, "base"),
+        ("models--Gen-Verse--MMaDA-8B-Base/snapshots/0a1b2c", RELEASED, "base"),
+        ("models--GSAI-ML--LLaDA-8B-Instruct/snapshots/0a1b2c", {"model_type": "llada", "d_model": 32}, "llada"),
+    ],
+)
+def test_a_folder_gets_its_card(tmp_path: Path, name: str, fields: dict[str, object], expected: str) -> None:
+    assert card_of(folder(tmp_path / name, **fields)) == cards()[expected]
+
+
+def test_a_folders_own_preset_comes_first(tmp_path: Path) -> None:
+    path = folder(tmp_path / "MMaDA-8B-Base", **RELEASED)
+    (path / "preset.json").write_text('{"cot_instruction": "think.", "image_size": 128}')
+    card = card_of(path)
+    assert (card.preset.image_size, card.image_tokenizer) == (128, "showlab/magvitv2")
+    assert card_of(path, "pretrain") == cards()["pretrain"]
+
+
+def test_wrong_names_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'mixcot'"):
+        card_of(folder(tmp_path / "a", **RELEASED), "mixcott")
+    with pytest.raises(InputError, match=r"no preset\.json"):
+        card_of(folder(tmp_path / "b", hidden_size=32))
+    (tmp_path / "b" / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="damaged"):
+        card_of(tmp_path / "b")
+
+
+def test_cards_hold_what_the_authors_use() -> None:
+    known = cards()
+    assert set(known) == {"base", "llada", "mixcot", "pretrain"}
+    assert (known["mixcot"].preset.image.steps, known["mixcot"].preset.image.guidance) == (50, 3.5)
+    reasoning = known["mixcot"].preset.reasoning
+    assert (reasoning.length, reasoning.steps, reasoning.block) == (1024, 512, 64)
+    assert known["pretrain"].preset.image_size == 256
+    assert known["pretrain"].preset.layout.literal_eot
