@@ -7,6 +7,7 @@ import pytest
 
 from mmada.errors import InputError
 from mmada.pipeline.cards import card_of, cards
+from mmada.pipeline.folder import image_source
 
 RELEASED = {"model_type": "mmada", "d_model": 32, "num_vq_tokens": 1024}
 
@@ -59,3 +60,13 @@ def test_cards_hold_what_the_authors_use() -> None:
     assert (reasoning.length, reasoning.steps, reasoning.block) == (1024, 512, 64)
     assert known["pretrain"].preset.image_size == 256
     assert known["pretrain"].preset.layout.literal_eot
+
+
+def test_the_image_tokenizer_is_in_beside_or_on_the_hub(tmp_path: Path) -> None:
+    path, card = folder(tmp_path / "model", **RELEASED), cards()["mixcot"]
+    assert image_source(path, card) == "showlab/magvitv2"
+    (tmp_path / "magvitv2").mkdir()
+    assert image_source(path, card) == tmp_path / "magvitv2"
+    (path / "image_tokenizer").mkdir()
+    assert image_source(path, card) == path / "image_tokenizer"
+    assert image_source(folder(tmp_path / "other"), cards()["llada"]) is None

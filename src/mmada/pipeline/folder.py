@@ -22,13 +22,13 @@ from mmada.errors import InputError, unknown_name
 from mmada.model.adapters import merged
 from mmada.model.quantise import Quantisation, quantise
 from mmada.model.reading import checked_weights, read_config, read_model
-from mmada.pipeline.cards import card_of
+from mmada.pipeline.cards import Card, card_of
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["BUNDLED", "ModelFolder", "find_folder", "read_folder", "read_image_tokenizer"]
+__all__ = ["BUNDLED", "ModelFolder", "find_folder", "image_source", "read_folder", "read_image_tokenizer"]
 
 BUNDLED = ("nano",)
 NEEDED = ("config.json", "tokenizer.json")
@@ -94,9 +94,9 @@ def read_folder(
     except Exception as error:  # tokenizers and transformers each fail in their own ways
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"tokenizer of model folder {folder} is damaged ({reason}); get a whole copy of it") from error
-    image: ImageTokenizer | str | Path | None = image_tokenizer or card.image_tokenizer
-    if image_tokenizer is None and (folder / "image_tokenizer").is_dir():
-        image = ImageTokenizer.load(folder / "image_tokenizer")
+    image: ImageTokenizer | str | Path | None = image_tokenizer or image_source(folder, card)
+    if isinstance(image, Path) and image.parent == folder:
+        image = ImageTokenizer.load(image)
     wanted = dtype or (None if card.preset.dtype == "stored" else getattr(torch, card.preset.dtype))
     if not weights:
         model, _ = checked_weights(folder, read_config(folder))
@@ -110,6 +110,16 @@ def read_folder(
     vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, card.codebook_size)
     max_length = min(card.preset.max_length, model.config.max_position_embeddings)
     return ModelFolder(model, text, image, vocabulary, card.preset, max_length)
+
+
+def image_source(folder: Path, card: Card) -> Path | str | None:
+    """Where the image tokenizer of a model is: in its folder, beside it under its hub name, on the hub, or nowhere."""
+    if (folder / "image_tokenizer").is_dir():
+        return folder / "image_tokenizer"
+    if card.image_tokenizer is None:
+        return None
+    beside = folder.resolve().parent / card.image_tokenizer.split("/")[-1]
+    return beside if beside.is_dir() else card.image_tokenizer
 
 
 def read_image_tokenizer(source: str | Path) -> ImageTokenizer:

@@ -12,7 +12,7 @@ from mmada.errors import InputError, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 from mmada.model.reading import read_model
 from mmada.pipeline.cards import card_of
-from mmada.pipeline.folder import read_image_tokenizer
+from mmada.pipeline.folder import find_folder, image_source, read_image_tokenizer
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
@@ -70,12 +70,13 @@ def read_start(folder: Path) -> Start:
     if not (folder / "config.json").is_file():
         return Start(image=ImageTokenizer.load(own), image_folder=own, text=None, model=None, preset=None)
     card = card_of(folder)
-    place: str | Path | None = own if own.is_dir() else card.image_tokenizer
+    place = image_source(folder, card)
     if place is None:
         raise InputError(f"start {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
     model = read_model(folder, device=torch.device("cpu"), dtype=torch.float32)
     text = TextTokenizer.load(folder)
-    return Start(image=read_image_tokenizer(place), image_folder=Path(place), text=text, model=model, preset=card.preset)
+    place = place if isinstance(place, Path) else find_folder(place)
+    return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset)
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:
