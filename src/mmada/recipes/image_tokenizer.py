@@ -31,7 +31,7 @@ class ImageTokenizerRecipe:
     name: str = "image_tokenizer"
     plan: Plan = field(
         default_factory=lambda: Plan(
-            steps=9000,
+            steps=5000,
             optim=Optim(lr=2e-3, muon_lr=1e-2, decay=0.75, warmup=30, weight_decay=0.0),
             average=0.99,
             sample_every=1500,
@@ -81,5 +81,5 @@ def image_decoder() -> ImageTokenizerRecipe:
         follows=first.name,
         learn="decoder",
         losses=replace(first.losses, meaning=0.0, soft_steps=0),
-        plan=replace(first.plan, seed=1, optim=replace(first.plan.optim, lr=1e-3, muon_lr=5e-3)),
+        plan=replace(first.plan, steps=2200, seed=1, optim=replace(first.plan.optim, lr=1e-3, muon_lr=5e-3)),
     )

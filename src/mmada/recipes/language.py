@@ -223,13 +223,17 @@ def instruct() -> LanguageRecipe:
 
 def cot() -> LanguageRecipe:
     """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
-    mixture = {"drawing": 0.12, "digit_drawing": 0.025, "captioning": 0.05, "asking": 0.38, "asking_thinking": 0.06,
-               "digit_asking": 0.025, "knowing": 0.01, "editing": 0.05, "calculating": 0.01, "equations": 0.06,
-               "calculating_thinking": 0.18, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
+    counted = {"drawing": 0.12, "digit_drawing": 0.025, "captioning": 0.02, "asking": 0.29, "asking_thinking": 0.06,
+               "digit_asking": 0.025, "knowing": 0.01, "editing": 0.05, "calculating": 0.01, "equations": 0.16,
+               "calculating_thinking": 0.2, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
+    looked = {**counted, "captioning": 0.04, "asking": 0.5, "asking_thinking": 0.07, "equations": 0.02,
+              "calculating_thinking": 0.09}  # fmt: skip
+    before = instruct()
     return replace(
-        instruct(),
+        before,
         name="cot",
         follows="instruct",
-        plan=Plan(steps=2900, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
-        curriculum=(Stage(until=1.0, mixture=mixture),),
+        plan=Plan(steps=10_000, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
+        losses=replace(before.losses, text_coefficient=2.0),
+        curriculum=(Stage(until=0.6, mixture=counted), Stage(until=1.0, mixture=looked)),
     )
