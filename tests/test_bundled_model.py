@@ -4,7 +4,6 @@ The numbers asked for are what the README's table lets one expect of the present
 """
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -67,7 +66,7 @@ ASKED: list[tuple[tuple[Thing, ...], str, str]] = [
 def test_it_sees(nano: mmada.MMaDA) -> None:
     answers = nano.ask([picture(*things) for things, _, _ in ASKED], [question for _, question, _ in ASKED])
     right = [given.text == wanted for given, (_, _, wanted) in zip(answers, ASKED, strict=True)]
-    assert sum(right) >= 6, [(a.text, q) for a, q in zip(answers, ASKED, strict=True)]
+    assert sum(right) >= 8, [(a.text, q) for a, q in zip(answers, ASKED, strict=True)]
 
 
 def test_it_draws(nano: mmada.MMaDA) -> None:
@@ -83,7 +82,16 @@ def test_it_draws(nano: mmada.MMaDA) -> None:
     assert sum(right) >= len(right) - 1, dict(zip(wanted, right, strict=True))
 
 
-def test_it_reasons_in_equations_and_ends_with_a_number(nano: mmada.MMaDA) -> None:
-    answer = nano.generate("Tom has 3 red and 4 blue pens. How many?", thinking=True)
-    assert re.search(r"\d \+ \d = \d", answer.thinking)
-    assert answer.text.isdigit()
+def test_it_calculates_step_by_step(nano: mmada.MMaDA) -> None:
+    asked = {
+        "Tom has 3 red and 4 blue pens. How many?": ("3 + 4 = 7.", "7"),
+        "what is 15 - 8?": ("15 - 8 = 7.", "7"),
+        "mia has 12 books. mia gives away 5. mia gets 9 more. how many?": (
+            "12 - 5 = 7. 7 + 9 = 16.",
+            "16",
+        ),
+        "leo has 4 boxes with 6 eggs each. how many eggs are there?": ("4 * 6 = 24.", "24"),
+    }
+    answers = nano.generate(list(asked), thinking=True)
+    right = [(a.thinking, a.text) == wanted for a, wanted in zip(answers, asked.values(), strict=True)]
+    assert sum(right) >= 3, [(a.thinking, a.text) for a in answers]

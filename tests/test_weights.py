@@ -201,7 +201,7 @@ print((kilobytes('VmHWM') - before) * 1024 / weights)
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("large")
-    checkpoint.write_transformer(path, 0, width=128, heads=4, layers=2, mlp=512)
+    checkpoint.write_transformer(path, 0, width=256, heads=4, layers=2, mlp=512)
     return path
 
 
@@ -209,4 +209,4 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_loading_needs_little_more_than_the_weights(large: Path, dtype: str) -> None:
     done = subprocess.run([sys.executable, "-c", PEAK, str(large), dtype], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 1.15
+    assert float(done.stdout) < 1.15, done.stdout
