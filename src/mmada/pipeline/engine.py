@@ -98,7 +98,13 @@ class Engine:
         for name, value in (("width", width), ("height", height)):
             if check_whole(name, value, self.cell) % self.cell:
                 raise InputError(f"{name} {value} is no multiple of {self.cell}, the pixels of a code; give one that is")
-        return height // self.cell, width // self.cell
+        rows, columns = height // self.cell, width // self.cell
+        if rows * columns > self.parts.max_length:
+            raise InputError(
+                f"size {width}x{height} takes {rows * columns} codes, over the model's length of {self.parts.max_length}; "
+                f"give a smaller one"
+            )
+        return rows, columns
 
     def encode(self, pictures: Sequence[Image.Image]) -> Grid:
         """Codes (B, h, w) of RGB pictures of one size, a multiple of a cell's."""
