@@ -7,7 +7,7 @@ import pytest
 
 from mmada.errors import InputError
 from mmada.pipeline.cards import card_of, cards
-from mmada.pipeline.folder import image_source
+from mmada.pipeline.folder import find_folder, image_source, read_image_tokenizer
 
 RELEASED = {"model_type": "mmada", "d_model": 32, "num_vq_tokens": 1024}
 
@@ -70,3 +70,10 @@ def test_the_image_tokenizer_is_in_beside_or_on_the_hub(tmp_path: Path) -> None:
     (path / "image_tokenizer").mkdir()
     assert image_source(path, card) == path / "image_tokenizer"
     assert image_source(folder(tmp_path / "other"), cards()["llada"]) is None
+
+
+def test_a_models_name_stands_for_its_image_tokenizer_too() -> None:
+    own = read_image_tokenizer(find_folder("nano") / "image_tokenizer")
+    assert read_image_tokenizer("nano").config == own.config
+    with pytest.raises(InputError, match="does not exist"):
+        read_image_tokenizer("./nowhere")

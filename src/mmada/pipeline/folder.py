@@ -123,9 +123,10 @@ def image_source(folder: Path, card: Card) -> Path | str | None:
 
 
 def read_image_tokenizer(source: str | Path) -> ImageTokenizer:
-    """The image tokenizer of a folder or a hub id. Raises InputError."""
-    path = Path(source)
-    return ImageTokenizer.load(path if path.is_dir() else find_folder(source))
+    """The image tokenizer of a folder, a model's or its own, or of a hub id. Raises InputError."""
+    path = find_folder(source)
+    own = path / "image_tokenizer"
+    return ImageTokenizer.load(own if own.is_dir() else path)
 
 
 def _vocabulary(folder: Path, text: TextTokenizer, image: object, rows: int, codebook_size: int) -> Vocabulary:
