@@ -9,7 +9,7 @@ from mmada.errors import InputError
 from mmada.pipeline.cards import card_of, cards
 from mmada.pipeline.folder import find_folder, image_source, read_image_tokenizer
 
-RELEASED = {"model_type": "mmada", "d_model": 32, "num_vq_tokens": 1024}
+RELEASED = {"model_type": "mmada", "d_model": 32, "embedding_size": 134656, "num_vq_tokens": 1024}
 
 
 def folder(path: Path, **fields: object) -> Path:
@@ -23,11 +23,11 @@ def folder(path: Path, **fields: object) -> Path:
     [
         ("copy", RELEASED, "mixcot"),
         ("copy", RELEASED | {"num_vq_tokens": 256}, "pretrain"),
-        ("copy", {"model_type": "mmada", "d_model": 32}, "mixcot"),
-        ("copy", {"model_type": "llada", "d_model": 32}, "llada"),
+        ("copy", {"model_type": "mmada", "vocab_size": 134656}, "mixcot"),
+        ("copy", {"model_type": "llada", "embedding_size": 126464}, "llada"),
         ("MMaDA-8B-Base", RELEASED, "base"),
         ("models--Gen-Verse--MMaDA-8B-Base/snapshots/0a1b2c", RELEASED, "base"),
-        ("models--GSAI-ML--LLaDA-8B-Instruct/snapshots/0a1b2c", {"model_type": "llada", "d_model": 32}, "llada"),
+        ("models--GSAI-ML--LLaDA-8B-Instruct/snapshots/0a1b2c", {"model_type": "llada", "embedding_size": 126464}, "llada"),
     ],
 )
 def test_a_folder_gets_its_card(tmp_path: Path, name: str, fields: dict[str, object], expected: str) -> None:
@@ -46,7 +46,7 @@ def test_wrong_names_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'mixcot'"):
         card_of(folder(tmp_path / "a", **RELEASED), "mixcott")
     with pytest.raises(InputError, match=r"no preset\.json"):
-        card_of(folder(tmp_path / "b", hidden_size=32))
+        card_of(folder(tmp_path / "b", d_model=32, embedding_size=4915))  # one of ours
     (tmp_path / "b" / "config.json").write_text("[]")
     with pytest.raises(InputError, match="damaged"):
         card_of(tmp_path / "b")

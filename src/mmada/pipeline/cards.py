@@ -14,6 +14,7 @@ from typing import Any
 
 from mmada.errors import InputError, unknown_name
 from mmada.pipeline.preset import Preset
+from mmada.tokenizers.vocabulary import RESERVED
 
 __all__ = ["Card", "card_of", "cards"]
 
@@ -63,8 +64,9 @@ def _by_hub_name(folder: Path, known: dict[str, Card]) -> Card | None:
 
 
 def _by_codes(fields: dict[str, Any], known: dict[str, Card]) -> Card | None:
-    """By the model type and by ``num_vq_tokens`` of a released config.json."""
-    if "d_model" not in fields:
+    """By the model type and by ``num_vq_tokens`` of a config.json with the released vocabulary."""
+    rows = fields.get("embedding_size", fields.get("vocab_size"))
+    if not isinstance(rows, int) or rows <= RESERVED["mask"]:  # a packed vocabulary: one of ours
         return None
     kind, codes = fields.get("model_type", "mmada"), fields.get("num_vq_tokens")
     fitting = [card for card in known.values() if card.model_type == kind and codes in (None, card.num_vq_tokens)]

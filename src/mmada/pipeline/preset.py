@@ -178,16 +178,7 @@ class Preset:
         """Read the ``preset.json`` of a model folder. Raises InputError where it is missing, damaged or
         unknown in part.
         """
-        return Preset.read(Path(folder) / "preset.json")
-
-    @staticmethod
-    def of(values: Mapping[str, Any]) -> Preset:
-        """From plain values, as in a file."""
-        return Preset(**{name: _PARTS[name](**value) if name in _PARTS else value for name, value in values.items()})
-
-    @staticmethod
-    def read(path: Path) -> Preset:
-        """Read one file; raises as `load`."""
+        path = Path(folder) / "preset.json"
         try:
             return Preset.of(json.loads(path.read_text(encoding="utf-8")))
         except InputError as error:
@@ -195,6 +186,11 @@ class Preset:
         except (OSError, ValueError, TypeError) as error:
             known = ", ".join(f.name for f in fields(Preset))
             raise InputError(f"preset {path} cannot be read ({error}); it holds {known}") from error
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Preset:
+        """From plain values, as in a file."""
+        return Preset(**{name: _PARTS[name](**value) if name in _PARTS else value for name, value in values.items()})
 
 
 _PARTS: dict[str, Any] = {

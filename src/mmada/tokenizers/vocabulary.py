@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mmada.errors import InputError
 
-__all__ = ["RELEASED", "SPECIAL_TOKENS", "Vocabulary"]
+__all__ = ["RELEASED", "RESERVED", "SPECIAL_TOKENS", "Vocabulary"]
 
 # Strings of the special tokens in a tokenizer of ours, by the name of the field that holds their id.
 SPECIAL_TOKENS: dict[str, str] = {
