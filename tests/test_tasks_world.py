@@ -11,6 +11,7 @@ from mmada.tasks.arithmetic import HELD_OUT_NUMBERS, check_steps, extract_answer
 from mmada.tasks.captions import describe, drawable, satisfies
 from mmada.tasks.detector import detect, shows_flag
 from mmada.tasks.digits import digit_image, digit_indices, digit_label, recognise
+from mmada.tasks.drills import drill
 from mmada.tasks.flags import FLAGS, flag_picture
 from mmada.tasks.geneval import CATEGORIES, judge, prompts
 from mmada.tasks.knowledge import knowledge_item
@@ -201,3 +202,23 @@ def test_real_digits_are_recognised() -> None:
 def test_descriptions_read_in_order() -> None:
     scene = Scene((Thing(0, 0, "circle", "red"), Thing(1, 1, "square", "blue", "small")))
     assert describe(scene) == "red circle top left, small blue square center."
+
+
+def test_drills_ask_what_is_so_and_then_whether_it_is() -> None:
+    rng = np.random.default_rng(3)
+    answers: dict[str, set[str]] = {}
+    for _ in range(400):
+        scene = sample_scene(rng)
+        for question in drill(scene, rng):
+            answers.setdefault(question.kind, set()).add(question.answer)
+            if question.kind not in ("side", "relation"):
+                continue
+            places = {t.name: t for t in scene.things if f"{t.name} {t.place}" in question.reasoning}
+            names = sorted(places, key=question.reasoning.index)
+            x, y = places[names[0]], places[names[1]]
+            truth = {"above": x.row < y.row, "below": x.row > y.row, "left": x.col < y.col, "right": x.col > y.col}
+            words = [w for w in truth if f" {w} " in question.text]
+            assert truth[question.answer] if question.kind == "side" else truth[words[0]] == (question.answer == "yes")
+    assert answers["side"] == {"above", "below", "left", "right"}
+    assert answers["relation"] == answers["compare"] == {"yes", "no"}
+    assert "same" in answers["more"]

@@ -16,6 +16,7 @@ from mmada.errors import InputError
 from mmada.recipes.pools import Pools
 from mmada.tasks.arithmetic import equation_step, plain_equation, problem
 from mmada.tasks.captions import describe, named
+from mmada.tasks.drills import drill
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
@@ -194,6 +195,35 @@ def asking(world: World, rng: Random) -> Canvas:
     return conversation(world, rng, first + [(q.text, q.answer) for q in asked], codes)
 
 
+def drilled(scene: Scene, rng: Random, number: int) -> list[tuple[str, str]]:
+    """Turns of ``number`` drills; a third of them lack their open question."""
+    turns = []
+    for _ in range(number):
+        questions = drill(scene, rng) or [ask_about(scene, rng)]
+        first = int(rng.integers(len(questions))) if rng.random() < 0.3 else 0
+        turns += [(q.text, q.answer) for q in questions[first:]]
+    return turns
+
+
+def comparing(world: World, rng: Random) -> Canvas:
+    """Drills on a picture: where one thing is from another and what there is more of, first as an open question, then by yes or
+    no."""
+    scene, codes = seen(world, rng)
+    while len(scene.things) < 2:
+        scene, codes = seen(world, rng)
+    first = [(pick(rng, DESCRIBE), describe(scene))] if rng.random() < 0.3 else []
+    return conversation(world, rng, first + drilled(scene, rng, 3), codes)
+
+
+def comparing_told(world: World, rng: Random) -> Canvas:
+    """The same drills on a scene that is told instead of shown: cheap practice of the second half of the work."""
+    scene, _ = seen(world, rng)
+    while len(scene.things) < 2:
+        scene, _ = seen(world, rng)
+    (text, answer), *rest = drilled(scene, rng, 4)
+    return conversation(world, rng, [(f"{describe(scene)} {text}", answer), *rest])
+
+
 def asking_thinking(world: World, rng: Random) -> Canvas:
     """One question about a picture, with reasoning: on a scene, or now and then which digit it is or what there is to see."""
     kind = rng.random()
@@ -220,7 +250,7 @@ def equations(world: World, rng: Random) -> Canvas:
     parts = []
     for _ in range(EQUATIONS):
         step = equation_step(rng)
-        gap = int(rng.choice(3, p=(0.08, 0.08, 0.84)))
+        gap = int(rng.choice(3, p=(0.12, 0.12, 0.76)))
         for i, piece in enumerate((f" {step.left}", f" {step.operator}", f" {step.right}", " =", f" {step.result}", ".")):
             parts.append((piece, i == 2 * gap))
     return world.prompter.gaps(parts)
@@ -274,9 +304,9 @@ def thinking_drawing(world: World, rng: Random) -> Canvas:
 Maker = Callable[[World, Random], Canvas]
 KINDS: dict[str, Maker] = {
     "reading": reading, "captioning": captioning, "drawing": drawing, "digit_drawing": digit_drawing,
-    "digit_asking": digit_asking, "editing": editing, "asking": asking, "asking_thinking": asking_thinking,
-    "calculating": calculating, "calculating_thinking": calculating_thinking, "equations": equations, "chatting": chatting,
-    "knowing": knowing, "thinking_drawing": thinking_drawing,
+    "digit_asking": digit_asking, "editing": editing, "asking": asking, "comparing": comparing, "comparing_told": comparing_told,
+    "asking_thinking": asking_thinking, "calculating": calculating, "calculating_thinking": calculating_thinking,
+    "equations": equations, "chatting": chatting, "knowing": knowing, "thinking_drawing": thinking_drawing,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mmada.tasks.captions import describe, named
 from mmada.tasks.scenes import COLORS, SHAPES, Scene, Thing
 
-__all__ = ["KINDS", "Question", "ask_about", "check_reasoning"]
+__all__ = ["KINDS", "Question", "ask_about", "check_reasoning", "compared", "reason", "related", "said"]
 
 Random = np.random.Generator
 
@@ -157,8 +157,8 @@ def said(rng: Random, scene: Scene, thing: Thing) -> str:
     return thing.shape if alone and rng.random() < 0.5 else thing.name
 
 
-def relation(scene: Scene, rng: Random) -> Question | None:
-    """Is the red circle above the blue square?"""
+def related(scene: Scene, rng: Random) -> tuple[Thing, Thing, str] | None:
+    """Two things and where the first is from the second: above, below, left or right."""
     candidates = unique(scene)
     rng.shuffle(candidates)
     for a in candidates:
@@ -167,17 +167,24 @@ def relation(scene: Scene, rng: Random) -> Question | None:
                 continue
             vertical = rng.random() < 0.5
             gap = b.row - a.row if vertical else b.col - a.col
-            if gap == 0:
-                continue
-            word = choose(rng, ("above", "below")) if vertical else choose(rng, ("left", "right"))
-            yes = (gap > 0) == (word in ("above", "left"))
-            truth = {"above": "below", "below": "above", "left": "right", "right": "left"}[word] if not yes else word
-            phrase = word if vertical else choose(rng, (f"to the {word} of", f"{word} of"))
-            x, y = said(rng, scene, a), said(rng, scene, b)
-            side = truth if vertical else f"{truth} of"
-            trace = f"{a.name} {a.place}, {b.name} {b.place}. so it is {side} it."
-            return Question("relation", f"is the {x} {phrase} the {y}?", "yes" if yes else "no", trace)
+            if gap:
+                return a, b, ("above" if gap > 0 else "below") if vertical else ("left" if gap > 0 else "right")
     return None
+
+
+def relation(scene: Scene, rng: Random) -> Question | None:
+    """Is the red circle above the blue square?"""
+    found = related(scene, rng)
+    if found is None:
+        return None
+    a, b, truth = found
+    vertical = truth in ("above", "below")
+    word = choose(rng, ("above", "below")) if vertical else choose(rng, ("left", "right"))
+    phrase = word if vertical else choose(rng, (f"to the {word} of", f"{word} of"))
+    x, y = said(rng, scene, a), said(rng, scene, b)
+    side = truth if vertical else f"{truth} of"
+    trace = f"{a.name} {a.place}, {b.name} {b.place}. so it is {side} it."
+    return Question("relation", f"is the {x} {phrase} the {y}?", "yes" if word == truth else "no", trace)
 
 
 def place(scene: Scene, rng: Random) -> Question | None:
@@ -191,20 +198,25 @@ def place(scene: Scene, rng: Random) -> Question | None:
     return Question("place", text, thing.place, reason(scene, f"the {words} is at the {thing.place}."))
 
 
-def compare(scene: Scene, rng: Random) -> Question | None:
-    """Are there more circles than squares?"""
-    if rng.random() < 0.7:
-        kinds = sorted({t.shape for t in scene.things}) + list(SHAPES)
-        a, b = kinds[int(rng.integers(len(kinds)))], choose(rng, SHAPES)
-        left, right = len(matching(scene, None, a)), len(matching(scene, None, b))
-        x, y = f"{a}s", f"{b}s"
-    else:
-        kinds = sorted({t.color for t in scene.things}) + list(COLORS)
-        a, b = kinds[int(rng.integers(len(kinds)))], choose(rng, COLORS)
-        left, right = len(matching(scene, a, None)), len(matching(scene, b, None))
-        x, y = f"{a} objects", f"{b} objects"
+def compared(scene: Scene, rng: Random) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """Two groups by shape or by colour, with their numbers."""
+    by_shape = rng.random() < 0.7
+    names = SHAPES if by_shape else COLORS
+    kinds = sorted({t.shape if by_shape else t.color for t in scene.things}) + list(names)
+    a, b = kinds[int(rng.integers(len(kinds)))], choose(rng, names)
     if a == b:
         return None
+    left, right = (len(matching(scene, None, k) if by_shape else matching(scene, k, None)) for k in (a, b))
+    x, y = (f"{k}s" if by_shape else f"{k} objects" for k in (a, b))
+    return (x, left), (y, right)
+
+
+def compare(scene: Scene, rng: Random) -> Question | None:
+    """Are there more circles than squares?"""
+    found = compared(scene, rng)
+    if found is None:
+        return None
+    (x, left), (y, right) = found
     word = choose(rng, ("more", "fewer", "same"))
     yes = {"more": left > right, "fewer": left < right, "same": left == right}[word]
     text = f"are there as many {x} as {y}?" if word == "same" else f"are there {word} {x} than {y}?"

@@ -63,9 +63,11 @@ def build_optimisers(module: nn.Module, optim: Optim) -> list[torch.optim.Optimi
     taken = {id(p) for p in matrices}
     decayed = [p for _, p in named if id(p) not in taken and p.ndim > 1]
     plain = [p for _, p in named if id(p) not in taken and p.ndim <= 1]
+    own = {float(p.weight_decay) for p in decayed if hasattr(p, "weight_decay")}
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": optim.weight_decay},
+        {"params": [p for p in decayed if not hasattr(p, "weight_decay")], "weight_decay": optim.weight_decay},
         {"params": plain, "weight_decay": 0.0},
+        *({"params": [p for p in decayed if getattr(p, "weight_decay", None) == decay], "weight_decay": decay} for decay in own),
     ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=(0.9, optim.beta2), fused=True)
     optimisers: list[torch.optim.Optimizer] = [adam]
