@@ -27,6 +27,8 @@ def folder(path: Path, **fields: object) -> Path:
         ("copy", {"model_type": "llada", "embedding_size": 126464}, "llada"),
         ("MMaDA-8B-Base", RELEASED, "base"),
         ("models--Gen-Verse--MMaDA-8B-Base/snapshots/0a1b2c", RELEASED, "base"),
+        ("LLaDA-8B-Instruct", RELEASED, "mixcot"),
+        ("copy", RELEASED | {"embedding_size": None, "vocab_size": 134656}, "mixcot"),
         ("models--GSAI-ML--LLaDA-8B-Instruct/snapshots/0a1b2c", {"model_type": "llada", "embedding_size": 126464}, "llada"),
     ],
 )
@@ -47,6 +49,8 @@ def test_wrong_names_and_folders_are_named(tmp_path: Path) -> None:
         card_of(folder(tmp_path / "a", **RELEASED), "mixcott")
     with pytest.raises(InputError, match=r"no preset\.json"):
         card_of(folder(tmp_path / "b", d_model=32, embedding_size=4915))  # one of ours
+    with pytest.raises(InputError, match=r"num_vq_tokens of config\.json must be"):
+        card_of(folder(tmp_path / "c", **(RELEASED | {"num_vq_tokens": -4})))
     (tmp_path / "b" / "config.json").write_text("[]")
     with pytest.raises(InputError, match="damaged"):
         card_of(tmp_path / "b")
@@ -55,7 +59,10 @@ def test_wrong_names_and_folders_are_named(tmp_path: Path) -> None:
 def test_cards_hold_what_the_authors_use() -> None:
     known = cards()
     assert set(known) == {"base", "llada", "mixcot", "pretrain"}
-    assert (known["mixcot"].preset.image.steps, known["mixcot"].preset.image.guidance) == (50, 3.5)
+    images = {name: (card.preset.image.steps, card.preset.image.guidance) for name, card in known.items()}
+    assert images == {"mixcot": (50, 3.5), "base": (15, 3.5), "pretrain": (12, 3.0), "llada": (50, 3.5)}
+    assert {card.preset.image.annealing for card in known.values()} == {"compounding"}
+    assert {card.preset.dtype for card in known.values()} == {"stored"}
     reasoning = known["mixcot"].preset.reasoning
     assert (reasoning.length, reasoning.steps, reasoning.block) == (1024, 512, 64)
     assert known["pretrain"].preset.image_size == 256

@@ -1,11 +1,12 @@
 """Convert: other types, LLaDA's rows widened, adapters merged; what is written loads, and nothing is half-written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.parity import checkpoint
 from torch import Tensor
 
@@ -55,6 +56,47 @@ def test_llada_is_widened(llada: Path, tmp_path: Path, noise: float) -> None:
     assert MMaDA.load(out, device="cpu").engine.parts.vocabulary.codebook_size == 8192
 
 
+def test_each_tensor_keeps_its_type(llada: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(llada, mixed)
+    first = mixed / "model-00001-of-00002.safetensors"
+    save_file({name: value.bfloat16() for name, value in load_file(first).items()}, first)
+    before, after = state(mixed), state(convert(mixed, tmp_path / "out"))
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+    assert {p.dtype for p in MMaDA.load(mixed, device="cpu").engine.parts.model.parameters()} == {torch.float32}
+
+
+def test_the_tokenizer_is_copied_and_the_image_tokenizer_beside_it_too(llada: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "magvitv2").mkdir()
+    (tmp_path / "magvitv2" / "config.json").write_text("{}")
+    shutil.copytree(llada, tmp_path / "model")
+    fields = json.loads((llada / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(fields | {"model_type": "mmada"}))
+    (tmp_path / "model" / "special_tokens_map.json").write_text("{}")
+    out = convert(tmp_path / "model", tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        assert (out / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    assert (out / "image_tokenizer" / "config.json").read_text() == "{}"
+
+
+def test_config_says_what_the_reference_looks_for(llada: Path, folder: Path, model: MMaDA, tmp_path: Path) -> None:
+    fields = json.loads((convert(llada, tmp_path / "wide", rows=checkpoint.ROWS) / "config.json").read_text())
+    assert (fields["bos_token_id"], fields["eos_token_id"], fields["mask_token_id"]) == (126080, 126081, 126336)
+    assert (fields["num_vq_tokens"], fields["num_new_special_tokens"], fields["torch_dtype"]) == (1024, 0, "float32")
+    own = json.loads((convert(folder, tmp_path / "own") / "config.json").read_text())
+    v = model.engine.parts.vocabulary
+    assert (own["bos_token_id"], own["eos_token_id"], own["mask_token_id"]) == (v.bos, v.eos, v.mask)
+
+
+@pytest.mark.parametrize(("field", "value"), [("mask_token_id", 5), ("codebook_size", 100)])
+def test_ids_that_disagree_with_the_tokenizers_are_named(llada: Path, tmp_path: Path, field: str, value: int) -> None:
+    shutil.copytree(llada, tmp_path / "model")
+    fields = json.loads((llada / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(fields | {field: value}))
+    with pytest.raises(InputError, match=f"{field} {value} of config.json is not its tokenizers'"):
+        MMaDA.load(tmp_path / "model", device="cpu")
+
+
 def test_widening_repeats_and_does_not_shrink(llada: Path) -> None:
     first, second = (widen(read_model(llada, device=CPU), 126_500, noise=1.0, seed=2) for _ in range(2))
     assert torch.equal(first.lm_head.weight, second.lm_head.weight)
@@ -78,7 +120,12 @@ def test_nano_converts_and_answers_the_same(folder: Path, model: MMaDA, tmp_path
     [
         ({"rows": 5}, "rows 5 are fewer"),
         ({"noise": -1.0, "rows": 10_000}, "noise"),
+        ({"noise": 1e300, "rows": 10_000}, "noise must be a number of 0 to 100"),
+        ({"noise": 0.5}, "give rows too"),
+        ({"rows": 10**11}, "rows must be a whole number of 1 to"),
         ({"shard_size": "big"}, "shard_size 'big'"),
+        ({"shard_size": "0GB"}, "shard_size '0GB'"),
+        ({"shard_size": "-5MB"}, "shard_size '-5MB'"),
         ({"adapter": "nowhere"}, "no adapter_config.json"),
         ({"preset": "mixcott"}, "did you mean 'mixcot'"),
     ],
@@ -87,6 +134,12 @@ def test_bad_input_is_named_and_nothing_is_written(folder: Path, tmp_path: Path,
     with pytest.raises(InputError, match=named):
         convert(folder, tmp_path / "out", **options)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(InputError, match="file/out' cannot be written"):
+        convert(folder, tmp_path / "file" / "out")
 
 
 def test_a_full_folder_is_not_written_to(folder: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What needs torchao or peft; run where they are installed: pip install 'mmada[quant,peft]'."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.parity import checkpoint
 from torch import Tensor
 
@@ -55,6 +57,12 @@ def test_adapters_are_saved_apart_and_merged(released: Path, tmp_path: Path) -> 
     assert float((after - before).abs().max()) > 0.1
     model.save_pretrained(tmp_path / "adapter")
     assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    shutil.copytree(tmp_path / "adapter", tmp_path / "half")
+    whole = load_file(weights)
+    save_file({name: whole[name] for name in sorted(whole)[2:]}, tmp_path / "half" / weights.name)
+    with pytest.raises(InputError, match=r"does not fit the model .*missing adapter keys"):
+        convert(released, tmp_path / "no", adapter=tmp_path / "half")
     merged = convert(released, tmp_path / "merged", adapter=tmp_path / "adapter")
     torch.testing.assert_close(logits(read_model(merged, device=CPU)), after, atol=1e-4, rtol=0)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tests.helpers import TINY_IMAGE as TINY
 
 from mmada.errors import InputError
@@ -123,6 +124,25 @@ def test_configurations_that_cannot_be_are_refused() -> None:
         replace(NANO_IMAGE, code_bits=0)
     with pytest.raises(InputError, match="multiple of 8"):
         replace(NANO_IMAGE, image_size=60)
+    with pytest.raises(InputError, match="channels of the image tokenizer must be a whole number"):
+        replace(NANO_IMAGE, channels=-1)
+    with pytest.raises(InputError, match="channels 8 of the image tokenizer is no multiple of its groups 7"):
+        replace(TINY, groups=7)
+    with pytest.raises(InputError, match="encoder_mult of the image tokenizer must list a number for each level"):
+        replace(TINY, encoder_mult=(), decoder_mult=(), encoder_blocks=(), decoder_blocks=())
+    with pytest.raises(InputError, match="decoder_mult of the image tokenizer must be a whole number"):
+        replace(TINY, decoder_mult=(1, 1, 0, 2))
+
+
+def test_weights_that_spell_out_another_order_of_bits_are_refused(tiny: ImageTokenizer, tmp_path: Path) -> None:
+    tiny.save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    state, powers = load_file(path), torch.tensor([16, 8, 4, 2, 1])
+    save_file({**state, "quantize.power_vals": powers}, path)
+    ImageTokenizer.load(tmp_path)
+    save_file({**state, "quantize.power_vals": powers.flip(0)}, path)
+    with pytest.raises(InputError, match=r"quantize\.power_vals \[1, 2, 4, 8, 16\] where \[16, 8, 4, 2, 1\] is expected"):
+        ImageTokenizer.load(tmp_path)
 
 
 def test_pixels_and_pictures_are_inverse() -> None:

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tests.helpers import SIZE
+from tests.helpers import SIZE, TINY_IMAGE
 
 from mmada.errors import InputError
 from mmada.model.layout import CONFIG_NAMES
 from mmada.pipeline import MMaDA
+from mmada.pipeline.facts import describe
+from mmada.tokenizers.image import ImageTokenizer
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,21 @@ def test_bad_input_is_named(model: MMaDA, scene: Image.Image, call: object, name
         call(model, scene)
 
 
+def test_an_image_tokenizer_of_another_model_is_named(folder: Path, tmp_path: Path) -> None:
+    ImageTokenizer(replace(TINY_IMAGE, code_bits=4)).save(tmp_path)
+    with pytest.raises(InputError, match=r"image tokenizer has 16 codes, but the model has 32; give the one it was trained with"):
+        MMaDA.load(folder, device="cpu", image_tokenizer=tmp_path).draw("pens")
+    with pytest.raises(InputError, match="image tokenizer has 16 codes"):
+        describe(folder, image_tokenizer=tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        describe(folder, image_tokenizer="/nowhere/a")
+
+
+def test_two_types_of_the_weights_are_one_too_many(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"dtype torch\.float32 and quantisation 'int8' are both types"):
+        MMaDA.load(folder, device="cpu", dtype=torch.float32, quantisation="int8")
+
+
 def test_a_hole_outside_the_middle_square_is_named(model: MMaDA) -> None:
     mask = np.zeros((SIZE, 3 * SIZE), dtype=bool)
     mask[:, 0] = True
@@ -97,6 +116,7 @@ def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
         ("preset.json", b'{"cot_instruction": "x", "colour": 1}', "colour"),
         ("preset.json", b'{"cot_instruction": "x", "image": {"steps": 0}}', "steps"),
         ("preset.json", b'{"cot_instruction": 5}', "cot_instruction"),
+        ("preset.json", b"[]", r"preset\.json: it holds \[\]"),
         ("preset.json", b'{"cot_instruction": "x", "max_length": "5"}', "max_length"),
         ("image_tokenizer/config.json", b"{}", "image tokenizer"),
     ],
@@ -111,7 +131,11 @@ def test_a_damaged_folder_is_named(folder: Path, tmp_path: Path, name: str, cont
 
 @pytest.mark.parametrize(
     ("field", "value", "named"),
-    [("num_hidden_layers", 2, "missing"), ("num_hidden_layers", 0, "unknown"), ("intermediate_size", 64, "of another shape")],
+    [
+        ("num_hidden_layers", 2, "missing"),
+        ("num_hidden_layers", 0, "n_layers of config.json must be"),
+        ("intermediate_size", 64, "of another shape"),
+    ],
 )
 def test_weights_of_another_config_are_named(
     folder: Path, tmp_path: Path, field: str, value: int, named: str, capsys: pytest.CaptureFixture[str]
@@ -132,7 +156,7 @@ def test_weights_of_another_config_are_named(
         ({"n_layers": 3}, "n_layers 3 but num_hidden_layers 1"),
         ({"alibi": True}, "alibi of config.json is True; only False"),
         ({"model_type": "bert"}, "model_type of .* is 'bert'"),
-        ({"hidden_size": "wide", "d_model": "wide"}, "damaged"),
+        ({"hidden_size": "wide", "d_model": "wide"}, "d_model of config.json must be a whole number"),
     ],
 )
 def test_a_config_of_another_model_is_named(folder: Path, tmp_path: Path, fields: dict[str, object], named: str) -> None:

@@ -268,7 +268,10 @@ def test_every_task_runs_on_the_released_layout(folder: Path, magvit_folder: Pat
     assert len(model.generate("a red circle", thinking=True, **quick).frames) > 1  # type: ignore[call-overload]
     picture = model.draw("a red circle", steps=3, size=(96, 64))
     assert picture.size == (96, 64)
-    assert model.ask(picture, ["what is this ?", "a circle ?"], **quick)  # type: ignore[call-overload]
+    questions = ["what is this ?", "a circle ?"]
+    together = [answer.tokens for answer in model.ask(picture, questions, **quick)]  # type: ignore[call-overload]
+    assert together == [model.ask(picture, question, **quick).tokens for question in questions]  # type: ignore[call-overload]
+    assert len(set(together)) == 2
     assert "thinking" in model.draw("a red circle", steps=2, thinking=True, size=(32, 32)).info
     mask = np.zeros((64, 96), dtype=bool)
     mask[20:30, 40:50] = True

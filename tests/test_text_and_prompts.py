@@ -1,13 +1,15 @@
 """Text tokenizer, vocabulary and the layouts of every prompt."""
 
+import json
 from pathlib import Path
 
 import pytest
+from tests.parity import checkpoint
 
 from mmada.canvas import IMAGE
 from mmada.errors import InputError
 from mmada.tokenizers.prompt import Message, Prompter, split_thinking
-from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
+from mmada.tokenizers.text import CHAT_TEMPLATE, TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import RELEASED, Vocabulary
 
 LINES = ["a red circle and 12 + 3 = 15. yes how many?", "user assistant system\n"] * 40
@@ -38,6 +40,16 @@ def test_control_tokens_cannot_be_typed(text: TextTokenizer) -> None:
     assert not special & set(text.encode("<|eot_id|> <|mdm_mask|><|endoftext|>"))
 
 
+def test_control_tokens_cannot_be_typed_as_whole_words_either(tmp_path: Path) -> None:
+    checkpoint.write_tokenizer(tmp_path)  # its vocabulary holds their strings for words
+    words = TextTokenizer.load(tmp_path)
+    unknown = words.ids()["<unk>"]
+    for name, number in checkpoint.SPECIAL.items():
+        ids = words.encode(f"a {name} circle")
+        assert number not in ids
+        assert ids == [words.ids()["a"], *[unknown] * (len(ids) - 2), words.ids()["circle"]]
+
+
 def test_a_saved_tokenizer_is_the_same(text: TextTokenizer, tmp_path: Path) -> None:
     text.save(tmp_path)
     again = TextTokenizer.load(tmp_path)
@@ -46,6 +58,24 @@ def test_a_saved_tokenizer_is_the_same(text: TextTokenizer, tmp_path: Path) -> N
     assert again.ids() == text.ids()
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         TextTokenizer.load(tmp_path / "nothing")
+
+
+def test_a_saved_tokenizer_is_one_that_older_libraries_read(text: TextTokenizer, tmp_path: Path) -> None:
+    text.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    fields = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert fields["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "<|eot_id|>" in fields["additional_special_tokens"]
+    assert fields["chat_template"] == TextTokenizer.load(tmp_path).backend.chat_template == CHAT_TEMPLATE
+    assert not {"is_local", "local_files_only", "backend", "extra_special_tokens"} & fields.keys()
+    TextTokenizer.load(tmp_path).save(tmp_path)  # onto itself
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == fields
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match=r"tokenizer of model folder .* is damaged"):
+        TextTokenizer.load(tmp_path)
 
 
 def test_the_chat_template_and_our_layout_agree(text: TextTokenizer, prompter: Prompter) -> None:

@@ -1,11 +1,15 @@
 """A stage of ours started from a checkpoint of the released layout, in full and by adapters."""
 
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.helpers import TINY_IMAGE
 from tests.parity import checkpoint
 from tests.test_training import SMALL, losses
 
@@ -35,6 +39,10 @@ def test_a_released_checkpoint_is_trained_on(released: Path, tmp_path: Path) -> 
     model = MMaDA.load(written, device="cpu")
     assert model.engine.parts.vocabulary.is_released
     assert model.draw("a red circle", steps=2).size == (64, 64)
+    # What it was stays: type, tokenizer files, and the card but for the pictures' size.
+    assert after["model.transformer.wte.weight"].dtype == torch.float32
+    assert (written / "tokenizer_config.json").read_bytes() == (released / "tokenizer_config.json").read_bytes()
+    assert model.preset == replace(MMaDA.load(released, device="cpu").preset, image_size=64)
 
 
 def test_adapters_alone_are_trained_and_resumed(released: Path, tmp_path: Path) -> None:
@@ -47,6 +55,15 @@ def test_adapters_alone_are_trained_and_resumed(released: Path, tmp_path: Path) 
     more = {**lora, "plan.steps": "3", "plan.sample_every": "3"}
     run("cot", overrides=more, out=tmp_path / "cot", start_from=released, resume=True)
     assert len(losses(tmp_path / "cot")) == 3
+
+
+def test_an_image_tokenizer_of_another_model_is_named_before_any_step(released: Path, tmp_path: Path) -> None:
+    shutil.copytree(released, tmp_path / "start", ignore=shutil.ignore_patterns("image_tokenizer"))
+    ImageTokenizer(TINY_IMAGE).save(tmp_path / "start" / "image_tokenizer")
+    path = tmp_path / "start" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"codebook_size": 8192}))
+    with pytest.raises(InputError, match=r"codebook_size 8192 of config\.json is not its tokenizers' 32"):
+        run("cot", overrides=SHORT, out=tmp_path / "cot", start_from=tmp_path / "start")
 
 
 def test_llada_must_be_widened_first(tmp_path: Path, released: Path) -> None:

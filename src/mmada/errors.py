@@ -2,12 +2,14 @@
 
 import math
 import operator
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import SupportsFloat, SupportsIndex
 
 __all__ = [
+    "MAX_ROWS",
     "MAX_SEED",
     "MAX_STEPS",
     "InputError",
@@ -19,6 +21,8 @@ __all__ = [
     "unknown_name",
 ]
 
+MAX_ROWS = 2**20
+"""Most rows that a vocabulary is widened to."""
 MAX_SEED = 2**63 - 1
 """Largest seed that torch's generators take."""
 MAX_STEPS = 10_000
@@ -49,13 +53,17 @@ def check_whole(field: str, value: object, least: int, most: int | None = None) 
     return whole
 
 
-def check_number(field: str, value: object, least: float = 0.0) -> float:
-    """``value`` as a finite float of at least ``least``. Raises `InputError`."""
+def check_number(field: str, value: object, least: float = 0.0, most: float = sys.float_info.max) -> float:
+    """``value`` as a finite float of at least ``least`` (and at most ``most``). Raises `InputError`."""
+    span = f"at least {least:g}" if most == sys.float_info.max else f"{least:g} to {most:g}"
     if isinstance(value, (bool, str, bytes)) or not isinstance(value, SupportsFloat):
-        raise InputError(f"{field} must be a number of at least {least:g}, got {value!r}")
-    number = float(value)
-    if not least <= number < math.inf:
-        raise InputError(f"{field} must be a number of at least {least:g}, got {value!r}")
+        raise InputError(f"{field} must be a number of {span}, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not least <= number <= most:
+        raise InputError(f"{field} must be a number of {span}, got {value!r}")
     return number
 
 

@@ -7,17 +7,18 @@ which only torch's weights-only loader touches. Nothing is ever held twice but `
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mmada.errors import InputError
 
-__all__ = ["FLOATS", "Spec", "WeightFile", "check_fit", "find_weights", "load_into"]
+__all__ = ["FLOATS", "Spec", "WeightFile", "check_fit", "find_weights", "load_into", "stored_tensor"]
 
 CHUNK = 4 * 2**20
 """Bytes that are read at once."""
@@ -59,16 +60,21 @@ def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model
     raise InputError(f"model folder {folder} has no weights; put {tried} or shards with their index there")
 
 
-def check_fit(files: list[WeightFile], expected: Mapping[str, torch.Size], folder: Path, names: Names = str) -> None:
+def check_fit(
+    files: list[WeightFile], expected: Mapping[str, torch.Size], folder: Path, names: Names = str, back: Names = str
+) -> None:
     """Raise InputError unless the files hold just the tensors ``expected``, in their shapes and as floating-point numbers.
 
-    ``names`` turns a stored name into an expected one.
+    ``names`` turns a stored name into an expected one, ``back`` an expected one into the released one.
     """
+    stored_names = [name for file in files for name in file.tensors]
     found = {names(name): (name, spec) for file in files for name, spec in file.tensors.items()}
+    back = back if any(names(name) != name for name in stored_names) else str
     said: list[str] = []
     for kind, bad in (
-        ("missing", [name for name in expected if name not in found]),
+        ("missing", [back(name) for name in expected if name not in found]),
         ("unknown", [stored for name, (stored, _) in found.items() if name not in expected]),
+        ("stored twice", [name for name in stored_names if found[names(name)][0] != name]),
     ):
         if bad:
             said.append(f"{len(bad)} {kind} (such as {min(bad)})")
@@ -86,11 +92,12 @@ def check_fit(files: list[WeightFile], expected: Mapping[str, torch.Size], folde
 
 
 def load_into(
-    module: nn.Module, files: list[WeightFile], *, device: torch.device, dtype: torch.dtype, names: Names = str
+    module: nn.Module, files: list[WeightFile], *, device: torch.device, dtype: torch.dtype | None, names: Names = str
 ) -> None:
     """Give a module that was built on the meta device the tensors of ``files`` as its parameters (not trainable buffers alike).
 
-    Each is allocated once on ``device`` in ``dtype`` and filled chunk by chunk.
+    Each is allocated once on ``device`` in ``dtype``, None for its stored one, and filled chunk by chunk. Raises InputError for
+    numbers that are not finite.
     """
     for file in files:
         for stored, tensor in _tensors(file, device, dtype):
@@ -100,6 +107,18 @@ def load_into(
                 place._parameters[leaf] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
             else:
                 place._buffers[leaf] = tensor
+
+
+def stored_tensor(file: WeightFile, name: str) -> Tensor | None:
+    """One tensor of a file as it is stored, a small one; None where the file lacks it."""
+    if name not in file.tensors:
+        return None
+    if file.path.suffix == ".bin":
+        return _read_bin(file.path)[name]
+    from safetensors import safe_open
+
+    with safe_open(file.path, framework="pt") as opened:
+        return cast(Tensor, opened.get_tensor(name))
 
 
 def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[WeightFile]:
@@ -118,9 +137,11 @@ def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[Wei
         files.append(WeightFile(path, header(path)))
     held = {tensor: file.path.name for file in files for tensor in file.tensors}
     for tensor in sorted(held.keys() | places.keys()):
-        if held.get(tensor) != places.get(tensor):
-            listed, found = places.get(tensor, "nowhere"), held.get(tensor, "nowhere")
-            raise InputError(f"index {index} has {tensor} in {listed}, but it is in {found}; get index and shards of one model")
+        listed, found = places.get(tensor), held.get(tensor)
+        if listed != found:
+            said = f"lacks {tensor}" if listed is None else f"has {tensor} in {listed}"
+            said += ", but no shard has it" if found is None else f", but {found} has it"
+            raise InputError(f"index {index} {said}; get index and shards of one model")
     return files
 
 
@@ -148,39 +169,55 @@ def _bin_header(path: Path) -> dict[str, Spec]:
 def _read_bin(path: Path) -> dict[str, Tensor]:
     """The state dict of a file of torch's."""
     try:
-        try:
-            state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the old format cannot be mapped
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of the protocol that a pickle was written in
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # the old format cannot be mapped
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each fail in their own ways
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise InputError(f"weights {path} are no plain tensors and were not run ({reason}); get safetensors of them") from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            f"weights {path} hold pickled code, or are damaged or of an unknown form, and were not run; get safetensors of them"
+        ) from error
+    for wrapping in ("model", "state_dict"):
+        state = state.get(wrapping, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise InputError(f"weights {path} are no state dict; get safetensors of them")
     return state
 
 
-def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _check_finite(part: Tensor, dtype: torch.dtype, name: str, path: Path) -> None:
+    """Raise InputError for numbers, in a part of a tensor, that are not finite in ``dtype``."""
+    least, most = (float(value) for value in part.aminmax()) if part.numel() else (0.0, 0.0)
+    limit = torch.finfo(dtype).max
+    if not -limit <= least <= most <= limit:
+        kind = str(dtype).removeprefix("torch.")
+        raise InputError(f"weights {path} hold numbers that are not finite in {kind}, in {name}; get the file again")
+
+
+def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     """(stored name, tensor in its place), one after another."""
     if file.path.suffix == ".bin":
         for name, value in _read_bin(file.path).items():
-            yield name, value.to(device, dtype if value.is_floating_point() else value.dtype)
+            _check_finite(value, dtype or value.dtype, name, file.path)
+            yield name, value.to(device, dtype or value.dtype)
         return
     scratch = torch.empty(CHUNK, dtype=torch.uint8)
     with file.path.open("rb") as opened:
         for name, spec in sorted(file.tensors.items(), key=lambda item: item[1].start):
             stored = FLOATS[spec.dtype]
-            target = torch.empty(spec.shape, dtype=dtype, device=device)
+            target = torch.empty(spec.shape, dtype=dtype or stored, device=device)
             flat = target.view(-1)
             opened.seek(spec.start)
             step = CHUNK // stored.itemsize
             for start in range(0, flat.numel(), step):
                 part = flat[start : start + step]
-                if part.device.type == "cpu" and stored == dtype:
+                if part.device.type == "cpu" and stored == part.dtype:
+                    read = part
                     opened.readinto(part.view(torch.uint8).numpy().data)
-                    continue
-                read = scratch[: part.numel() * stored.itemsize]
-                opened.readinto(read.numpy().data)
-                part.copy_(read.view(stored))
+                else:
+                    read = scratch[: part.numel() * stored.itemsize].view(stored)
+                    opened.readinto(read.view(torch.uint8).numpy().data)
+                    part.copy_(read)
+                _check_finite(read, target.dtype, name, file.path)
             yield name, target

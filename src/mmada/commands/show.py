@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from mmada.commands.options import MODEL_DEFAULT, OwnPart, Whole, emit
-from mmada.errors import MAX_SEED, check_folder, check_number, check_text, check_whole
+from mmada.errors import MAX_ROWS, MAX_SEED, check_folder, check_number, check_text, check_whole
 from mmada.images import check_output, load_image
 
 __all__ = ["Convert", "Demo", "Info"]
@@ -89,7 +89,7 @@ class Convert:
     """The model to read: of MMaDA's or of LLaDA's layout."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The folder to write; it must be empty or new."""
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, arg(help_behavior_hint="(default: as stored)")] = None
+    dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
     """Type of the weights."""
     rows: Annotated[int | None, Whole, arg(help_behavior_hint="(default: as they are)")] = None
     """Widen embedding and head to so many rows; MMaDA-8B has 134656."""
@@ -110,7 +110,7 @@ class Convert:
         check_number("noise", self.noise)
         check_whole("seed", self.seed, 0, MAX_SEED)
         if self.rows is not None:
-            check_whole("rows", self.rows, 1)
+            check_whole("rows", self.rows, 1, MAX_ROWS)
         check_folder("out", self.out)
 
     def run(self) -> None:
@@ -120,7 +120,7 @@ class Convert:
         from mmada.pipeline.convert import convert
 
         written = convert(
-            self.source, self.out, dtype=None if self.dtype is None else getattr(torch, self.dtype), rows=self.rows,
+            self.source, self.out, dtype=None if self.dtype == "stored" else getattr(torch, self.dtype), rows=self.rows,
             noise=self.noise, seed=self.seed, shard_size=self.shard_size, adapter=self.adapter, preset=self.preset,
         )  # fmt: skip
         print(written)

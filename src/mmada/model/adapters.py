@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,10 @@ def merged(model: MMaDAModel, adapter: str | Path) -> MMaDAModel:
         raise InputError("adapters need peft; install it with: pip install 'mmada[peft]'") from error
     library: Any = peft
     try:
-        return cast(MMaDAModel, library.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return cast(MMaDAModel, library.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload())
     except Exception as error:  # peft and safetensors each fail in their own ways
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"adapter '{adapter}' does not fit the model ({reason}); give one that was trained on it") from error

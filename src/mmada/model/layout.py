@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmada.errors import InputError
+from mmada.errors import InputError, check_choice, check_number, check_whole
 
-__all__ = ["CONFIG_NAMES", "TENSOR_NAMES", "check_architecture", "released_fields", "to_ours", "to_released"]
+__all__ = ["CONFIG_NAMES", "TENSOR_NAMES", "check_architecture", "check_sizes", "released_fields", "to_ours", "to_released"]
 
 # config.json: released name -> name of transformers.
 CONFIG_NAMES = {
@@ -74,21 +74,68 @@ _FIXED: dict[str, Any] = {
     "use_cache": False,
     "weight_tying": False,
 }
-# Those of them that change what is computed, and that only this value is implemented for.
-_ARCHITECTURE = ("activation_type", "alibi", "attention_layer_norm", "block_type", "include_bias", "include_qkv_bias",
-                 "input_emb_norm", "layer_norm_type", "rope", "scale_logits", "weight_tying")  # fmt: skip
+# Fields that change what is computed, by either's name, and that only this value is implemented for.
+_ARCHITECTURE: dict[str, Any] = {
+    name: _FIXED[name]
+    for name in ("activation_type", "alibi", "attention_layer_norm", "block_group_size", "block_type", "include_bias",
+                 "include_qkv_bias", "input_emb_norm", "layer_norm_type", "layer_norm_with_affine", "rope", "rope_full_precision",
+                 "scale_logits", "weight_tying")
+} | {"attention_bias": False, "clip_qkv": None, "hidden_act": "silu", "is_causal": False, "mlp_bias": False,
+     "multi_query_attention": False, "partial_rotary_factor": 1.0, "rope_scaling": None,
+     "tie_word_embeddings": False}  # fmt: skip
+# The largest sizes that anybody could mean.
+_MOST = {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 1000, "num_attention_heads": 2**10,
+         "num_key_value_heads": 2**10, "max_position_embeddings": 2**24, "vocab_size": 2**24}  # fmt: skip
+# What may be null: the rest of the file says it.
+_IMPLIED = ("embedding_size", "mlp_hidden_size", "n_kv_heads", "num_key_value_heads")
 
 
 def check_architecture(fields: Mapping[str, Any]) -> None:
-    """Raise InputError for a released field that asks for another architecture than LLaDA-8B's, or two names that disagree."""
+    """Raise InputError for a field of config.json that asks for another architecture than LLaDA-8B's."""
+    for name, only in _ARCHITECTURE.items():
+        if fields.get(name) is not None and fields[name] != only:
+            raise InputError(f"{name} of config.json is {fields[name]!r}; only {only!r}, LLaDA's own, is supported")
+    rope = fields.get("rope_parameters") or {}
+    if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
+        raise InputError(f"rope_parameters of config.json is {rope!r}; only the rope_type 'default', LLaDA's own, is supported")
+
+
+def check_sizes(fields: Mapping[str, Any]) -> None:
+    """Raise InputError for a size of config.json that no model has, for sizes that do not go together, and where the two names
+    of one size disagree.
+    """
+    sizes: dict[str, int] = {}
     for released, ours in CONFIG_NAMES.items():
-        if released in fields and fields.get(ours, fields[released]) != fields[released]:
-            raise InputError(
-                f"config.json has {released} {fields[released]!r} but {ours} {fields[ours]!r}, which are one thing; mend either"
-            )
-    for name in _ARCHITECTURE:
-        if fields.get(name, _FIXED[name]) != _FIXED[name]:
-            raise InputError(f"{name} of config.json is {fields[name]!r}; only {_FIXED[name]!r}, LLaDA's own, is supported")
+        for name in (released, ours):
+            if name not in fields or (fields[name] is None and name in _IMPLIED):
+                continue
+            size = check_whole(f"{name} of config.json", fields[name], 1, _MOST[ours])
+            if sizes.setdefault(ours, size) != size:
+                raise InputError(f"config.json has {released} {sizes[ours]} but {ours} {size}, which are one thing; mend either")
+    width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
+    if width % (2 * heads):
+        raise InputError(f"d_model {width} of config.json is no multiple of twice its n_heads {heads}; mend either")
+    if heads % (groups := sizes.get("num_key_value_heads", 1)):
+        raise InputError(f"n_heads {heads} of config.json is no multiple of its n_kv_heads {groups}; mend either")
+    if width and fields.get("head_dim") not in (None, width // heads):
+        raise InputError(f"head_dim of config.json is {fields['head_dim']!r}; only d_model / n_heads, LLaDA's own, is supported")
+    rope = fields.get("rope_parameters") or {}
+    for name, values, least in (("rope_theta", fields, 1.0), ("rope_theta", rope, 1.0), ("rms_norm_eps", fields, 1e-12)):
+        if name in values:
+            check_number(f"{name} of config.json", values[name], least)
+    if fields.get("rope_theta", rope.get("rope_theta")) != rope.get("rope_theta", fields.get("rope_theta")):
+        raise InputError(f"config.json has rope_theta {fields['rope_theta']} and another in rope_parameters; mend either")
+    for name, most in (("num_vq_tokens", 2**20), ("codebook_size", 2**18), ("mlp_ratio", 2**10)):
+        if fields.get(name) is not None:
+            check_whole(f"{name} of config.json", fields[name], 1, most)
+    for name, choices in (
+        ("attn_implementation", ("sdpa", "eager")),
+        ("_attn_implementation", ("sdpa", "eager")),
+        ("dtype", ("float32", "bfloat16", "float16")),
+        ("torch_dtype", ("float32", "bfloat16", "float16")),
+    ):
+        if fields.get(name) is not None:
+            check_choice(f"{name} of config.json", fields[name], choices)
 
 
 def released_fields(config: Any) -> dict[str, Any]:

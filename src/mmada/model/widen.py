@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmada.errors import InputError, check_number
+from mmada.errors import MAX_ROWS, InputError, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 
 __all__ = ["widen"]
+
+MAX_NOISE = 100.0
+"""Most standard deviations: beyond, the new rows drown everything."""
 
 
 @torch.no_grad()
@@ -20,9 +23,10 @@ def widen(model: MMaDAModel, rows: int, *, noise: float = 0.0, seed: int = 0) ->
     fewer rows than there are.
     """
     old = model.config.vocab_size
+    check_whole("rows", rows, 1, MAX_ROWS)
+    check_number("noise", noise, 0.0, MAX_NOISE)
     if rows < old:
         raise InputError(f"rows {rows} are fewer than the {old} of the model; give at least as many")
-    check_number("noise", noise)
     generator = torch.Generator().manual_seed(seed)
     embedding, head = model.model.embed_tokens, model.lm_head
     for module in (embedding, head):

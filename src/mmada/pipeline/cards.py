@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmada.errors import InputError, unknown_name
+from mmada.model.reading import config_fields
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.vocabulary import RESERVED
 
@@ -48,8 +49,8 @@ def card_of(folder: Path, name: str | None = None) -> Card:
         if name not in known:
             raise unknown_name("preset", name, known)
         return known[name]
-    fields = _fields(folder / "config.json")
-    fitting = _by_hub_name(folder, known) or _by_codes(fields, known)
+    fields = config_fields(folder)
+    fitting = _by_hub_name(folder, fields, known) or _by_codes(fields, known)
     if (folder / "preset.json").is_file():
         return replace(fitting or Card(preset=Preset.load(folder)), preset=Preset.load(folder))
     if fitting is None:
@@ -57,30 +58,22 @@ def card_of(folder: Path, name: str | None = None) -> Card:
     return fitting
 
 
-def _by_hub_name(folder: Path, known: dict[str, Card]) -> Card | None:
+def _by_hub_name(folder: Path, fields: dict[str, Any], known: dict[str, Card]) -> Card | None:
     """By a path such as ``Gen-Verse/MMaDA-8B-Base`` or the hub's cache ``models--Gen-Verse--MMaDA-8B-Base/snapshots/...``."""
     parts = [part.removeprefix("models--").split("--")[-1] for part in folder.resolve().parts]
-    return next((card for card in known.values() for name in card.hub if name.split("/")[-1] in parts), None)
+    kind = fields.get("model_type", "mmada")
+    fitting = (card for card in known.values() if card.model_type == kind)
+    return next((card for card in fitting for name in card.hub if name.split("/")[-1] in parts), None)
 
 
 def _by_codes(fields: dict[str, Any], known: dict[str, Card]) -> Card | None:
     """By the model type and by ``num_vq_tokens`` of a config.json with the released vocabulary."""
-    rows = fields.get("embedding_size", fields.get("vocab_size"))
+    rows = fields.get("embedding_size") or fields.get("vocab_size")
     if not isinstance(rows, int) or rows <= RESERVED["mask"]:  # a packed vocabulary: one of ours
         return None
     kind, codes = fields.get("model_type", "mmada"), fields.get("num_vq_tokens")
     fitting = [card for card in known.values() if card.model_type == kind and codes in (None, card.num_vq_tokens)]
     return max(fitting, key=lambda card: card.usual, default=None)
-
-
-def _fields(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"config {path} is damaged ({error}); get a whole copy of the folder") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"config {path} is damaged (no object of fields); get a whole copy of the folder")
-    return fields
 
 
 def _read(path: Path) -> Card:

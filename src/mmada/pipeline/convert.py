@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,9 @@ from mmada.model.adapters import merged
 from mmada.model.reading import read_config, read_model
 from mmada.model.widen import widen
 from mmada.pipeline.cards import card_of
-from mmada.pipeline.folder import find_folder
+from mmada.pipeline.folder import find_folder, image_source
 from mmada.tokenizers.text import TextTokenizer
+from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["convert"]
 
@@ -42,35 +46,59 @@ def convert(
     appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
     """
     folder, out = find_folder(source), Path(out)
-    check_folder("out", out)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"out '{out}' is not empty; give a new folder")
-    card = card_of(folder, preset)
-    text = TextTokenizer.load(folder)
-    before = read_config(folder).vocab_size
-    model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
-    if adapter is not None:
-        model = merged(model, adapter)
-    if rows is not None:
-        codes = rows - len(text)
-        model = widen(model, rows, noise=noise, seed=seed)
-        model.config.update({"llm_vocab_size": before, "new_vocab_size": rows, "codebook_size": min(codes, 8192)})
-    preset_out = replace(card.preset, dtype="stored") if dtype is not None else card.preset
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
+    if rows is None and noise:
+        raise InputError(f"noise {noise} is of new rows and none are asked for; give rows too")
+    if not re.fullmatch(r"[1-9]\d*[KMGT]B", shard_size):
+        raise InputError(f"shard_size '{shard_size}' cannot be used; write it like 5GB")
+    with _appearing(out) as beside:
+        card = card_of(folder, preset)
+        text = TextTokenizer.load(folder)
+        model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
+        if adapter is not None:
+            model = merged(model, adapter)
+        if rows is not None:
+            widen(model, rows, noise=noise, seed=seed)
+        _complete(model.config, read_config(folder).vocab_size, text, (card.preset.image_size or 512) // 16)
         _save(model, beside, shard_size)
         text.save(beside)
-        preset_out.save(beside)
-        if (folder / "image_tokenizer").is_dir():
-            shutil.copytree(folder / "image_tokenizer", beside / "image_tokenizer")
+        (replace(card.preset, dtype="stored") if dtype is not None else card.preset).save(beside)
+        image = image_source(folder, card)
+        if isinstance(image, Path):
+            shutil.copytree(image, beside / "image_tokenizer")
+    return out
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``out`` at the end; nothing is left of it where that is not reached."""
+    try:
+        check_folder("out", out)
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"out '{out}' is not empty; give a new folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"out '{out}' cannot be written ({error.strerror}); give another folder") from error
+    try:
+        yield beside
         if out.exists():
             out.rmdir()
         beside.chmod(0o755)
         os.replace(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return out
+
+
+def _complete(config: Any, rows_before: int, text: TextTokenizer, grid: int) -> None:
+    """Say in config.json what the reference looks there for: ids, and of a model with new rows what they are for."""
+    ids = Vocabulary.of(text.ids(), 8192, config.vocab_size)
+    config.update({"bos_token_id": ids.bos, "eos_token_id": ids.eos, "mask_token_id": ids.mask})
+    if config.vocab_size == rows_before:
+        return
+    config.update({"llm_vocab_size": rows_before, "new_vocab_size": config.vocab_size, "codebook_size": ids.codebook_size})
+    for name, value in (("num_vq_tokens", grid * grid), ("num_new_special_tokens", 0)):
+        if getattr(config, name, None) is None:
+            config.update({name: value})
 
 
 def _save(model: Any, folder: Path, shard_size: str) -> None:
@@ -80,8 +108,6 @@ def _save(model: Any, folder: Path, shard_size: str) -> None:
     untyped.disable_progress_bar()
     try:
         model.save_pretrained(folder, max_shard_size=shard_size)
-    except ValueError as error:
-        raise InputError(f"shard_size '{shard_size}' cannot be used ({error}); write it like 5GB") from error
     finally:
         if shown:
             untyped.enable_progress_bar()

@@ -19,7 +19,10 @@ def describe(source: str | Path, *, image_tokenizer: str | Path | None = None, p
     """Facts of a model that is not loaded. Raises InputError as loading it would, but for damage inside its tensors."""
     place = torch.device("cpu")
     parts = read_folder(find_folder(source), place, image_tokenizer=image_tokenizer, preset=preset, weights=False)
-    return facts(Engine(parts, place), str(source))
+    engine = Engine(parts, place)
+    if image_tokenizer is not None:
+        engine.image  # noqa: B018 - read, so that a wrong one is named
+    return facts(engine, str(source))
 
 
 def facts(engine: Engine, source: str) -> dict[str, object]:

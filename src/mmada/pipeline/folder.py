@@ -1,7 +1,7 @@
 """Where a model comes from, and what its folder holds.
 
 config.json, model.safetensors (or shards)                    the transformer
-tokenizer.json, tokenizer_config.json, chat_template.jinja    the text tokenizer
+tokenizer.json, tokenizer_config.json                         the text tokenizer
 image_tokenizer/config.json, image_tokenizer/model.safetensors
 preset.json                                                   how it likes to be sampled
 
@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,14 +22,14 @@ from mmada.canvas import Denoiser
 from mmada.errors import InputError, unknown_name
 from mmada.model.adapters import merged
 from mmada.model.quantise import Quantisation, quantise
-from mmada.model.reading import checked_weights, read_config, read_model
+from mmada.model.reading import cast_weights, checked_weights, read_config, read_model, widest_type
 from mmada.pipeline.cards import Card, card_of
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["BUNDLED", "ModelFolder", "find_folder", "image_source", "read_folder", "read_image_tokenizer"]
+__all__ = ["BUNDLED", "ModelFolder", "check_ids", "find_folder", "image_source", "read_folder", "read_image_tokenizer"]
 
 BUNDLED = ("nano",)
 NEEDED = ("config.json", "tokenizer.json")
@@ -86,14 +87,10 @@ def read_folder(
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give one of `mmada train` or of the released layout")
+    if dtype is not None and quantisation is not None:
+        raise InputError(f"dtype {dtype} and quantisation {quantisation!r} are both types of the weights; give one of them")
     card = card_of(folder, preset)
-    try:
-        text = TextTokenizer.load(folder)
-    except InputError:
-        raise
-    except Exception as error:  # tokenizers and transformers each fail in their own ways
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"tokenizer of model folder {folder} is damaged ({reason}); get a whole copy of it") from error
+    text = TextTokenizer.load(folder)
     image: ImageTokenizer | str | Path | None = image_tokenizer or image_source(folder, card)
     if isinstance(image, Path) and image.parent == folder:
         image = ImageTokenizer.load(image)
@@ -104,10 +101,12 @@ def read_folder(
         # Blocks are quantised on their way to the device.
         first, wanted = (device, wanted) if quantisation is None else (torch.device("cpu"), torch.bfloat16)
         model = read_model(folder, device=first, dtype=wanted)
+        cast_weights(model, widest_type(model))
         model = model if adapter is None else merged(model, adapter)
         model = model if quantisation is None else quantise(model, quantisation, device)
     model.requires_grad_(False)
     vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, card.codebook_size)
+    check_ids(model.config, vocabulary)
     max_length = min(card.preset.max_length, model.config.max_position_embeddings)
     return ModelFolder(model, text, image, vocabulary, card.preset, max_length)
 
@@ -140,6 +139,13 @@ def _vocabulary(folder: Path, text: TextTokenizer, image: object, rows: int, cod
             f"put the files of one model together"
         )
     return own if own.size == rows else Vocabulary.of(text.ids(), image.config.codebook_size, rows)
+
+
+def check_ids(config: Any, vocabulary: Vocabulary) -> None:
+    """Raise InputError where config.json states another mask or another number of codes than the tokenizers have."""
+    for name, value in (("mask_token_id", vocabulary.mask), ("codebook_size", vocabulary.codebook_size)):
+        if (stated := getattr(config, name, None)) not in (None, value):
+            raise InputError(f"{name} {stated} of config.json is not its tokenizers' {value}; mend either")
 
 
 def _download(name: str) -> Path:

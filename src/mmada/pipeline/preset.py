@@ -189,7 +189,9 @@ class Preset:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Preset:
-        """From plain values, as in a file."""
+        """From plain values, as in a file. Raises InputError for values without names."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"it holds {values!r:.40}; it needs an object with a cot_instruction")
         return Preset(**{name: _PARTS[name](**value) if name in _PARTS else value for name, value in values.items()})
 
 

@@ -24,8 +24,8 @@ from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import ImagePlan, MMaDA, Preset, TextPlan
 from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, corpus, mixed
 from mmada.recipes.pools import Pools, PoolSizes
-from mmada.recipes.start import PICTURE, Lora, add_lora, read_start
-from mmada.tokenizers.prompt import Prompter
+from mmada.recipes.start import PICTURE, Lora, Start, add_lora, read_start
+from mmada.tokenizers.prompt import Layout, Prompter
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.canvas_learner import CanvasLearner, CanvasLosses
@@ -101,7 +101,9 @@ class LanguageRecipe:
             share_code_bits(model, vocabulary.image_columns, std=0.0 if begun.model else 0.02)
         grid = PICTURE // begun.image.config.downsample
         instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
-        prompter = Prompter(text, vocabulary, instruction, grid * grid)
+        # Pads are left out of packed rows: to nobody's eyes they make no difference.
+        layout = replace(begun.preset.layout, pads="none") if begun.preset else Layout()
+        prompter = Prompter(text, vocabulary, instruction, grid * grid, layout)
         world = World(Pools.build(begun.image, self.pools, cache=out.parent / "codes"), prompter, grid)
 
         def batches(step: int) -> Batch:
@@ -113,7 +115,7 @@ class LanguageRecipe:
             if self.lora.rank:
                 write_adapters(trained, folder)
             else:
-                write_model(trained, text, begun.image_folder, folder, instruction)
+                write_model(trained, text, begun, folder)
 
         learner = CanvasLearner(
             model,
@@ -147,26 +149,28 @@ def write_adapters(model: MMaDAModel, folder: Path) -> None:
     model.save_pretrained(str(folder))
 
 
-def write_model(
-    model: MMaDAModel, text: TextTokenizer, image_folder: Path, folder: Path, instruction: str = COT_INSTRUCTION
-) -> None:
-    """A model folder as `mmada.load` reads it; weights in bfloat16."""
+def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path) -> None:
+    """A model folder as `mmada.load` reads it; weights in the type of those it began with."""
     folder.mkdir(parents=True, exist_ok=True)
     shipped = MMaDAModel(cast(MMaDAConfig, model.config))
-    torch.nn.Module.to(shipped, torch.bfloat16)
+    torch.nn.Module.to(shipped, begun.dtype)
     shipped.load_state_dict(plain_state(model))
     shipped.save_pretrained(str(folder))
     text.save(folder)
-    shutil.copytree(image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
-    answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block
-    Preset(
-        cot_instruction=instruction,
-        image_size=PICTURE,
-        answer=TextPlan(length=answer, steps=answer, block=8),
-        reasoning=TextPlan(length=reasoning, steps=reasoning, block=16),
-        thought=TextPlan(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
-        image=ImagePlan(steps=16, guidance=2.0, temperature=1.0),
-    ).save(folder)
+    shutil.copytree(begun.image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
+    if begun.preset is not None and begun.vocabulary(text).is_released:  # a card; of its settings the stage changes one
+        preset = replace(begun.preset, image_size=PICTURE)
+    else:
+        answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block
+        preset = Preset(
+            cot_instruction=begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION,
+            image_size=PICTURE,
+            answer=TextPlan(length=answer, steps=answer, block=8),
+            reasoning=TextPlan(length=reasoning, steps=reasoning, block=16),
+            thought=TextPlan(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
+            image=ImagePlan(steps=16, guidance=2.0, temperature=1.0),
+        )
+    preset.save(folder)
 
 
 def show(folder: Path, adapter: Path | None = None) -> list[Image.Image]:
@@ -228,12 +232,20 @@ def cot() -> LanguageRecipe:
                "calculating_thinking": 0.2, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
     looked = {**counted, "captioning": 0.04, "asking": 0.5, "asking_thinking": 0.07, "equations": 0.02,
               "calculating_thinking": 0.09}  # fmt: skip
+    compared = {"drawing": 0.2, "digit_drawing": 0.02, "captioning": 0.02, "asking": 0.1, "comparing": 0.27,
+                "comparing_told": 0.16, "asking_thinking": 0.06, "digit_asking": 0.02, "knowing": 0.01, "editing": 0.03,
+                "calculating": 0.01, "equations": 0.03, "calculating_thinking": 0.06, "chatting": 0.01,
+                "thinking_drawing": 0.03, "reading": 0.01}  # fmt: skip
     before = instruct()
     return replace(
         before,
         name="cot",
         follows="instruct",
-        plan=Plan(steps=10_000, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
+        plan=Plan(steps=16_000, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
         losses=replace(before.losses, text_coefficient=2.0),
-        curriculum=(Stage(until=0.6, mixture=counted), Stage(until=1.0, mixture=looked)),
+        curriculum=(
+            Stage(until=0.4, mixture=counted),
+            Stage(until=0.6, mixture=looked),
+            Stage(until=1.0, mixture=compared),
+        ),
     )

@@ -10,9 +10,9 @@ import torch
 
 from mmada.errors import InputError, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
-from mmada.model.reading import read_model
+from mmada.model.reading import cast_weights, read_model, widest_type
 from mmada.pipeline.cards import card_of
-from mmada.pipeline.folder import find_folder, image_source, read_image_tokenizer
+from mmada.pipeline.folder import check_ids, find_folder, image_source, read_image_tokenizer
 from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
@@ -43,7 +43,7 @@ class Lora:
 class Start:
     """What a folder holds to go on from; ``model`` and ``preset`` are None where only an image tokenizer is there.
 
-    ``image_folder``: where the image tokenizer's files are.
+    ``image_folder``: where the image tokenizer's files are. ``dtype``: of the stored weights; they are trained in float32.
     """
 
     image: ImageTokenizer
@@ -51,6 +51,7 @@ class Start:
     text: TextTokenizer | None
     model: MMaDAModel | None
     preset: Preset | None
+    dtype: torch.dtype = torch.bfloat16
 
     def vocabulary(self, text: TextTokenizer) -> Vocabulary:
         """The token ids of the model, or of a new one."""
@@ -61,6 +62,8 @@ class Start:
                 f"model has rows for {vocabulary.codebook_size} of {self.image.config.codebook_size} codes; "
                 f"widen it first: mmada convert MODEL OUT --rows {vocabulary.size + self.image.config.codebook_size}"
             )
+        if self.model is not None:
+            check_ids(self.model.config, vocabulary)
         return vocabulary
 
 
@@ -73,10 +76,12 @@ def read_start(folder: Path) -> Start:
     place = image_source(folder, card)
     if place is None:
         raise InputError(f"start {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
-    model = read_model(folder, device=torch.device("cpu"), dtype=torch.float32)
+    model = read_model(folder, device=torch.device("cpu"))
+    dtype = widest_type(model)
+    cast_weights(model, torch.float32)
     text = TextTokenizer.load(folder)
     place = place if isinstance(place, Path) else find_folder(place)
-    return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset)
+    return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset, dtype=dtype)
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:

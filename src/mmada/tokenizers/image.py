@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmada.errors import InputError
-from mmada.weights import WeightFile, check_fit, find_weights, load_into
+from mmada.errors import InputError, check_whole
+from mmada.weights import WeightFile, check_fit, find_weights, load_into, stored_tensor
 
 __all__ = ["NANO_IMAGE", "RELEASED_IMAGE", "ImageTokenizer", "ImageTokenizerConfig", "Latent"]
 
@@ -43,6 +43,16 @@ class ImageTokenizerConfig:
     def __post_init__(self) -> None:
         if self.norm not in ("group", "pixel"):
             raise InputError(f"norm of the image tokenizer must be 'group' or 'pixel', got {self.norm!r}")
+        for name in ("channels", "code_bits", "groups", "image_size"):
+            check_whole(f"{name} of the image tokenizer", getattr(self, name), 1, 2**13)
+        for name in ("encoder_mult", "decoder_mult", "encoder_blocks", "decoder_blocks"):
+            levels = getattr(self, name)
+            if not isinstance(levels, tuple) or not levels:
+                raise InputError(f"{name} of the image tokenizer must list a number for each level, got {levels!r}")
+            for number in levels:
+                check_whole(f"{name} of the image tokenizer", number, int(name.endswith("mult")), 64)
+        if self.norm == "group" and self.channels % self.groups:
+            raise InputError(f"channels {self.channels} of the image tokenizer is no multiple of its groups {self.groups}")
         lengths = {len(t) for t in (self.encoder_mult, self.decoder_mult, self.encoder_blocks, self.decoder_blocks)}
         if len(lengths) != 1:
             raise InputError("encoder_mult, decoder_mult, encoder_blocks and decoder_blocks must list the same number of levels")
@@ -334,11 +344,23 @@ class ImageTokenizer(nn.Module):
             tokenizer = ImageTokenizer(config)
         quantize = LookupFreeQuantizer(config.code_bits)  # implied by the config; files may spell it out
         expected = {name: value.shape for name, value in tokenizer.state_dict().items() if not name.startswith("quantize.")}
+        _check_order(files, quantize)
         files = [WeightFile(f.path, {n: s for n, s in f.tensors.items() if not n.startswith("quantize.")}) for f in files]
         check_fit(files, expected, folder)
         load_into(tokenizer, files, device=torch.device("cpu"), dtype=torch.float32)
         tokenizer.quantize = quantize
         return tokenizer.eval()
+
+
+def _check_order(files: list[WeightFile], quantize: LookupFreeQuantizer) -> None:
+    """Raise InputError where a file spells out another order of the bits of a code."""
+    ours = cast(Tensor, quantize.power_vals).tolist()
+    for file in files:
+        stored = stored_tensor(file, "quantize.power_vals")
+        if stored is not None and stored.tolist() != ours:
+            raise InputError(
+                f"weights {file.path} have quantize.power_vals {stored.tolist()} where {ours} is expected; mend them"
+            )
 
 
 def _read_config(folder: Path) -> ImageTokenizerConfig:

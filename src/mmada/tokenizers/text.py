@@ -6,6 +6,8 @@ word. Ours and the released one are both `transformers` fast tokenizers, saved a
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,27 +29,52 @@ CHAT_TEMPLATE = (
 SPLIT = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
 
 
-class TextTokenizer:
-    """Text <-> token ids. ``<think>`` and ``</think>`` are single tokens in ours, plain text in the released one."""
+# What a tokenizer folder may hold.
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+         "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json")  # fmt: skip
 
-    def __init__(self, backend: Any) -> None:
+
+class TextTokenizer:
+    """Text <-> token ids. ``<think>`` and ``</think>`` are single tokens in ours, plain text in the released one.
+
+    ``folder``: where its files are; None for one that was just trained.
+    """
+
+    def __init__(self, backend: Any, folder: Path | None = None) -> None:
         self.backend = backend
+        self.folder = folder
         # The Rust tokenizer itself: a tenth of the time. Special-token strings in a text stay plain text.
         self.fast = backend.backend_tokenizer
         self.fast.encode_special_tokens = True
+        ids = self.ids()
+        self.control = {ids[name] for name in SPECIAL_TOKENS.values() if name in ids}
+        self.control |= {number for number, token in self.fast.get_added_tokens_decoder().items() if token.special}
+        self.control.discard(backend.unk_token_id)  # unknown words are text
 
     @staticmethod
     def load(folder: str | Path) -> TextTokenizer:
-        """Read a tokenizer folder (``tokenizer.json``, ``tokenizer_config.json``)."""
+        """Read a tokenizer folder (``tokenizer.json``, ``tokenizer_config.json``). Raises InputError for a damaged one."""
         from transformers import PreTrainedTokenizerFast
 
         if not (Path(folder) / "tokenizer.json").is_file():
             raise InputError(f"model folder {folder} has no tokenizer.json; give a folder that `mmada train` wrote")
-        return TextTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)))
+        try:
+            return TextTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)), Path(folder))
+        except Exception as error:  # tokenizers and transformers each fail in their own ways
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"tokenizer of model folder {folder} is damaged ({reason}); get a whole copy of it") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer folder."""
-        self.backend.save_pretrained(str(folder))
+        """Write the tokenizer folder: the files that were read, byte for byte, or new ones that the reference reads too."""
+        folder = Path(folder)
+        if self.folder is None or not (self.folder / "tokenizer.json").is_file():  # it may be gone by the end of a training
+            self.backend.save_pretrained(str(folder))
+            _as_the_reference_reads(folder)
+            return
+        for name in FILES:
+            source = self.folder / name
+            if source.is_file() and source.resolve() != (folder / name).resolve():
+                shutil.copyfile(source, folder / name)
 
     def __len__(self) -> int:
         return len(self.backend)
@@ -58,8 +85,16 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; special-token strings inside it stay plain text (no injection of control tokens)."""
-        ids: list[int] = self.fast.encode(text, add_special_tokens=False).ids
-        return ids
+        encoded = self.fast.encode(text, add_special_tokens=False)
+        ids: list[int] = encoded.ids
+        if self.control.isdisjoint(ids):
+            return ids
+        plain: list[int] = []  # a vocabulary of whole words has such strings for words: each is cut in two
+        for token, (start, end) in zip(ids, encoded.offsets, strict=True):
+            middle = (start + end) // 2
+            halves = ((start, middle), (middle, end)) if middle > start else ()
+            plain += [i for a, b in halves for i in self.encode(text[a:b])] if token in self.control else [token]
+        return plain
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
@@ -105,3 +140,16 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
     )
     backend.chat_template = CHAT_TEMPLATE
     return TextTokenizer(backend)
+
+
+def _as_the_reference_reads(folder: Path) -> None:
+    """Rewrite tokenizer_config.json for `transformers` 4 too: its class, its key for special tokens, the chat template inside."""
+    path, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("backend", "is_local", "local_files_only"):  # of the machine it was written on
+        fields.pop(name, None)
+    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": fields.pop("extra_special_tokens", [])}
+    if template.is_file():
+        fields["chat_template"] = template.read_text(encoding="utf-8")
+        template.unlink()
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
