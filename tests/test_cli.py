@@ -26,6 +26,7 @@ class Result:
     text: str
     thinking: str
     tokens: tuple[int, ...] = (1, 2, 3)
+    passes: int = 4
 
 
 def watched(options: dict[str, Any]) -> None:
@@ -127,7 +128,7 @@ def test_thinking_is_the_models_choice_unless_said(flags: list[str], said: bool 
 def test_ask_gives_the_picture(scene: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", scene, "how many?", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["command"], record["text"], record["seed"], record["tokens"]) == ("ask", "two", 0, 3)
+    assert (record["command"], record["text"], record["seed"], record["tokens"], record["passes"]) == ("ask", "two", 0, 3, 4)
     assert CALLS[0][1]["image"].size == (16, 12)
 
 
@@ -204,6 +205,7 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         (["generate", "x", "--dtype", "int2"], "int2"),
         (["convert", "nano", "SCENE"], "is a file; give a folder"),
         (["convert", "nano", "out", "--noise", "-1"], "noise must be a number"),
+        (["convert", "nano", "out", "--rows", "100000000000"], "rows must be a whole number of 1 to 1048576"),
         (["draw", "x", "-o", "none/a.png"], "does not exist"),
         (["draw", "x", "--gif", "a.png"], "should end in .gif"),
         (["ask", "none.png", "how many?"], "'none.png' does not exist"),

@@ -10,8 +10,9 @@ from mmada.commands import COMMANDS
 
 MODEL = ["--adapter", "--device", "--dtype", "--image-tokenizer", "--json", "--model", "--preset"]
 COMMON = [*MODEL, "--seed", "--steps", "--watch"]
-ANSWER = [*COMMON, "--block", "--guidance", "--length", "--no-thinking", "--temperature", "--thinking"]
-PICTURE = [*COMMON, "--guidance", "--output", "--temperature", "-o"]
+SPEED = [*COMMON, "--lookahead", "--parallel", "--reuse"]
+ANSWER = [*SPEED, "--block", "--guidance", "--length", "--no-thinking", "--temperature", "--thinking"]
+PICTURE = [*SPEED, "--guidance", "--output", "--temperature", "-o"]
 OPTIONS: dict[str, list[str]] = {
     "demo": ["--image", "--out", "--prompt", "-o"],
     "generate": ["PROMPT", *ANSWER],
@@ -19,9 +20,10 @@ OPTIONS: dict[str, list[str]] = {
     "draw": ["PROMPT", *PICTURE, "--count", "--gif", "--no-thinking", "--size", "--thinking"],
     "inpaint": ["IMAGE", "MASK", "PROMPT", *PICTURE],
     "extend": ["IMAGE", *PICTURE, "--down", "--left", "--prompt", "--right", "--up"],
-    "infill": ["TEXT", *COMMON, "--temperature"],
+    "infill": ["TEXT", *SPEED, "--temperature"],
     "train": ["[RECIPE]", "--list", "--out", "--resume", "--set", "--start-from"],
     "eval": ["SUITE", *MODEL, "--limit", "--out", "--samples", "--seeds", "-o"],
+    "bench": [*MODEL, "--examples", "--modes", "--out", "--rounds", "--work", "-o"],
     "tokenizer": ["--out"],
     "info": ["[nano|FOLDER|HUB-ID]", "--image-tokenizer", "--json", "--preset"],
     "convert": ["FOLDER|HUB-ID", "OUT", "--adapter", "--dtype", "--noise", "--preset", "--rows", "--seed", "--shard-size"],

@@ -7,7 +7,9 @@ import torch
 from tests.helpers import tiny_model
 from transformers import AutoModelForMaskedLM
 
-from mmada.model.mmada import MMaDAModel
+from mmada.errors import InputError
+from mmada.model.layout import to_released
+from mmada.model.mmada import MMaDAConfig, MMaDAModel
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,72 @@ def test_saved_and_loaded_by_the_auto_classes(model: MMaDAModel, tmp_path: Path)
     assert again.config.is_causal is False
     with torch.no_grad():
         assert torch.equal(again(tokens(6)).logits, model(tokens(6)).logits)
+
+
+def written_out(model: MMaDAModel, ids_L: torch.Tensor) -> torch.Tensor:
+    """LLaDA's forward as its paper has it, in float64 and by the released names."""
+    c, w = model.config, {to_released(name): value.double() for name, value in model.state_dict().items()}
+    size, length = c.hidden_size // c.num_attention_heads, len(ids_L)
+
+    def norm(x_LD: torch.Tensor, name: str) -> torch.Tensor:
+        return x_LD / (x_LD.pow(2).mean(-1, keepdim=True) + c.rms_norm_eps).sqrt() * w[f"{name}.weight"]
+
+    def turned(x_HLd: torch.Tensor) -> torch.Tensor:
+        rate = c.rope_parameters["rope_theta"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angle = torch.arange(length, dtype=torch.float64)[:, None] * rate
+        a, b = x_HLd.chunk(2, -1)
+        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+    x = w["model.transformer.wte.weight"][ids_L]
+    for layer in range(c.num_hidden_layers):
+        block = f"model.transformer.blocks.{layer}."
+        n = norm(x, f"{block}attn_norm")
+        q, k, v = ((n @ w[f"{block}{i}_proj.weight"].T).view(length, -1, size).transpose(0, 1) for i in "qkv")
+        k, v = (each.repeat_interleave(len(q) // len(each), 0) for each in (k, v))
+        looked = (turned(q) @ turned(k).mT / size**0.5).softmax(-1) @ v
+        x = x + looked.transpose(0, 1).reshape(length, -1) @ w[f"{block}attn_out.weight"].T
+        n = norm(x, f"{block}ff_norm")
+        gate = torch.nn.functional.silu(n @ w[f"{block}ff_proj.weight"].T)
+        x = x + (gate * (n @ w[f"{block}up_proj.weight"].T)) @ w[f"{block}ff_out.weight"].T
+    return norm(x, "model.transformer.ln_f") @ w["model.transformer.ff_out.weight"].T
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"d_model": 48, "n_heads": 6, "n_kv_heads": 2, "n_layers": 1, "mlp_hidden_size": 40, "rope_theta": 1e4},
+        {"d_model": 16, "n_heads": 8, "n_kv_heads": 8, "n_layers": 3, "mlp_hidden_size": 24, "rope_theta": 5e5},
+        {"d_model": 64, "n_heads": 1, "n_kv_heads": 1, "n_layers": 4, "mlp_hidden_size": 100, "rms_norm_eps": 1e-6},
+    ],
+)
+def test_other_sizes_and_grouped_heads_compute_what_is_written_out(sizes: dict[str, float]) -> None:
+    torch.manual_seed(7)
+    model = MMaDAModel(MMaDAConfig(vocab_size=50, **sizes)).eval()
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, std=1.0 if "embed" in name else 1.3 / parameter.shape[-1] ** 0.5)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens(20)).logits[0].double(), written_out(model, tokens(20)[0]), atol=2e-5, rtol=0)
+
+
+def test_labels_and_positions_are_used_and_a_tuple_on_request(model: MMaDAModel) -> None:
+    ids, labels = tokens(6), tokens(6, 1)
+    labels[0, :4] = -100
+    with torch.no_grad():
+        output = model(ids, labels=labels)
+        expected = torch.nn.functional.cross_entropy(output.logits[0, 4:], labels[0, 4:])
+        assert torch.allclose(output.loss, expected)
+        loss, logits = model(ids, labels=labels, return_dict=False)
+        assert torch.equal(loss, output.loss)
+        assert torch.equal(logits, output.logits)
+        plain = model(ids, token_type_ids=torch.zeros_like(ids), output_attentions=None)
+        assert torch.equal(plain.logits, model(ids, position_ids=torch.arange(6)[None]).logits)
+        assert not torch.allclose(plain.logits, model(ids, position_ids=2 * torch.arange(6)[None]).logits)
+
+
+def test_what_is_not_done_is_named(model: MMaDAModel) -> None:
+    with pytest.raises(InputError, match="output_hidden_states is not supported"):
+        model(tokens(3), output_hidden_states=True)
+    with pytest.raises(InputError, match="inputs_embeds is not supported"):
+        model(inputs_embeds=torch.zeros(1, 3, 32))
+    with pytest.raises(InputError, match="input_ids are missing"):
+        model()

@@ -224,7 +224,7 @@ def test_view_shows_text_and_masks(model: MMaDA) -> None:
     start, end = told.view(frames[0]), told.view(frames[-1])
     assert start.pieces == (("[MASK]", True),) * 4
     assert end.pieces == (("7 pens", False),)
-    assert (end.step, end.steps, end.image) == (4, 4, None)
+    assert (end.step, end.steps, end.image) == (3, 4, None)
 
 
 def test_view_of_an_infilling_shows_the_whole_text(model: MMaDA) -> None:

@@ -140,7 +140,8 @@ def test_regions_partition_by_rank() -> None:
 def test_stop_looks_only_inside() -> None:
     tokens = torch.tensor([[5, 9, 5], [9, 5, 5]])
     inside = torch.tensor([[False, True, True], [False, True, True]])
-    assert StopAtEos((9,)).ended(tokens, inside).tolist() == [True, False]
+    nothing = torch.zeros_like(inside)
+    assert StopAtEos((9,)).ended(tokens, inside, nothing).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

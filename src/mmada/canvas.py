@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE", "TEXT", "Canvas", "Denoiser", "Modality", "Piece"]
+__all__ = ["IMAGE", "TEXT", "Canvas", "Denoiser", "Memory", "Modality", "Piece", "Remembering"]
 
 TEXT, IMAGE = 0, 1
 Modality = Literal["text", "image"]
@@ -111,4 +111,25 @@ class Denoiser(Protocol):
 
         ``columns`` is a contiguous range of token ids; column j of the answer is token ``columns.start + j``.
         """
+        ...
+
+
+class Memory(Protocol):
+    """What a model keeps of its passes over a batch, for the next ones."""
+
+    @property
+    def drift(self) -> Tensor:
+        """How far the values computed anew in the last pass are from those kept: 1 - cosine, a scalar."""
+        ...
+
+    def only(self, rows: Tensor) -> Memory:
+        """The same memory for a pass that has these rows of the batch, in this order."""
+        ...
+
+
+class Remembering(Denoiser, Protocol):
+    """A denoiser that can leave places out of a pass and use what it computed for them before."""
+
+    def memory(self, rows: int) -> Memory:
+        """An empty memory for a batch."""
         ...

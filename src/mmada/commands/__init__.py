@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mmada.commands.options import Command
 from mmada.commands.pictures import Draw, Extend, Inpaint
-from mmada.commands.runs import Eval, Tokenizer, Train
+from mmada.commands.runs import Bench, Eval, Tokenizer, Train
 from mmada.commands.show import Convert, Demo, Info
 from mmada.commands.text import Ask, Generate, Infill
 
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "infill": Infill,
     "train": Train,
     "eval": Eval,
+    "bench": Bench,
     "tokenizer": Tokenizer,
     "info": Info,
     "convert": Convert,

@@ -17,6 +17,7 @@ from mmada.terminal import Watcher
 
 if TYPE_CHECKING:
     from mmada.pipeline import Frame, MMaDA
+    from mmada.sampling import Speed
 
 __all__ = [
     "MODEL_DEFAULT",
@@ -26,6 +27,7 @@ __all__ = [
     "ModelOptions",
     "OwnPart",
     "SamplingOptions",
+    "SpeedOptions",
     "Temperature",
     "Whole",
     "check_number_given",
@@ -146,6 +148,34 @@ class SamplingOptions(ModelOptions):
                     keep(view)
 
             yield show
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions(SamplingOptions):
+    """How fast a canvas is completed, beside its steps; the defaults approximate nothing."""
+
+    parallel: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: the fixed pace)")] = None
+    """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92 or stable=0.01,2."""
+    reuse: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: none)")] = None
+    """Keep keys and values between steps: prefix, block, delayed, drift, or steps for pictures."""
+    lookahead: Annotated[int, Whole] = 0
+    """Steps to guess ahead in one pass; exact."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        check_whole("lookahead", self.lookahead, 0)
+
+    def load(self) -> MMaDA:
+        """The model, after the choices are known to be right."""
+        self.speed()
+        return super().load()
+
+    def speed(self) -> Speed:
+        """The choices. Imports torch."""
+        from mmada.sampling import Speed
+
+        return Speed.of(self.parallel, self.reuse, self.lookahead)
 
 
 def check_whole_given(field: str, value: int | None, least: int, most: int | None = None) -> None:

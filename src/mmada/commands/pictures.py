@@ -12,7 +12,7 @@ from PIL import Image
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from mmada.commands.options import MODEL_DEFAULT, Guidance, SamplingOptions, Temperature, Whole, check_number_given, emit
+from mmada.commands.options import MODEL_DEFAULT, Guidance, SpeedOptions, Temperature, Whole, check_number_given, emit
 from mmada.errors import MAX_SEED, InputError, check_text, check_whole
 from mmada.images import check_output, load_image, load_mask, save_gif, save_image
 from mmada.terminal import View
@@ -46,7 +46,7 @@ Size = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions(SamplingOptions):
+class PictureOptions(SpeedOptions):
     """How a picture is decoded and where it goes."""
 
     output: Output = Path("out.png")
@@ -69,6 +69,7 @@ class PictureOptions(SamplingOptions):
             "steps": self.steps,
             "guidance": self.guidance,
             "temperature": self.temperature,
+            "speed": self.speed(),
             "seed": self.seed,
         }
 
@@ -203,9 +204,10 @@ class Extend(PictureOptions):
         """Extend, write, and say where."""
         image = load_image(self.image)
         asked: dict[str, object] = {"command": "extend", "image": str(self.image), "prompt": self.prompt}
+        options: dict[str, Any] = {**self.edges(), **self.sampling()}
         self.make(
             asked | self.edges(),
-            lambda model, watch: model.extend(image, self.prompt, watch=watch, **self.edges(), **self.sampling()),
+            lambda model, watch: model.extend(image, self.prompt, watch=watch, **options),
         )
 
 

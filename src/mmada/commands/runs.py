@@ -6,17 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from mmada.commands.options import ModelOptions, Whole, check_whole_given
-from mmada.errors import InputError, check_folder, check_whole, unknown_name
+from mmada.errors import InputError, check_choice, check_folder, check_whole, unknown_name
 from mmada.images import check_output
 
-__all__ = ["Eval", "Tokenizer", "Train"]
+__all__ = ["Bench", "Eval", "Tokenizer", "Train"]
 
 Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the recipe's own)")]
 
@@ -132,6 +133,63 @@ class Eval(ModelOptions):
         print(self.out)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bench(ModelOptions):
+    """Measure decoding modes side by side: speed, passes and accuracy; writes JSON and a plot.
+
+    Example: mmada bench --work math --modes exact threshold=0.9 threshold=0.9+block --out bench.json
+    """
+
+    work: Annotated[tuple[str, ...], arg(metavar="WORK", help_behavior_hint="(default: math questions draw)")] = ()
+    """What to do: math, questions, draw."""
+    modes: Annotated[tuple[str, ...], arg(metavar="MODE", help_behavior_hint="(default: a set for each work)")] = ()
+    """Modes, the first to compare with: exact, lookahead=3, threshold=0.9, block, steps=16, or several joined by +."""
+    rounds: Annotated[int, Whole] = 3
+    """Timed jobs a mode."""
+    examples: Annotated[int, Whole] = 48
+    """Judged examples a mode."""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")] = Path("bench.json")
+    """Where to write the results; the plot goes beside it."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an option out of range."""
+        super().check()
+        for work in self.work:
+            check_choice("work", work, ("math", "questions", "draw"))
+        check_whole("rounds", self.rounds, 1)
+        check_whole("examples", self.examples, 1)
+        check_output(self.out, (".json",), "out")
+
+    def run(self) -> None:
+        """Measure, write, and print the table."""
+        from mmada import evaluation
+
+        rows = evaluation.bench(
+            self.load(), works=self.work or tuple(evaluation.WORKS), modes=self.modes, rounds=self.rounds,
+            examples=self.examples, out=self.out,
+        )  # fmt: skip
+        if self.json:
+            print(json.dumps(rows, ensure_ascii=False))
+            return
+        Console().print(_table("decoding modes", [_bench_row(row) for row in rows]))
+        print(self.out)
+
+
+def _bench_row(row: Mapping[str, Any]) -> dict[str, object]:
+    """A row of the bench for the terminal; what it costs in full is in the JSON."""
+    ratio = row["ratio"]
+    return {
+        "work": row["work"],
+        "mode": row["mode"],
+        "accuracy": f"{row['accuracy']:.1%}",
+        "passes": f"{row['passes']:.1f}",
+        "fewer": f"{row['fewer']:.1f}x",
+        "s": f"{row['seconds']['median']:.2f}",
+        "faster": f"{ratio['median']:.1f}x ({ratio['low']:.1f}-{ratio['high']:.1f})",
+        "roofline": f"{row['roofline']:.0%}",
+    }
+
+
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     """``["a.b=c"]`` as ``{"a.b": "c"}``. Raises `InputError` for a pair without a name or without '='."""
     overrides: dict[str, str] = {}
@@ -145,7 +203,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
 
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     """A row of results a line; the keys of the first are the columns."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     columns = list(rows[0]) if rows else []
     for column in columns:
         table.add_column(column, overflow="fold")

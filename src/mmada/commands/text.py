@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from mmada.commands.options import MODEL_DEFAULT, Count, SamplingOptions, check_whole_given, emit
+from mmada.commands.options import MODEL_DEFAULT, Count, SamplingOptions, SpeedOptions, check_whole_given, emit
 from mmada.errors import InputError, check_number, check_text
 from mmada.images import load_image
 
@@ -21,7 +21,7 @@ OwnDefault = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint=MODEL_DE
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerOptions(SamplingOptions):
+class AnswerOptions(SpeedOptions):
     """How an answer is decoded, block after block."""
 
     thinking: OwnDefault = False
@@ -56,6 +56,7 @@ class AnswerOptions(SamplingOptions):
             "block": self.block,
             "temperature": self.temperature,
             "guidance": self.guidance,
+            "speed": self.speed(),
             "seed": self.seed,
         }
 
@@ -110,7 +111,7 @@ class Ask(AnswerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Infill(SamplingOptions):
+class Infill(SpeedOptions):
     """Fill the gaps of a text.
 
     Example: mmada infill "2 + [MASK] = 5"
@@ -131,13 +132,16 @@ class Infill(SamplingOptions):
         """Print the completed text."""
         model = self.load()
         with self.watching(model) as watch:
-            result = model.infill(self.text, steps=self.steps, temperature=self.temperature, seed=self.seed, watch=watch)
+            result = model.infill(
+                self.text, steps=self.steps, temperature=self.temperature, speed=self.speed(), seed=self.seed, watch=watch
+            )
         _show(self, {"command": "infill", "prompt": self.text}, result)
 
 
 def _show(options: SamplingOptions, asked: dict[str, object], result: TextResult) -> None:
     """The reasoning, if there is any, stands above the answer."""
     record = {**asked, "text": result.text, "thinking": result.thinking, "tokens": len(result.tokens)}
+    record["passes"] = result.passes
     record |= {"model": options.model, "seed": options.seed}
     text = f"{result.thinking}\n\n{result.text}" if result.thinking else result.text
     emit(options.json, record, text)

@@ -17,6 +17,8 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
 
+from mmada.errors import InputError
+from mmada.model.forward import Memory, forward
 from mmada.model.layout import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
 __all__ = ["MMaDAConfig", "MMaDAModel", "attention_bias"]
@@ -31,9 +33,13 @@ class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     model_type = "mmada"
     attribute_map = CONFIG_NAMES
     is_causal: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        check_architecture(kwargs)
+        check_architecture({**vars(self), **kwargs})
+        if "mlp_hidden_size" in kwargs and kwargs["mlp_hidden_size"] is None:  # LLaDA's rule
+            self.intermediate_size = kwargs.get("mlp_ratio", 4) * kwargs.get("d_model", self.hidden_size)
         for released, ours in CONFIG_NAMES.items():
             if (value := kwargs.pop(released, None)) is not None:
                 setattr(self, ours, value)
@@ -41,7 +47,8 @@ class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What config.json holds: the released fields too."""
-        return {**released_fields(self), **super().to_diff_dict()}
+        own = super().to_diff_dict()
+        return {**released_fields(self), **own, "torch_dtype": own.get("dtype")}
 
 
 def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -65,6 +72,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     config_class = MMaDAConfig
     base_model_prefix = "model"
     _supports_sdpa = True
+    accepts_loss_kwargs = False
     _no_split_modules = {"LlamaDecoderLayer"}  # noqa: RUF012 - transformers wants a plain set
 
     def __init__(self, config: MMaDAConfig) -> None:
@@ -105,19 +113,61 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """The head's rows (V, D) for a contiguous range of token ids."""
         return cast(Tensor, self.lm_head.weight)[columns.start : columns.stop]
 
+    def memory(self, rows: int) -> Memory:
+        """An empty memory for a batch of ``rows``, for `predict`."""
+        return Memory(rows)
+
     @torch.no_grad()
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``, where the tokens are."""
+    def predict(
+        self,
+        tokens_BL: Tensor,
+        *,
+        at_BL: Tensor,
+        columns: range,
+        valid_BL: Tensor | None = None,
+        fresh_BL: Tensor | None = None,
+        memory: Memory | None = None,
+        shadow_BL: Tensor | None = None,
+        mask: int = 0,
+    ) -> Tensor:
+        """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``, where the tokens are.
+
+        ``fresh_BL``, ``memory``, ``shadow_BL``, ``mask``: as in `forward`, which runs it; shadows come after the places.
+        """
         here, there = self.lm_head.weight.device, tokens_BL.device
         valid_BL = None if valid_BL is None else valid_BL.to(here)
-        hidden_ND = self.hidden(tokens_BL.to(here), valid_BL=valid_BL)[at_BL.to(here)]
+        fresh_BL, shadow_BL = (None if x is None else x.to(here) for x in (fresh_BL, shadow_BL))
+        hidden_ND = forward(
+            self.model, tokens_BL.to(here), at_BL=at_BL.to(here), valid_BL=valid_BL, fresh_BL=fresh_BL, memory=memory,
+            shadow_BL=shadow_BL, mask=mask,
+        )  # fmt: skip
         logits_NV = hidden_ND @ self.head(columns).T
         return logits_NV.float().to(there)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> MaskedLMOutput:
-        """Logits over the whole vocabulary at every position; ``attention_mask`` (B, L), 0 on padding."""
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_dict: bool | None = None,
+        **other: Any,
+    ) -> MaskedLMOutput | tuple[Tensor, ...]:
+        """Logits over the whole vocabulary at every position; ``attention_mask`` (B, L), 0 on padding.
+
+        ``labels`` (B, L): the loss is the mean cross-entropy where they are not -100. Raises InputError for what else
+        `transformers` knows and this model does not do.
+        """
+        for name, value in other.items():
+            if value is not None and value is not False and not (name == "token_type_ids" and not value.any()):
+                raise InputError(f"{name} is not supported by MMaDAModel; leave it out")
+        if input_ids is None:
+            raise InputError("input_ids are missing, and nothing stands in for them; give them")
         valid = None if attention_mask is None else attention_mask.bool()
-        return MaskedLMOutput(logits=self.lm_head(self.hidden(input_ids, valid_BL=valid)))
+        logits = self.lm_head(self.hidden(input_ids, valid_BL=valid, position_BL=position_ids))
+        loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        output = MaskedLMOutput(loss=loss, logits=logits)
+        return cast(tuple[Tensor, ...], output.to_tuple()) if return_dict is False else output
 
 
 def renamings() -> list[WeightConverter | WeightRenaming]:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmada.canvas import IMAGE, TEXT, Canvas
+from mmada.canvas import IMAGE, TEXT, Canvas, Denoiser
 from mmada.errors import MAX_SEED, InputError, check_whole
 from mmada.pipeline.folder import ModelFolder, read_image_tokenizer
 from mmada.pipeline.pictures import Grid
 from mmada.pipeline.preset import ImagePlan
-from mmada.sampling import Frame, Phase, denoise, row_generators
+from mmada.sampling import Frame, Phase, Speed, denoise, row_generators
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.tokenizers.prompt import Prompter, split_thinking
@@ -46,6 +46,11 @@ class TextResult:
         """The frames of this row, from the start, still masked, to the end."""
         return tuple(frame.row(self.index) for frame in self.batch)
 
+    @property
+    def passes(self) -> int:
+        """Passes of the model that this row took part in."""
+        return self.batch[-1].passes[self.index]
+
 
 class Engine:
     """A model folder at work on one device."""
@@ -53,6 +58,10 @@ class Engine:
     def __init__(self, parts: ModelFolder, device: torch.device) -> None:
         self.parts = parts
         self.device = device
+        self.denoiser: Denoiser = parts.model
+        """What the loop asks: the model, or something that watches it."""
+        self.passes: list[int] = []
+        """Passes of the model for every row completed so far."""
         # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
         self.canvas_device = torch.device("cpu") if device.type == "mps" else device
         self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, 0, parts.preset.layout)
@@ -64,10 +73,10 @@ class Engine:
         if source is None:
             raise InputError("model has no image tokenizer; name one, such as showlab/magvitv2, for questions about pictures")
         tokenizer = source if isinstance(source, ImageTokenizer) else read_image_tokenizer(source)
-        if tokenizer.config.codebook_size > self.parts.vocabulary.codebook_size:
+        if tokenizer.config.codebook_size != self.parts.vocabulary.codebook_size:
             raise InputError(
                 f"image tokenizer has {tokenizer.config.codebook_size} codes, "
-                f"but the model has rows for {self.parts.vocabulary.codebook_size}; give the one it was trained with"
+                f"but the model has {self.parts.vocabulary.codebook_size}; give the one it was trained with"
             )
         dtype = getattr(torch, self.parts.preset.image_dtype)
         return tokenizer.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -140,7 +149,7 @@ class Engine:
         guided = any(phase.guidance.scale > 0 for phase in phases)
         frames = []
         for frame in denoise(
-            self.parts.model,
+            self.denoiser,
             Canvas.stack(canvases).to(self.canvas_device),
             phases,
             vocabulary=self.parts.vocabulary,
@@ -150,6 +159,7 @@ class Engine:
             frames.append(frame)
             if watch is not None:
                 watch(frame)
+        self.passes += frames[-1].passes
         return tuple(frames)
 
     def check_length(self, canvas: Canvas) -> None:
@@ -183,6 +193,7 @@ class Engine:
         square: Grid,
         prompt: str,
         plan: ImagePlan,
+        speed: Speed,
         generators: Sequence[torch.Generator],
         watch: Watch | None,
     ) -> Grid:
@@ -191,7 +202,7 @@ class Engine:
         if not prompt.strip():
             plan = plan.changed(guidance=0.0)  # there is nothing to guide towards
         canvas, blank = (self.prompter.draw(text, codes=codes) for text in (prompt, ""))
-        frames = self.complete([canvas], [plan.phase()], generators, watch, [blank])
+        frames = self.complete([canvas], [speed.of_phase(plan.phase())], generators, watch, [blank])
         return cast(Grid, self.codes(frames[-1].canvas, (square.shape[0], square.shape[1]))[0])
 
 

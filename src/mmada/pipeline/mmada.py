@@ -23,9 +23,9 @@ from mmada.pipeline.engine import Engine, TextResult, Watch, listed, paired
 from mmada.pipeline.facts import facts
 from mmada.pipeline.folder import find_folder, read_folder
 from mmada.pipeline.pictures import Grid, fit, fit_mask, hole_cells, keep_cells, slide
-from mmada.pipeline.preset import TextPlan, drawing
+from mmada.pipeline.preset import Preset, TextPlan, drawing
 from mmada.pipeline.view import of_frame
-from mmada.sampling import EvenSplit, Frame, LowConfidence, Phase
+from mmada.sampling import EvenSplit, Frame, LowConfidence, Phase, Speed
 from mmada.tokenizers.prompt import Message
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class TextOptions(TypedDict, total=False):
     block: int | None
     temperature: float
     guidance: float
+    speed: Speed | None
     seed: int | Sequence[int]
     watch: Watch | None
 
@@ -58,6 +59,7 @@ class DrawOptions(TypedDict, total=False):
     temperature: float | None
     thinking: bool
     size: tuple[int, int] | None
+    speed: Speed | None
     seed: int | Sequence[int]
     watch: Watch | None
 
@@ -69,6 +71,14 @@ class MMaDA:
         self.engine = engine
         self.source = source
         self.preset = engine.parts.preset
+        self.text_speed = self.image_speed = Speed()
+
+    def paced(self, *, text: Speed | None = None, image: Speed | None = None, preset: Preset | None = None) -> MMaDA:
+        """The same model with other defaults: how fast texts and pictures are decoded (`Speed`), and other plans."""
+        other = MMaDA(self.engine, self.source)
+        other.preset = preset or self.preset
+        other.text_speed, other.image_speed = text or self.text_speed, image or self.image_speed
+        return other
 
     @classmethod
     def load(
@@ -109,6 +119,7 @@ class MMaDA:
         block: int | None = None,
         temperature: float = 0.0,
         guidance: float = 0.0,
+        speed: Speed | None = None,
         seed: int | Sequence[int] = 0,
         watch: Watch | None = None,
     ) -> TextResult | list[TextResult]:
@@ -116,13 +127,14 @@ class MMaDA:
 
         ``thinking``: reason before answering. ``length``, ``steps``, ``block``: tokens, forwards in all, and
         tokens a block, by default the preset's. ``temperature``: 0 takes the most probable token.
-        ``guidance``: weight of classifier-free guidance against the prompt masked out.
+        ``guidance``: weight of classifier-free guidance against the prompt masked out. ``speed``: parallel unmasking, reuse
+        between steps or looking ahead, by default none of them: `Speed.of("threshold=0.9")`.
         """
         prompts, single = listed(prompt)
         for text in prompts:
             check_text("prompt", text)
         plan = self._text_plan(bool(thinking), length, steps, block)
-        results = self._answer(prompts, [None] * len(prompts), bool(thinking), plan, (temperature, guidance), seed, watch)
+        results = self._answer(prompts, [None] * len(prompts), bool(thinking), plan, (temperature, guidance), speed, seed, watch)
         return results[0] if single else results
 
     @overload
@@ -142,6 +154,7 @@ class MMaDA:
         block: int | None = None,
         temperature: float = 0.0,
         guidance: float = 0.0,
+        speed: Speed | None = None,
         seed: int | Sequence[int] = 0,
         watch: Watch | None = None,
     ) -> TextResult | list[TextResult]:
@@ -159,7 +172,7 @@ class MMaDA:
         thinks = self.preset.ask_thinking if thinking is None else thinking
         plan = self._text_plan(thinks, length, steps, block)
         codes = self.engine.encode([self._fit(load_image(source)) for source in images])
-        results = self._answer(questions, list(codes), thinks, plan, (temperature, guidance), seed, watch)
+        results = self._answer(questions, list(codes), thinks, plan, (temperature, guidance), speed, seed, watch)
         return results[0] if one_image and one_question else results
 
     def infill(
@@ -168,6 +181,7 @@ class MMaDA:
         *,
         steps: int | None = None,
         temperature: float = 0.0,
+        speed: Speed | None = None,
         seed: int = 0,
         watch: Watch | None = None,
     ) -> TextResult:
@@ -179,7 +193,7 @@ class MMaDA:
         canvas = engine.prompter.infill(text)
         count = EvenSplit(int(canvas.editable_BL.sum()) if steps is None else check_whole("steps", steps, 1, MAX_STEPS))
         phase = Phase(modality="text", count=count, order=LowConfidence(), draw=drawing(temperature))
-        frames = engine.complete([canvas], [phase], engine.generators(seed, 1), watch, [])
+        frames = engine.complete([canvas], [(speed or self.text_speed).of_phase(phase)], engine.generators(seed, 1), watch, [])
         tokens: list[int] = frames[-1].canvas.tokens_BL[0].tolist()
         return TextResult(engine.parts.text.decode(tokens).strip(), "", tuple(tokens), frames, 0)
 
@@ -196,6 +210,7 @@ class MMaDA:
         temperature: float | None = None,
         thinking: bool = False,
         size: tuple[int, int] | None = None,
+        speed: Speed | None = None,
         seed: int | Sequence[int] = 0,
         watch: Watch | None = None,
     ) -> Image.Image | list[Image.Image]:
@@ -203,15 +218,17 @@ class MMaDA:
 
         ``steps``, ``guidance``, ``temperature``: by default the preset's; temperature 0 is fully greedy.
         ``thinking``: first write a thought on the same canvas; it is kept in ``image.info["thinking"]``. ``size``: (width,
-        height) in pixels, by default the square that the model was trained on; others are untried ground for it.
+        height) in pixels, by default the square that the model was trained on; others are untried ground for it. ``speed``: of
+        the picture; the thought keeps the model's own.
         """
         prompts, single = listed(prompt)
         for text in prompts:
             check_text("prompt", text)
         engine, thought = self.engine, self.preset.thought
-        phases = [self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature).phase()]
+        plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
+        phases = [(speed or self.image_speed).of_phase(plan.phase())]
         if thinking:
-            phases.insert(0, thought.phase((engine.parts.vocabulary.eos,), 0.0, 0.0))
+            phases.insert(0, self.text_speed.of_phase(thought.phase((engine.parts.vocabulary.eos,), 0.0, 0.0)))
         length = thought.length if thinking else 0
         shape = engine.shape(size)
         unknown = [None] * (shape[0] * shape[1])
@@ -233,6 +250,7 @@ class MMaDA:
         steps: int | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
+        speed: Speed | None = None,
         seed: int = 0,
         watch: Watch | None = None,
     ) -> Image.Image:
@@ -253,7 +271,7 @@ class MMaDA:
         square = engine.encode([original])[0]
         square[hole] = -1
         plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
-        codes = engine.fill(square, prompt, plan, engine.generators(seed, 1), watch)
+        codes = engine.fill(square, prompt, plan, speed or self.image_speed, engine.generators(seed, 1), watch)
         return keep_cells(engine.decode(codes[None])[0], original, hole, engine.cell)
 
     def extend(
@@ -268,6 +286,7 @@ class MMaDA:
         steps: int | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
+        speed: Speed | None = None,
         seed: int = 0,
         watch: Watch | None = None,
     ) -> Image.Image:
@@ -283,13 +302,13 @@ class MMaDA:
         if not any(edges.values()):
             raise InputError("left, right, up and down are all 0; give at least one side to extend")
         plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
-        generators = engine.generators(seed, 1)
+        generators, speed = engine.generators(seed, 1), speed or self.image_speed
         original = fit(load_image(image), engine.size)
         grid = engine.encode([original])[0]
         for side, cells in edges.items():
             grid = _padded(grid, side, cells)
             for rows, columns in slide(grid, engine.grid, side) if cells else ():
-                grid[rows, columns] = engine.fill(grid[rows, columns], prompt, plan, generators, watch)
+                grid[rows, columns] = engine.fill(grid[rows, columns], prompt, plan, speed, generators, watch)
         picture = engine.decode(grid[None])[0]
         picture.paste(original, (edges["left"] * engine.cell, edges["up"] * engine.cell))
         return picture
@@ -323,6 +342,7 @@ class MMaDA:
         thinking: bool,
         plan: TextPlan,
         strength: tuple[float, float],
+        speed: Speed | None,
         seed: int | Sequence[int],
         watch: Watch | None,
     ) -> list[TextResult]:
@@ -338,7 +358,7 @@ class MMaDA:
             for prompt, square in zip(prompts, codes, strict=True)
         ]
         blanks = [c.with_tokens(torch.full_like(c.tokens_BL, v.mask)) for c in canvases]
-        phase = plan.phase((v.eot, v.eos), *strength)
+        phase = (speed or self.text_speed).of_phase(plan.phase((v.eot, v.eos), *strength))
         generators = engine.generators(seed, len(prompts))
         return engine.text_results(engine.complete(canvases, [phase], generators, watch, blanks))
 

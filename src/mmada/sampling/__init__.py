@@ -1,6 +1,19 @@
-"""Sampling: complete a canvas. `policy` holds the choices, `denoise` the one loop."""
+"""Sampling: complete a canvas. `denoise` is the one loop; the choices are in `policy`, `accept` (parallel unmasking), `reuse`
+(keys and values between steps) and `passes` (looking ahead)."""
 
+from mmada.sampling.accept import (
+    Accept,
+    Candidates,
+    DraftVerify,
+    EntropyBound,
+    Factor,
+    Hierarchical,
+    MarginAbove,
+    Stable,
+    Threshold,
+)
 from mmada.sampling.denoise import Frame, Phase, complete, denoise, row_generators
+from mmada.sampling.passes import Lookahead
 from mmada.sampling.policy import (
     Blocks,
     Count,
@@ -20,26 +33,46 @@ from mmada.sampling.policy import (
     Temperature,
     Whole,
 )
+from mmada.sampling.reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation, StepCache
+from mmada.sampling.speed import Speed
 
 __all__ = [
+    "Accept",
+    "BlockCache",
     "Blocks",
+    "Candidates",
     "Count",
+    "DelayedCache",
+    "DraftVerify",
     "Draw",
+    "DriftCache",
+    "EntropyBound",
     "EvenSplit",
+    "Factor",
     "Frame",
     "Greedy",
     "Guidance",
+    "Hierarchical",
+    "Lookahead",
     "LowConfidence",
     "Margin",
+    "MarginAbove",
     "Noise",
     "Order",
     "PerturbedConfidence",
     "Phase",
+    "PrefixCache",
     "RandomOrder",
     "Region",
+    "Reuse",
     "ScheduleCount",
+    "Situation",
+    "Speed",
+    "Stable",
+    "StepCache",
     "StopAtEos",
     "Temperature",
+    "Threshold",
     "Whole",
     "complete",
     "denoise",

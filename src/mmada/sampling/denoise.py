@@ -16,9 +16,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mmada.canvas import IMAGE, TEXT, Canvas, Denoiser, Modality
+from mmada.canvas import Canvas, Denoiser, Modality
 from mmada.errors import InputError
+from mmada.sampling.accept import Accept, Candidates
+from mmada.sampling.passes import Ask, Lookahead, Passes, places
 from mmada.sampling.policy import Count, Draw, Guidance, Noise, Order, Region, StopAtEos, Whole
+from mmada.sampling.reuse import Reuse
 from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["Frame", "Phase", "complete", "denoise", "row_generators"]
@@ -29,6 +32,9 @@ class Phase:
     """How the masked places of one modality are filled; thinking before drawing is two of them.
 
     ``open_vocabulary``: a text place may take any id there is, codes and the mask too, as in the released sampler.
+    ``accept``: a rule for parallel unmasking in place of the fixed pace of ``count``; at least each row's best place is committed
+    a step. ``reuse``: keep keys and values between steps. ``lookahead``: compute likely next steps in the same pass; exact, at
+    the fixed pace.
     """
 
     modality: Modality
@@ -39,8 +45,13 @@ class Phase:
     region: Region = field(default_factory=Whole)
     stop: StopAtEos | None = None
     open_vocabulary: bool = False
+    accept: Accept | None = None
+    reuse: Reuse | None = None
+    lookahead: Lookahead | None = None
 
     def __post_init__(self) -> None:
+        if self.lookahead is not None and (self.accept is not None or self.reuse is not None):
+            raise InputError("lookahead is exact and goes with the fixed pace alone; leave out parallel and reuse")
         if self.modality not in ("text", "image"):
             raise InputError(f"modality of a phase must be 'text' or 'image', got {self.modality!r}")
 
@@ -51,7 +62,8 @@ class Frame:
 
     ``canvas``: its own tokens, safe to keep. ``changed_BL``: bool, what this step wrote. ``phase``: the
     modality at work. ``step``: 0 (the start, nothing changed) to at most ``steps``; rows that end early leave
-    the last ones out.
+    the last ones out. ``passes``: of the model so far, one number a row; guidance and guesses
+    ahead are part of one.
     """
 
     canvas: Canvas
@@ -59,6 +71,7 @@ class Frame:
     phase: Modality
     step: int
     steps: int
+    passes: tuple[int, ...] = ()
 
     @property
     def tokens_BL(self) -> Tensor:
@@ -69,7 +82,7 @@ class Frame:
         """One row's view of the frame, its padding cut off."""
         canvas = self.canvas.row(index)
         changed_BL = self.changed_BL[index : index + 1, : canvas.length]
-        return replace(self, canvas=canvas, changed_BL=changed_BL)
+        return replace(self, canvas=canvas, changed_BL=changed_BL, passes=self.passes[index : index + 1])
 
 
 def row_generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -115,13 +128,15 @@ def denoise(
     """
     _check(canvas, phases, generators, unconditional)
     state = _State(denoiser, canvas, vocabulary, generators, unconditional)
-    planned = [_parts(phase, state.masked(phase.modality)) * phase.count.steps for phase in phases]
+    planned = [_planned(phase, state.masked(phase.modality)) for phase in phases]
     nothing_BL = torch.zeros_like(canvas.editable_BL)
-    yield Frame(state.snapshot(), nothing_BL, phases[0].modality, 0, sum(planned))
+    yield Frame(state.snapshot(), nothing_BL, phases[0].modality, 0, sum(planned), (0,) * canvas.rows)
     for i, phase in enumerate(phases):
         before = sum(planned[:i])
         for step, changed_BL in _run(state, phase):
-            yield Frame(state.snapshot(), changed_BL, phase.modality, before + step, sum(planned))
+            yield Frame(
+                state.snapshot(), changed_BL, phase.modality, before + step, sum(planned), tuple(state.passes.count_B.tolist())
+            )
 
 
 class _State:
@@ -135,12 +150,12 @@ class _State:
         generators: Sequence[torch.Generator],
         unconditional: Canvas | None,
     ) -> None:
-        self.denoiser = denoiser
         self.canvas = canvas
         self.tokens_BL = canvas.tokens_BL.clone()
         self.vocabulary = vocabulary
         self.generators = generators
-        self.unconditional = unconditional
+        self.passes = Passes(denoiser, canvas, unconditional, vocabulary.mask)
+        self.before: Candidates | None = None
         v = vocabulary
         self.barred = canvas.tokens_BL.new_tensor([v.mask, v.soi, v.eoi, v.t2i, v.mmu, v.r2i, v.ipad])
 
@@ -150,34 +165,75 @@ class _State:
 
     def masked(self, modality: Modality) -> Tensor:
         """Places of ``modality`` that are still to be filled, bool (B, L)."""
-        return _places(self.canvas, modality) & (self.tokens_BL == self.vocabulary.mask)
+        return places(self.canvas, modality) & (self.tokens_BL == self.vocabulary.mask)
 
-    def step(self, phase: Phase, left_BL: Tensor, commits_B: Tensor, step: int) -> Tensor:
-        """Commit ``commits_B`` of the places ``left_BL`` in each row; returns those places, bool (B, L)."""
-        rows = commits_B.nonzero()[:, 0]
-        at_RL = left_BL[rows]
-        logits_NV = self.logits(phase, rows, at_RL)
+    def step(self, phase: Phase, left_BL: Tensor, now: _Pace) -> Tensor:
+        """Commit some of the places ``left_BL`` in each row at work; returns those places, bool (B, L)."""
+        rows = now.commits_B.nonzero()[:, 0]
+        at_RL, shadow_RL = left_BL[rows], self.doubted(phase, rows)
+        logits_NV = self.passes.logits(self.ask(phase, rows, at_RL, shadow_RL, now), self.tokens_BL)
+        logits_NV, again_MV = logits_NV[: int(at_RL.sum())], logits_NV[int(at_RL.sum()) :]
         noise = self.noise(rows, at_RL)
         chosen_N = phase.draw.choose(logits_NV, noise)
-        score_N = phase.order.score(logits_NV, chosen_N, noise, step, phase.count.steps).double()
+        score_N = phase.order.score(logits_NV, chosen_N, noise, now.step, phase.count.steps).double()
         score_RL = score_N.new_full(at_RL.shape, float("-inf"))
         # Finite, so that even an impossible candidate comes before the places that are none.
         score_RL[at_RL] = score_N.clamp(min=torch.finfo(torch.float64).min)
         rank_RL = score_RL.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        commit_RL = at_RL & (rank_RL < commits_B[rows, None])
+        commit_RL = at_RL & (rank_RL < now.commits_B[rows, None])
+        if phase.accept is not None:
+            commit_RL[at_RL] |= self.accepted(phase.accept, logits_NV, chosen_N, rows, at_RL)
         tokens_RL = self.tokens_BL[rows]
         drawn_RL = tokens_RL.masked_scatter(at_RL, chosen_N + self.columns(phase).start)
-        self.tokens_BL[rows] = torch.where(commit_RL, drawn_RL, tokens_RL)
+        back_RL = torch.zeros_like(at_RL)
+        if shadow_RL is not None and phase.accept is not None:
+            token_M = tokens_RL[shadow_RL] - self.columns(phase).start
+            back_RL = taken_back(again_MV, token_M, shadow_RL, commit_RL.sum(1), phase.accept.verify)
+        drawn_RL = torch.where(commit_RL, drawn_RL, tokens_RL)
+        self.tokens_BL[rows] = drawn_RL.masked_fill(back_RL, self.vocabulary.mask)
         changed_BL = torch.zeros_like(left_BL)
-        changed_BL[rows] = commit_RL
+        changed_BL[rows] = commit_RL | back_RL
+        self.passes.new_BL = changed_BL
         return changed_BL
 
-    def end(self, phase: Phase, inside_BL: Tensor, complete_B: Tensor) -> Tensor:
-        """Fill the rest of rows whose complete block ``inside_BL`` has an end token; returns those places."""
+    def doubted(self, phase: Phase, rows: Tensor) -> Tensor | None:
+        """Decided places of the part, where the rule may take tokens back."""
+        if phase.accept is None or phase.accept.verify == 0:
+            return None
+        return self.passes.part_BL[rows] & (self.tokens_BL[rows] != self.vocabulary.mask)
+
+    def accepted(self, rule: Accept, logits_NV: Tensor, chosen_N: Tensor, rows: Tensor, at_RL: Tensor) -> Tensor:
+        """The candidates that a rule takes, bool (N,)."""
+        row_N, place_N = at_RL.nonzero().T
+        seen = Candidates(logits_NV, chosen_N, rows[row_N], place_N, self.before)
+        taken_N = rule.accept(seen)
+        self.before = recent(seen, rule.history)
+        return taken_N
+
+    def ask(self, phase: Phase, rows: Tensor, at_RL: Tensor, shadow_RL: Tensor | None, now: _Pace) -> Ask:
+        """The question of a step."""
+        closed = phase.modality == "text" and not phase.open_vocabulary
+        return Ask(
+            rows=rows,
+            at_RL=at_RL,
+            columns=self.columns(phase),
+            barred=self.barred if closed else None,
+            modality=phase.modality,
+            guidance=phase.guidance,
+            share=now.step / phase.count.steps,
+            pace=lambda ahead: now.later(phase.count, ahead),
+            shadow_RL=shadow_RL,
+        )
+
+    def end(self, phase: Phase, inside_BL: Tensor) -> Tensor:
+        """Fill the rest of rows that have ended in the block ``inside_BL``; returns those places."""
+        masked_BL = self.masked(phase.modality)
         if phase.stop is None:
             return torch.zeros_like(inside_BL)
-        ended_B = complete_B & phase.stop.ended(self.tokens_BL, inside_BL)
-        rest_BL = self.masked(phase.modality) & ended_B[:, None]
+        ended_B = phase.stop.ended(self.tokens_BL, inside_BL, masked_BL)
+        if phase.accept is not None and phase.accept.verify > 0:
+            ended_B &= ~(masked_BL & inside_BL).any(1)  # until then an end may be taken back
+        rest_BL = masked_BL & ended_B[:, None]
         self.tokens_BL[rest_BL] = self.vocabulary.eos
         return rest_BL
 
@@ -186,76 +242,92 @@ class _State:
         v = self.vocabulary
         return v.image_columns if phase.modality == "image" else range(v.size) if phase.open_vocabulary else v.text_columns
 
-    def logits(self, phase: Phase, rows: Tensor, at_RL: Tensor) -> Tensor:
-        """Guided logits (N, V) at the places ``at_RL`` of ``rows``."""
-        columns = self.columns(phase)
-        asked = _take(self.canvas.with_tokens(self.tokens_BL), rows, at_RL)
-        if phase.guidance.scale > 0 and self.unconditional is not None:
-            asked = Canvas.stack([asked, self.counterpart(asked, rows, phase.modality)])
-        logits_NV = self.denoiser.predict(asked.tokens_BL, at_BL=asked.editable_BL, columns=columns, valid_BL=asked.valid_BL)
-        if asked.rows > len(rows):
-            logits_NV = phase.guidance.combine(*logits_NV.chunk(2))
-        if phase.modality == "text" and not phase.open_vocabulary:
-            logits_NV = logits_NV.index_fill(1, self.barred, float("-inf"))
-        return logits_NV
-
-    def counterpart(self, asked: Canvas, rows: Tensor, modality: Modality) -> Canvas:
-        """The unconditional rows with what has been filled in so far, asking for the same places."""
-        assert self.unconditional is not None
-        here_RL = _places(self.canvas, modality)[rows]
-        there_RM = _places(self.unconditional, modality)[rows]
-        tokens_RM = self.unconditional.tokens_BL[rows].masked_scatter(there_RM, asked.tokens_BL[here_RL])
-        at_RM = torch.zeros_like(there_RM).masked_scatter(there_RM, asked.editable_BL[here_RL])
-        return replace(_take(self.unconditional, rows, at_RM), tokens_BL=tokens_RM)
-
     def noise(self, rows: Tensor, at_RL: Tensor) -> Noise:
         """Gumbel noise for the places ``at_RL``, each row's from its own generator."""
-        generators, counts = [self.generators[row] for row in rows.tolist()], at_RL.sum(1).tolist()
+        generators = [self.generators[row] for row in rows.tolist()]
 
         def gumbel(width: int) -> Tensor:
             draws = [
                 torch.empty(n, width, dtype=torch.float64, device=g.device).exponential_(generator=g)
-                for g, n in zip(generators, counts, strict=True)
+                for g, n in zip(generators, at_RL.sum(1).tolist(), strict=True)
             ]
             return -torch.cat(draws).log().to(at_RL.device)
 
         return gumbel
 
 
+@dataclass(frozen=True)
+class _Pace:
+    """The fixed pace at ``step`` of a part that had ``unknown_B`` masked places and has ``left_B``."""
+
+    step: int
+    unknown_B: Tensor
+    left_B: Tensor
+    commits_B: Tensor
+
+    def later(self, count: Count, ahead: int) -> Tensor:
+        """Places to commit so many steps ahead, (B,), for one step ahead at a time."""
+        step, left_B, commits_B = self.step, self.left_B, self.commits_B
+        for _ in range(ahead):
+            step, left_B = step + 1, left_B - commits_B
+            commits_B = torch.minimum(count.commits(self.unknown_B, left_B, step), left_B)
+        return commits_B
+
+
 def _run(state: _State, phase: Phase) -> Iterator[tuple[int, Tensor]]:
     """One phase: yields (step within the phase from 1, places written)."""
+    state.passes.begin(phase.reuse, phase.lookahead)
     masked_BL = state.masked(phase.modality)
     part_BL = phase.region.part(masked_BL.cumsum(1) - 1)
-    steps = phase.count.steps
+    done = 0
     for part in range(_parts(phase, masked_BL)):
         inside_BL = state.masked(phase.modality) & (part_BL == part)
+        state.passes.enter(inside_BL)
+        state.before = None
         unknown_B = inside_BL.sum(1)
-        for step in range(steps):
-            left_BL = inside_BL & state.masked(phase.modality)
+        for step in range(_steps(phase, inside_BL)):
+            # Places of earlier parts too: where the mask itself may be drawn, some are left over.
+            left_BL = state.masked(phase.modality) & (part_BL <= part)
             left_B = left_BL.sum(1)
-            commits_B = torch.minimum(phase.count.commits(unknown_B, left_B, step), left_B)
+            commits_B = (left_B > 0).long() if phase.accept else phase.count.commits(unknown_B, left_B, step)
+            commits_B = torch.minimum(commits_B, left_B)
             if not bool(commits_B.any()):
                 continue
-            changed_BL = state.step(phase, left_BL, commits_B, step)
-            changed_BL |= state.end(phase, inside_BL, commits_B == left_B)
-            yield part * steps + step + 1, changed_BL
+            changed_BL = state.step(phase, left_BL, _Pace(step, unknown_B, left_B, commits_B))
+            changed_BL |= state.end(phase, inside_BL)
+            yield done + step + 1, changed_BL
+        done += _steps(phase, inside_BL)
 
 
-def _places(canvas: Canvas, modality: Modality) -> Tensor:
-    """Editable places of ``modality``, bool (B, L)."""
-    kind = IMAGE if modality == "image" else TEXT
-    return canvas.editable_BL & canvas.valid_BL & (canvas.modality_BL == kind)
+def taken_back(again_MV: Tensor, token_M: Tensor, shadow_RL: Tensor, commits_R: Tensor, verify: float) -> Tensor:
+    """Decided places whose token has a probability below ``verify`` now, fewer than the row commits, the worst first."""
+    p_RL = torch.full(shadow_RL.shape, 2.0, dtype=torch.float64, device=shadow_RL.device)
+    p_RL[shadow_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
+    rank_RL = p_RL.argsort(dim=1, stable=True).argsort(dim=1)
+    return (p_RL < verify) & (rank_RL < commits_R[:, None] - 1)
+
+
+def recent(seen: Candidates, history: int) -> Candidates | None:
+    """The candidates without what is more than ``history`` steps back."""
+    if history == 0:
+        return None
+    return replace(seen, before=None if seen.before is None else recent(seen.before, history - 1))
+
+
+def _steps(phase: Phase, inside_BL: Tensor) -> int:
+    """Most steps that a part can take: a rule takes at least one place each."""
+    return int(inside_BL.sum(1).max()) if phase.accept else phase.count.steps
+
+
+def _planned(phase: Phase, masked_BL: Tensor) -> int:
+    """Most steps that a phase can take."""
+    return int(masked_BL.sum(1).max()) if phase.accept else _parts(phase, masked_BL) * phase.count.steps
 
 
 def _parts(phase: Phase, masked_BL: Tensor) -> int:
     """Number of parts that the region of ``phase`` makes of the masked places."""
     longest = masked_BL.sum(1).max()
     return int(phase.region.part(longest - 1)) + 1 if int(longest) else 0
-
-
-def _take(canvas: Canvas, rows: Tensor, at_RL: Tensor) -> Canvas:
-    """Some rows of a canvas, ``editable`` marking the places asked for."""
-    return Canvas(canvas.tokens_BL[rows], at_RL, canvas.valid_BL[rows], canvas.modality_BL[rows])
 
 
 def _check(
@@ -273,6 +345,6 @@ def _check(
             continue
         if unconditional is None:
             raise ValueError(f"guidance {phase.guidance.scale} needs an unconditional canvas, got none")
-        here, there = (_places(c, phase.modality).sum(1).tolist() for c in (canvas, unconditional))
+        here, there = (places(c, phase.modality).sum(1).tolist() for c in (canvas, unconditional))
         if here != there:
             raise ValueError(f"unconditional canvas needs {here} editable {phase.modality} places, got {there}")

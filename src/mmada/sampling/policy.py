@@ -276,7 +276,8 @@ class Blocks:
 
 @dataclass(frozen=True)
 class StopAtEos:
-    """A row ends with the block that holds one of ``ids``; what follows is filled with end-of-text tokens."""
+    """A row ends as soon as one of ``ids`` is decided and nothing is masked before it; what follows is filled with end-of-text
+    tokens. Exact for the text up to its end: decided tokens never change."""
 
     ids: tuple[int, ...]
 
@@ -284,9 +285,10 @@ class StopAtEos:
         if not self.ids:
             raise InputError("ids of StopAtEos must name at least one token, got none")
 
-    def ended(self, tokens_BL: Tensor, inside_BL: Tensor) -> Tensor:
-        """Rows (B,) bool with an end token at one of the places ``inside_BL``."""
-        return (torch.isin(tokens_BL, tokens_BL.new_tensor(self.ids)) & inside_BL).any(1)
+    def ended(self, tokens_BL: Tensor, inside_BL: Tensor, masked_BL: Tensor) -> Tensor:
+        """Rows (B,) bool with an end token at one of the places ``inside_BL`` and none of ``masked_BL`` before it."""
+        ends_BL = torch.isin(tokens_BL, tokens_BL.new_tensor(self.ids)) & inside_BL
+        return (ends_BL & (masked_BL.cumsum(1) == 0)).any(1)
 
 
 def _check_steps(steps: int) -> None:

@@ -1,0 +1,221 @@
+"""`mmada bench`: decoding modes side by side, their speed and what they do to the answers.
+
+Speed: single jobs, the modes in turn, round after round, as ratios to the first mode in the same round. Quality: the tasks of the
+nano world, judged, with the passes that an answer took and how many answers are those of the first mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from mmada.errors import InputError, check_choice
+from mmada.evaluation.cost import Meter, Peaks, measured_peaks, seconds, spread
+from mmada.evaluation.measures import MEASURES
+from mmada.evaluation.nano import machine, write_results
+from mmada.model.mmada import MMaDAModel
+from mmada.pipeline import MMaDA
+from mmada.sampling import Speed
+from mmada.tasks.arithmetic import problem
+from mmada.tasks.geneval import CATEGORIES, prompts
+from mmada.tasks.questions import ask_about
+from mmada.tasks.render import LOOSE, render
+from mmada.tasks.scenes import sample_scene
+
+__all__ = ["DEFAULT_MODES", "WORKS", "Mode", "bench", "mode_of"]
+
+Random = np.random.Generator
+WORKS = {"math": ("arithmetic", "arithmetic: answer"), "questions": ("questions", "questions"), "draw": ("geneval", "geneval")}
+"""Work -> (its measure, the score that stands for it)."""
+DEFAULT_MODES = {
+    "math": ("exact", "lookahead=3", "threshold=0.9", "entropy=0.1", "factor=1", "hierarchical", "stable", "block",
+             "threshold=0.9+block"),
+    "questions": ("exact", "lookahead=3", "threshold=0.9", "entropy=0.1", "threshold=0.9+block"),
+    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=16+cache=3"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A named way to decode: `Speed`, and for pictures the number of ``steps`` (None is the preset's)."""
+
+    name: str
+    speed: Speed
+    steps: int | None = None
+
+    def of(self, model: MMaDA) -> MMaDA:
+        """The model in this mode."""
+        preset = model.preset
+        if self.steps is not None:
+            preset = replace(preset, image=preset.image.changed(steps=self.steps))
+        return model.paced(text=self.speed, image=self.speed, preset=preset)
+
+
+def mode_of(name: str) -> Mode:
+    """A mode from its name: "exact", or parts joined by "+": a rule, a cache, lookahead=N, steps=N (of a picture), cache=K,W
+    (`StepCache`)."""
+    parallel = reuse = None
+    lookahead, steps = 0, None
+    for part in [] if name == "exact" else name.split("+"):
+        key, _, value = part.partition("=")
+        if key in ("lookahead", "steps"):
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(f"mode {name!r}: {key} takes a whole number of at least 1, as in {key}=3")
+            lookahead, steps = (int(value), steps) if key == "lookahead" else (lookahead, int(value))
+        elif key in ("prefix", "block", "delayed", "drift"):
+            reuse = part
+        elif key == "cache":
+            reuse = f"steps={value}"
+        else:
+            parallel = part
+    return Mode(name, Speed.of(parallel, reuse, lookahead), steps)
+
+
+def bench(
+    model: MMaDA,
+    *,
+    works: Sequence[str] = tuple(WORKS),
+    modes: Sequence[str] = (),
+    rounds: int = 3,
+    examples: int = 48,
+    seed: int = 0,
+    out: Path,
+) -> list[dict[str, object]]:
+    """Measure ``model`` in every mode, the first being what others are compared with; write ``out`` (JSON) and a plot beside it.
+
+    ``modes``: by default `DEFAULT_MODES`. ``rounds``: timed jobs a mode. ``examples``: judged a mode. Raises InputError.
+    """
+    network = model.engine.parts.model
+    if not isinstance(network, MMaDAModel):
+        raise InputError("bench needs a model of ours; this one cannot be counted")
+    chosen = {work: [mode_of(name) for name in (modes or DEFAULT_MODES[work])] for work in checked(works)}
+    meter = Meter(network)
+    peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
+    rows: list[dict[str, object]] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("measuring", total=sum(len(m) for m in chosen.values()) * (rounds + 1))
+        for work, its_modes in chosen.items():
+            timed = time_modes(model, work, its_modes, (rounds, seed), meter, peaks, lambda: progress.advance(task))
+            judged = judge_modes(model, work, its_modes, examples, seed, lambda: progress.advance(task))
+            rows += [{"work": work, "mode": mode.name, **judged[mode.name], **timed[mode.name]} for mode in its_modes]
+    settings = {"model": model.info(), "rounds": rounds, "examples": examples, "seed": seed}
+    settings["peaks"] = {"gflops": round(peaks.flops / 1e9, 1), "gbytes": round(peaks.bytes / 1e9, 1)}
+    write_results(out, {"rows": rows, "settings": settings, "machine": machine()})
+    plot(rows, out.with_suffix(".png"))
+    return rows
+
+
+def checked(works: Sequence[str]) -> Sequence[str]:
+    """The works, known ones all."""
+    for work in works:
+        check_choice("work", work, WORKS)
+    return works
+
+
+def job(model: MMaDA, work: str, rng: Random) -> Callable[[MMaDA], Any]:
+    """One job of a work, for a model in any mode."""
+    if work == "math":
+        asked = problem(rng, "validation").text
+        return lambda m: m.generate(asked, thinking=True).text
+    if work == "questions":
+        scene = sample_scene(rng, "validation")
+        picture, question = Image.fromarray(render(scene, rng, LOOSE)), ask_about(scene, rng).text
+        return lambda m: m.ask(picture, question).text
+    caption = prompts(CATEGORIES[int(rng.integers(len(CATEGORIES)))], rng, 1)[0].text
+    return lambda m: m.draw(caption).tobytes()
+
+
+def time_modes(
+    model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], meter: Meter, peaks: Peaks, advance: Callable[[], None]
+) -> dict[str, dict[str, object]]:
+    """Seconds of single jobs, the modes in turn; ratios to the first mode of the same round; share of the roofline."""
+    rounds, seed = plan
+    taken: dict[str, list[float]] = {mode.name: [] for mode in modes}
+    shares: dict[str, list[float]] = {mode.name: [] for mode in modes}
+    engine, rng = model.engine, np.random.default_rng((seed, 2**21))
+    plain, engine.denoiser = engine.denoiser, meter
+    try:
+        job(model, work, np.random.default_rng(1))(modes[0].of(model))  # the first of all is slower
+        for _ in range(rounds):
+            run = job(model, work, rng)
+            for mode in modes:
+                meter.flops = meter.bytes = 0.0
+                paced = mode.of(model)
+                spent, _ = seconds(lambda run=run, paced=paced: run(paced), engine.device)  # type: ignore[misc]
+                taken[mode.name].append(spent)
+                shares[mode.name].append(peaks.floor(meter.flops, meter.bytes) / spent)
+                advance()
+    finally:
+        engine.denoiser = plain
+    first = taken[modes[0].name]
+    return {
+        name: {
+            "seconds": spread(times),
+            "ratio": spread([a / b for a, b in zip(first, times, strict=True)]),
+            "roofline": spread(shares[name])["median"],
+        }
+        for name, times in taken.items()
+    }
+
+
+def judge_modes(
+    model: MMaDA, work: str, modes: Sequence[Mode], examples: int, seed: int, advance: Callable[[], None]
+) -> dict[str, dict[str, object]]:
+    """Accuracy of each mode on the same examples with the passes that an answer took."""
+    measure, score = MEASURES[WORKS[work][0]][0], WORKS[work][1]
+    per_category = max(1, examples // len(CATEGORIES)) if work == "draw" else examples
+    found: dict[str, dict[str, object]] = {}
+    for mode in modes:
+        start = len(model.engine.passes)
+        peak = memory_mark(model.engine.device)
+        hits = measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score]
+        passes = model.engine.passes[start:]
+        found[mode.name] = {
+            "accuracy": round(float(np.mean(hits)), 4),
+            "examples": len(hits),
+            "passes": round(float(np.mean(passes)), 2),
+            "peak_bytes": peak(),
+        }
+        advance()
+    fewest = found[modes[0].name]["passes"]
+    for row in found.values():
+        row["fewer"] = round(float(fewest) / float(row["passes"]), 2)  # type: ignore[arg-type]
+    return found
+
+
+def memory_mark(device: torch.device) -> Callable[[], int | None]:
+    """Starts to watch the peak of device memory; call what it returns to read it. None where nothing can be read."""
+    if device.type != "cuda":
+        return lambda: None
+    torch.cuda.reset_peak_memory_stats(device)
+    return lambda: torch.cuda.max_memory_allocated(device)
+
+
+def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
+    """Accuracy over passes an answer, a panel a work; left out where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    works = list(dict.fromkeys(str(row["work"]) for row in rows))
+    figure = Figure(figsize=(4.6 * len(works), 4), layout="constrained")
+    for axes, work in zip(np.atleast_1d(figure.subplots(1, len(works))), works, strict=True):
+        for row in (r for r in rows if r["work"] == work):
+            axes.plot(row["passes"], row["accuracy"], "o")
+            axes.annotate(
+                str(row["mode"]), (row["passes"], row["accuracy"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
+            )
+        axes.set_title(work)
+        axes.set_xlabel("passes an answer")
+        axes.set_ylabel("accuracy")
+        axes.set_ylim(0, 1.05)
+        axes.set_xlim(left=0)
+    figure.savefig(path, dpi=110)

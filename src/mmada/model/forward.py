@@ -1,0 +1,299 @@
+"""The forward pass of decoding: only what the answer needs, on rows without their padding.
+
+The valid places of all rows stand end to end as one packed run of T tokens, so padding costs nothing and every row attends to
+itself alone. In the last layer only the places asked for have queries, an attention output and an MLP. With a `Memory`, only
+``fresh`` places run at all and attend to the keys and values that the others left there before.
+
+Equal to `MMaDAModel.hidden` at the places asked for (tests); training runs that one.
+
+Shapes: B rows, L positions, T fresh places, N places asked for, D width, H heads, G key-value heads, S valid places of a row, E
+head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["JoinedMemory", "Memory", "forward"]
+
+
+class Memory:
+    """Keys and values of every valid place of B rows, layer by layer; filled by the first pass of a row."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.at: Tensor | None = None
+        self.moved: list[Tensor] = []
+
+    @property
+    def drift(self) -> Tensor:
+        """How far the values computed anew in the last pass are from those kept: 1 - cosine of the last layer, 0 after a pass
+        over everything."""
+        return self.moved[-1] if self.moved else torch.zeros(())
+
+    def only(self, rows: Tensor) -> Memory:
+        """The same memory for a pass that has only these rows of the batch."""
+        view = Memory(self.rows)
+        view.layers, view.moved, view.at = self.layers, self.moved, rows
+        return view
+
+    def write(self, layer: int, key_TGE: Tensor, value_TGE: Tensor, packing: Packing) -> Rows:
+        """Keep keys and values of the fresh places in a layer; returns those of all places of the rows."""
+        if layer == len(self.layers):
+            shape = (self.rows, packing.longest, *key_TGE.shape[1:])
+            self.layers.append((key_TGE.new_zeros(shape), value_TGE.new_zeros(shape)))
+        keys, values = self.layers[layer]
+        rows = packing.row_T if self.at is None else self.at.to(packing.row_T.device)[packing.row_T]
+        self.moved.clear()
+        if len(packing.slot_T) < sum(packing.valid_B):
+            old_TGE = values[rows, packing.slot_T]
+            self.moved.append(1 - F.cosine_similarity(old_TGE.flatten(1), value_TGE.flatten(1), dim=-1).mean())
+        keys[rows, packing.slot_T], values[rows, packing.slot_T] = key_TGE, value_TGE
+        return RememberedRows(keys, values, packing.valid_B, self.at)
+
+
+class JoinedMemory(Memory):
+    """Several memories as one, for a pass that joins batches: ``parts`` are the memories with their numbers of rows."""
+
+    def __init__(self, parts: Sequence[tuple[Memory, int]]) -> None:
+        super().__init__(sum(rows for _, rows in parts))
+        self.parts = parts
+
+    def write(self, layer: int, key_TGE: Tensor, value_TGE: Tensor, packing: Packing) -> Rows:
+        """As `Memory.write`."""
+        found: list[Rows] = []
+        start = 0
+        for memory, rows in self.parts:
+            mine_T = (packing.row_T >= start) & (packing.row_T < start + rows)
+            span = slice(start, start + rows)
+            part = Packing(packing.row_T[mine_T] - start, packing.slot_T[mine_T], packing.fresh_B[span], packing.valid_B[span])
+            found.append(memory.write(layer, key_TGE[mine_T], value_TGE[mine_T], part))
+            start += rows
+        return JoinedRows(found)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the fresh places of rows stand: ``row_T`` their row, ``slot_T`` their number among the row's valid places.
+
+    ``fresh_B``, ``valid_B``: fresh and valid places of each row.
+    """
+
+    row_T: Tensor
+    slot_T: Tensor
+    fresh_B: tuple[int, ...]
+    valid_B: tuple[int, ...]
+
+    @staticmethod
+    def of(valid_BL: Tensor, fresh_BL: Tensor) -> Packing:
+        """The packing of ``fresh_BL``, a part of ``valid_BL``."""
+        slot_BL = valid_BL.cumsum(1) - 1
+        row_T = fresh_BL.nonzero()[:, 0]
+        return Packing(row_T, slot_BL[fresh_BL], tuple(fresh_BL.sum(1).tolist()), tuple(valid_BL.sum(1).tolist()))
+
+    @property
+    def longest(self) -> int:
+        """Valid places of the longest row."""
+        return max(self.valid_B)
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """Masks that stand beside decided places, to ask what the model would say there: each sees the whole row but the place it
+    stands for, and itself; nothing sees it (draft-verify decoding). Shapes: M shadows, ``count_B`` of them a row, at position
+    ``position_M`` and number ``slot_M`` among the row's valid places."""
+
+    position_M: Tensor
+    slot_M: Tensor
+    count_B: tuple[int, ...]
+
+    @staticmethod
+    def of(valid_BL: Tensor, shadow_BL: Tensor) -> Shadows:
+        """One shadow a place of ``shadow_BL``."""
+        position_BL = torch.arange(valid_BL.shape[1], device=valid_BL.device).expand_as(valid_BL)
+        slot_BL = valid_BL.cumsum(1) - 1
+        return Shadows(position_BL[shadow_BL], slot_BL[shadow_BL], tuple(shadow_BL.sum(1).tolist()))
+
+
+def forward(
+    model: Any,
+    tokens_BL: Tensor,
+    *,
+    at_BL: Tensor,
+    valid_BL: Tensor | None = None,
+    fresh_BL: Tensor | None = None,
+    memory: Memory | None = None,
+    shadow_BL: Tensor | None = None,
+    mask: int = 0,
+) -> Tensor:
+    """Hidden states (N + M, D) after the last norm: of the places ``at_BL``, then of the shadows of ``shadow_BL``, row-major.
+
+    ``model``: a `LlamaModel`. ``fresh_BL``: the places to run, a part of the valid ones that holds ``at_BL``; None is all. Fewer
+    than all need a ``memory`` that has seen every row once. ``mask``: the token of the shadows.
+    """
+    valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
+    fresh_BL = valid_BL if fresh_BL is None or memory is None else fresh_BL & valid_BL
+    packing = Packing.of(valid_BL, fresh_BL)
+    shadows = Shadows.of(valid_BL, torch.zeros_like(at_BL) if shadow_BL is None else shadow_BL)
+    tokens_T = torch.cat((tokens_BL[fresh_BL], torch.full_like(shadows.slot_M, mask)))
+    position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand_as(tokens_BL)
+    position_T = torch.cat((position_BL[fresh_BL], shadows.position_M))
+    asked_T = torch.cat((at_BL[fresh_BL], torch.ones_like(shadows.slot_M, dtype=torch.bool)))
+    x_TD = model.embed_tokens(tokens_T)
+    cos_1TE, sin_1TE = model.rotary_emb(x_TD, position_T[None])
+    layers = model.layers[: model.config.num_hidden_layers]
+    attention = Attention(packing, shadows, memory, (cos_1TE[0, :, None], sin_1TE[0, :, None]))
+    for number, layer in enumerate(layers):
+        normed_TD = layer.input_layernorm(x_TD)
+        if number < len(layers) - 1:
+            x_TD = x_TD + attention.attend(layer.self_attn, number, normed_TD, packing.fresh_B)
+        else:
+            x_TD = x_TD[asked_T] + attention.attend(layer.self_attn, number, normed_TD, at_BL.sum(1).tolist(), asked_T)
+        x_TD = x_TD + layer.mlp(layer.post_attention_layernorm(x_TD))
+    return cast(Tensor, model.norm(x_TD))
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Self-attention of packed rows, with the rotation ``turn`` (cos, sin) of every fresh place and shadow."""
+
+    packing: Packing
+    shadows: Shadows
+    memory: Memory | None
+    turn: tuple[Tensor, Tensor]
+
+    def attend(
+        self, layer: Any, number: int, normed_TD: Tensor, lengths: Sequence[int], chosen_T: Tensor | None = None
+    ) -> Tensor:
+        """What attention layer ``number`` adds; ``chosen_T`` picks the places that have queries, ``lengths`` of them a row."""
+        size, own = layer.head_dim, len(self.packing.slot_T)
+        key_TGE = rotated(layer.k_proj(normed_TD).unflatten(-1, (-1, size)), *self.turn)
+        value_TGE = layer.v_proj(normed_TD).unflatten(-1, (-1, size))
+        cos, sin = self.turn
+        if chosen_T is not None:
+            normed_TD, cos, sin = normed_TD[chosen_T], cos[chosen_T], sin[chosen_T]
+        query_QHE = rotated(layer.q_proj(normed_TD).unflatten(-1, (-1, size)), cos, sin)
+        asked = len(query_QHE) - len(self.shadows.slot_M)
+        rows = self.rows(number, key_TGE[:own], value_TGE[:own])
+        outputs = [rows.attention(query_QHE[:asked], lengths)]
+        if asked < len(query_QHE):
+            outputs.append(self.shadowed(query_QHE[asked:], key_TGE[own:], value_TGE[own:], rows))
+        return cast(Tensor, layer.o_proj(torch.cat(outputs).flatten(1)))
+
+    def rows(self, number: int, key_TGE: Tensor, value_TGE: Tensor) -> Rows:
+        """What the queries of each row attend to."""
+        if self.memory is None:
+            return PackedRows(key_TGE, value_TGE, self.packing.fresh_B)
+        return self.memory.write(number, key_TGE, value_TGE, self.packing)
+
+    def shadowed(self, query_MHE: Tensor, key_MGE: Tensor, value_MGE: Tensor, rows: Rows) -> Tensor:
+        """Attention (M, H, E) of the shadows."""
+        parts, start = [], 0
+        for row, count in enumerate(self.shadows.count_B):
+            if count:
+                mine = slice(start, start + count)
+                key_SGE, value_SGE = rows.row(row)
+                slot_m = self.shadows.slot_M[mine, None]
+                others = torch.arange(len(key_SGE), device=slot_m.device)[None] != slot_m
+                seen = torch.cat((others, torch.eye(count, dtype=torch.bool, device=slot_m.device)), dim=1)
+                key, value = torch.cat((key_SGE, key_MGE[mine])), torch.cat((value_SGE, value_MGE[mine]))
+                parts.append(sdpa(query_MHE[None, mine], key[None], value[None], seen)[0])
+                start += count
+        return torch.cat(parts)
+
+
+class Rows:
+    """Keys and values by row."""
+
+    lengths: Sequence[int]
+
+    def row(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (S, G, E) of a row."""
+        raise NotImplementedError
+
+    def alike(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, S, G, E) of all rows, which have one length."""
+        raise NotImplementedError
+
+    def attention(self, query_QHE: Tensor, queries: Sequence[int]) -> Tensor:
+        """Attention (Q, H, E) of each row to itself: as one product where all rows are alike, else row by row."""
+        if len(set(zip(queries, self.lengths, strict=True))) == 1:
+            return sdpa(query_QHE.view(len(queries), -1, *query_QHE.shape[1:]), *self.alike()).flatten(0, 1)
+        split = enumerate(torch.split(query_QHE, list(queries)))
+        return torch.cat([sdpa(query[None], *(x[None] for x in self.row(i)))[0] for i, query in split if len(query)])
+
+
+class PackedRows(Rows):
+    """Rows that stand end to end."""
+
+    def __init__(self, key_TGE: Tensor, value_TGE: Tensor, lengths: Sequence[int]) -> None:
+        self.both, self.lengths = (key_TGE, value_TGE), lengths
+
+    def row(self, index: int) -> tuple[Tensor, Tensor]:
+        """As `Rows.row`."""
+        start = sum(self.lengths[:index])
+        key, value = (x[start : start + self.lengths[index]] for x in self.both)
+        return key, value
+
+    def alike(self) -> tuple[Tensor, Tensor]:
+        """As `Rows.alike`."""
+        key, value = (x.view(len(self.lengths), -1, *x.shape[1:]) for x in self.both)
+        return key, value
+
+
+class RememberedRows(Rows):
+    """Rows of a memory; ``at``: their numbers in it, None is as they come."""
+
+    def __init__(self, keys: Tensor, values: Tensor, lengths: Sequence[int], at: Tensor | None) -> None:
+        self.both, self.lengths, self.at = (keys, values), lengths, at
+
+    def row(self, index: int) -> tuple[Tensor, Tensor]:
+        """As `Rows.row`."""
+        at = index if self.at is None else int(self.at[index])
+        key, value = (x[at, : self.lengths[index]] for x in self.both)
+        return key, value
+
+    def alike(self) -> tuple[Tensor, Tensor]:
+        """As `Rows.alike`."""
+        at = slice(len(self.lengths)) if self.at is None else self.at
+        key, value = (x[at, : self.lengths[0]] for x in self.both)
+        return key, value
+
+
+class JoinedRows(Rows):
+    """Rows of several memories, one after another."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts, self.lengths = parts, [n for part in parts for n in part.lengths]
+
+    def row(self, index: int) -> tuple[Tensor, Tensor]:
+        """As `Rows.row`."""
+        for part in self.parts:
+            if index < len(part.lengths):
+                return part.row(index)
+            index -= len(part.lengths)
+        raise IndexError(index)
+
+    def alike(self) -> tuple[Tensor, Tensor]:
+        """As `Rows.alike`."""
+        both = [part.alike() for part in self.parts]
+        return torch.cat([key for key, _ in both]), torch.cat([value for _, value in both])
+
+
+def rotated(x_THE: Tensor, cos_T1E: Tensor, sin_T1E: Tensor) -> Tensor:
+    """Rotary position embedding of half-split heads."""
+    first, second = x_THE.chunk(2, dim=-1)
+    return x_THE * cos_T1E + torch.cat((-second, first), dim=-1) * sin_T1E
+
+
+def sdpa(query_BQHE: Tensor, key_BSGE: Tensor, value_BSGE: Tensor, seen_QS: Tensor | None = None) -> Tensor:
+    """Attention (B, Q, H, E), to everything or to what ``seen_QS`` lets each query see."""
+    q, k, v = (x.transpose(1, 2) for x in (query_BQHE, key_BSGE, value_BSGE))
+    return F.scaled_dot_product_attention(q, k, v, seen_QS, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2)

@@ -1,0 +1,66 @@
+"""`mmada bench`: modes by name, what a pass costs, and the whole thing on a tiny random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.helpers import tiny_folder, tiny_model
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmada
+from mmada.errors import InputError
+from mmada.evaluation.bench import bench, mode_of
+from mmada.evaluation.cost import Meter, Peaks
+from mmada.sampling import BlockCache, Lookahead, Speed, StepCache, Threshold
+
+
+def test_modes_by_name() -> None:
+    assert mode_of("exact").speed == Speed()
+    assert mode_of("threshold=0.8+block=2").speed == Speed(Threshold(0.8), BlockCache(2))
+    assert mode_of("lookahead=4").speed == Speed(lookahead=Lookahead(4))
+    fast = mode_of("steps=8+cache=3")
+    assert (fast.steps, fast.speed) == (8, Speed(reuse=StepCache(3)))
+    for wrong in ("exactly", "lookahead=x", "steps=0", "threshold=2", "block+lookahead=2"):
+        with pytest.raises(InputError):
+            mode_of(wrong)
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_operations_are_those_that_torch_counts(remembered: bool) -> None:
+    torch.manual_seed(0)
+    model = tiny_model(40)
+    tokens = torch.randint(0, 40, (2, 12))
+    at = torch.zeros(2, 12, dtype=torch.bool)
+    at[:, 3:6] = True
+    more = {"memory": model.memory(2)} if remembered else {}
+    model.predict(tokens, at_BL=at, columns=range(5, 30), **more)
+    more |= {"fresh_BL": at} if remembered else {}
+    meter = Meter(model)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the fused kernel is not counted
+        meter.predict(tokens, at_BL=at, columns=range(5, 30), **more)
+    assert meter.flops == pytest.approx(counter.get_total_flops())
+
+
+def test_the_roofline_is_the_slower_of_two() -> None:
+    assert Peaks(100.0, 10.0).floor(200.0, 10.0) == 2.0
+    assert Peaks(100.0, 10.0).floor(50.0, 10.0) == 1.0
+
+
+def test_bench_measures_and_writes(tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "model")
+    model = mmada.load(tmp_path / "model")
+    modes = ("exact", "lookahead=2", "threshold=0.0")
+    rows = bench(model, works=["math"], modes=modes, rounds=1, examples=2, out=tmp_path / "bench.json")
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["mode"] for row in written["rows"]] == list(modes)
+    assert written["settings"]["peaks"]["gflops"] > 0
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+    exact, ahead, all_at_once = rows
+    assert exact["accuracy"] == ahead["accuracy"]
+    assert all_at_once["passes"] < exact["passes"]
+    assert exact["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert model.engine.denoiser is model.engine.parts.model
+    with pytest.raises(InputError, match="work"):
+        bench(model, works=["dance"], out=tmp_path / "x.json")
