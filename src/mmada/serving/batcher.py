@@ -1,8 +1,9 @@
 """Continuous batching: requests come and go at any step, and what is cheaper together runs together.
 
 Every request runs the ordinary loop in a thread of its own; what it asks of the model arrives here. Steps that reuse keys and
-values are bound by reading the weights, so those of all requests become one pass. Full passes and pictures are bound by arithmetic
-and gain nothing from company: they take turns, a pass each. Rows do not see each other, so a request gets what it gets alone.
+values are bound by reading the weights, so those of all requests become one pass. Full passes and pictures are bound by
+arithmetic and gain nothing from company: they take turns, a pass each. Rows do not see each other, so a request gets what it gets
+alone.
 """
 
 from __future__ import annotations
