@@ -236,6 +236,8 @@ def cot() -> LanguageRecipe:
                 "comparing_told": 0.16, "asking_thinking": 0.06, "digit_asking": 0.02, "knowing": 0.01, "editing": 0.03,
                 "calculating": 0.01, "equations": 0.03, "calculating_thinking": 0.06, "chatting": 0.01,
                 "thinking_drawing": 0.03, "reading": 0.01}  # fmt: skip
+    rounded = {**compared, "drawing": 0.13, "asking": 0.32, "comparing": 0.2, "comparing_told": 0.05,
+               "calculating_thinking": 0.1}  # fmt: skip
     before = instruct()
     return replace(
         before,
@@ -246,6 +248,7 @@ def cot() -> LanguageRecipe:
         curriculum=(
             Stage(until=0.4, mixture=counted),
             Stage(until=0.6, mixture=looked),
-            Stage(until=1.0, mixture=compared),
+            Stage(until=0.95, mixture=compared),
+            Stage(until=1.0, mixture=rounded),
         ),
     )

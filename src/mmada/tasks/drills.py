@@ -20,7 +20,7 @@ OPPOSITE = {"above": "below", "below": "above", "left": "right", "right": "left"
 
 def drill(scene: Scene, rng: Random) -> list[Question]:
     """Two questions about the same things, of the kind relation or compare; none where the scene allows none."""
-    return sides(scene, rng) if rng.random() < 0.65 else amounts(scene, rng)
+    return sides(scene, rng) if rng.random() < 0.5 else amounts(scene, rng)
 
 
 def sides(scene: Scene, rng: Random) -> list[Question]:

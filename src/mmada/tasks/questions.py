@@ -241,7 +241,7 @@ KINDS: dict[str, Maker] = {
     "exist": exist, "count": count, "color": color, "shape": shape,
     "relation": relation, "place": place, "compare": compare, "sum": total,
 }  # fmt: skip
-SHARES = (0.14, 0.2, 0.07, 0.07, 0.19, 0.12, 0.11, 0.1)
+SHARES = (0.12, 0.17, 0.06, 0.06, 0.12, 0.24, 0.14, 0.09)
 
 
 def ask_about(scene: Scene, rng: Random, kind: str | None = None) -> Question:
