@@ -1,6 +1,6 @@
 """The decoding engine against the plain sampler (`plain.py`), in one run, interleaved: the ratios that users ask about.
 
-    python benchmarks/decoding.py [--rounds 3] [--threads 2] [--out benchmarks/results/decoding_cpu.json]
+    python benchmarks/decoding.py [--rounds 3] [--threads 2] [--out decoding.json]
                                   [--width 768 --layers 12 --heads 12 --mlp 2304] [--device cpu] [--dtype float32] [--only text]
                                   [--steps 128 --batch-steps 128]
 
