@@ -6,6 +6,7 @@ import pytest
 import torch
 from benchmarks.plain import ImageStep, plain_image, plain_text
 from safetensors.torch import load_file
+from tests.helpers import tiny_model
 from tests.parity import checkpoint
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from mmada.canvas import Canvas, Piece
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import MMaDA
 from mmada.sampling import Blocks, EvenSplit, Greedy, Guidance, LowConfidence, Phase, complete, row_generators
-from mmada.tokenizers.vocabulary import RELEASED
+from mmada.tokenizers.vocabulary import RELEASED, Vocabulary
 
 STORED = load_file(Path(__file__).parent / "parity" / "mmada_seed0.safetensors")
 PLACES, CODES, MASK = slice(34, 98), RELEASED.image_columns, RELEASED.mask
@@ -112,3 +113,27 @@ def test_plain_noise_is_that_of_the_temperature(network: MMaDAModel) -> None:
     assert torch.equal(sampled(1e-6), sampled(0.0))
     assert torch.equal(sampled(1.0), sampled(1.0))
     assert not torch.equal(sampled(1.0), sampled(1.0, seed=1))
+
+
+@pytest.mark.parametrize("seed", [0, 3, 7, 11])
+def test_left_over_masks_stay_candidates(seed: int) -> None:
+    """Where the mask itself is likely, places of earlier blocks are left over and may still be filled later."""
+    torch.manual_seed(seed)
+    model = tiny_model(64).double()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+        model.lm_head.weight[5].mul_(2)
+    small = Vocabulary(
+        bos=0, eos=1, start_header=2, end_header=3, eot=4, mask=5, soi=6, eoi=7, t2i=8, mmu=9, r2i=10, ipad=11,
+        text_size=40, image_offset=40, codebook_size=24, size=64,
+    )  # fmt: skip
+    for length, steps, block in ((12, 6, 4), (12, 12, 4), (12, 4, 3)):
+        prompt_BP = torch.randint(20, 40, (1, 5))
+        plain_BL = plain_text(model, prompt_BP, length=length, steps=steps, block=block, mask_id=5)
+        canvas = Canvas.join([Piece(prompt_BP[0].tolist()), Piece([5] * length, editable=True)])
+        phase = Phase(
+            modality="text", count=EvenSplit(steps * block // length), order=LowConfidence(), draw=Greedy(), region=Blocks(block),
+            open_vocabulary=True,
+        )  # fmt: skip
+        ours = complete(model, canvas, [phase], vocabulary=small, generators=row_generators([0]))
+        assert torch.equal(ours.tokens_BL, plain_BL)
