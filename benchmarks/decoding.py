@@ -44,12 +44,8 @@ from mmada.sampling import (
     denoise,
     row_generators,
 )
-from mmada.tokenizers.vocabulary import Vocabulary
+from mmada.tokenizers.vocabulary import RELEASED as V
 
-V = Vocabulary(
-    bos=126080, eos=126081, start_header=126346, end_header=126347, eot=126348, mask=126336, soi=126084, eoi=126085, t2i=126088,
-    mmu=126089, r2i=126090, ipad=126093, text_size=126349, image_offset=126349, codebook_size=8192, size=134656,
-)  # fmt: skip
 PROMPT, LENGTH, BLOCK = 64, 128, 32
 CAPTION, FIELD, CODES, IMAGE_STEPS, SCALE = 8, 128, 256, 16, 3.5
 TEXT = Phase(

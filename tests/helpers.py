@@ -11,6 +11,11 @@ from mmada.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.tokenizers.text import train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
+SMALL = Vocabulary(
+    bos=0, eos=1, start_header=2, end_header=3, eot=4, mask=5, soi=6, eoi=7, t2i=8, mmu=9, r2i=10, ipad=11,
+    text_size=40, image_offset=40, codebook_size=24, size=64,
+)  # fmt: skip
+
 TINY_IMAGE = ImageTokenizerConfig(
     channels=8,
     encoder_mult=(1, 1, 1, 2),

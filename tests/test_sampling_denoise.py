@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tests.helpers import SMALL as V
 from torch import Tensor
 
 from mmada.canvas import Canvas, Piece
@@ -29,12 +30,7 @@ from mmada.sampling import (
     denoise,
     row_generators,
 )
-from mmada.tokenizers.vocabulary import Vocabulary
 
-V = Vocabulary(
-    bos=0, eos=1, start_header=2, end_header=3, eot=4, mask=5, soi=6, eoi=7, t2i=8, mmu=9, r2i=10, ipad=11,
-    text_size=40, image_offset=40, codebook_size=24, size=64,
-)  # fmt: skip
 TEXT_PHASE = Phase(modality="text", count=EvenSplit(4), order=LowConfidence(), draw=Greedy())
 IMAGE_PHASE = Phase(
     modality="image",
