@@ -12,6 +12,7 @@ with its lowest and highest round, and passes. Memory: peak above the weights wh
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import platform
 import statistics
@@ -224,6 +225,7 @@ def peak_memory(sizes: argparse.Namespace, job: str) -> int:
     single = [prompt(PROMPT, 1)]
     jobs = {"plain": lambda: plain_answer(model, single, 8), "exact": lambda: answer(model, single, paced(8))}
     answer(model, [prompt(4, 0)], paced(4))  # code paths and thread pools are there before
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the warm-up left behind would hide the job's own
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     jobs[job]()

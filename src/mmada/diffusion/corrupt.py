@@ -27,7 +27,7 @@ class Noise:
 
     ``count``: ``"bernoulli"`` masks each place independently, ``"exact"`` masks round(ratio * places), at least one.
     ``weight``: ``"inverse_ratio"`` is the 1/t of eq. 1, ``"none"`` is the released image loss.
-    ``least``: the smallest mask ratio drawn; above 0 it bounds the 1/t weight.
+    ``least``: the smallest mask ratio drawn; above 0 it bounds the 1/t weight, at 1 every place is masked.
     """
 
     schedule: Schedule = field(default_factory=Linear)
@@ -40,8 +40,8 @@ class Noise:
             raise InputError(f"count of the noise must be 'bernoulli' or 'exact', got {self.count!r}")
         if self.weight not in ("inverse_ratio", "none"):
             raise InputError(f"weight of the noise must be 'inverse_ratio' or 'none', got {self.weight!r}")
-        if not 0 <= self.least < 1:
-            raise InputError(f"least mask ratio must lie in [0, 1), got {self.least}")
+        if not 0 <= self.least <= 1:
+            raise InputError(f"least mask ratio must lie in [0, 1], got {self.least}")
 
     @staticmethod
     def paper() -> Noise:

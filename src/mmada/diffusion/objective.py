@@ -21,17 +21,28 @@ __all__ = ["chunked_cross_entropy", "likelihood_bound", "plain_cross_entropy", "
 Normaliser = Literal["example", "token", "masked"]
 
 
-def plain_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor) -> Tensor:
-    """Cross-entropy (M,) float32 from one product with the head; the slow twin."""
-    return F.cross_entropy((hidden_MD @ weight_VD.T).float(), target_M, reduction="none")
+def plain_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, certainty: float = 0.0) -> Tensor:
+    """Cross-entropy (M,) float32 from one product with the head; the slow twin.
+
+    ``certainty`` times the entropy is added where the target is the most probable column (certainty forcing of dParallel).
+    """
+    logits_MV = (hidden_MD @ weight_VD.T).float()
+    loss_M = F.cross_entropy(logits_MV, target_M, reduction="none")
+    if certainty == 0:
+        return loss_M
+    log_p_MV = logits_MV.log_softmax(-1)
+    entropy_M = -(log_p_MV.exp() * log_p_MV).sum(-1)
+    return loss_M + certainty * torch.where(logits_MV.argmax(-1) == target_M, entropy_M, 0.0)
 
 
-def chunked_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, *, chunk: int = 1024) -> Tensor:
+def chunked_cross_entropy(
+    hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, *, chunk: int = 1024, certainty: float = 0.0
+) -> Tensor:
     """The same numbers, holding at most ``chunk`` x V logits at a time, forward and backward (recomputed there)."""
     if len(target_M) <= chunk:
-        return plain_cross_entropy(hidden_MD, weight_VD, target_M)
+        return plain_cross_entropy(hidden_MD, weight_VD, target_M, certainty)
     parts = [
-        cast(Tensor, checkpoint(plain_cross_entropy, h, weight_VD, t, use_reentrant=False))
+        cast(Tensor, checkpoint(plain_cross_entropy, h, weight_VD, t, certainty, use_reentrant=False))
         for h, t in zip(torch.split(hidden_MD, chunk), torch.split(target_M, chunk), strict=True)
     ]
     return torch.cat(parts)

@@ -41,7 +41,8 @@ class Memory:
     def only(self, rows: Tensor) -> Memory:
         """The same memory for a pass that has only these rows of the batch."""
         view = Memory(self.rows)
-        view.layers, view.moved, view.at = self.layers, self.moved, rows
+        every = torch.equal(rows, torch.arange(self.rows, device=rows.device))
+        view.layers, view.moved, view.at = self.layers, self.moved, None if every else rows
         return view
 
     def write(self, layer: int, key_TGE: Tensor, value_TGE: Tensor, packing: Packing) -> Rows:
@@ -52,7 +53,7 @@ class Memory:
         keys, values = self.layers[layer]
         rows = packing.row_T if self.at is None else self.at.to(packing.row_T.device)[packing.row_T]
         self.moved.clear()
-        if len(packing.slot_T) < sum(packing.valid_B):
+        if layer == len(self.layers) - 1 and len(packing.slot_T) < sum(packing.valid_B):
             old_TGE = values[rows, packing.slot_T]
             self.moved.append(1 - F.cosine_similarity(old_TGE.flatten(1), value_TGE.flatten(1), dim=-1).mean())
         keys[rows, packing.slot_T], values[rows, packing.slot_T] = key_TGE, value_TGE
@@ -122,6 +123,7 @@ class Shadows:
         return Shadows(position_BL[shadow_BL], slot_BL[shadow_BL], tuple(shadow_BL.sum(1).tolist()))
 
 
+@torch.no_grad()
 def forward(
     model: Any,
     tokens_BL: Tensor,
@@ -156,7 +158,7 @@ def forward(
             x_TD = x_TD + attention.attend(layer.self_attn, number, normed_TD, packing.fresh_B)
         else:
             x_TD = x_TD[asked_T] + attention.attend(layer.self_attn, number, normed_TD, at_BL.sum(1).tolist(), asked_T)
-        x_TD = x_TD + layer.mlp(layer.post_attention_layernorm(x_TD))
+        x_TD = x_TD + gated(layer.mlp, layer.post_attention_layernorm(x_TD))
     return cast(Tensor, model.norm(x_TD))
 
 
@@ -287,10 +289,19 @@ class JoinedRows(Rows):
         return torch.cat([key for key, _ in both]), torch.cat([value for _, value in both])
 
 
+def gated(mlp: Any, normed_TD: Tensor) -> Tensor:
+    """A gated MLP, in place: fresh memory for the wide activations costs a CPU more than the arithmetic on them."""
+    gate_TF = F.silu(mlp.gate_proj(normed_TD), inplace=True)
+    return cast(Tensor, mlp.down_proj(gate_TF.mul_(mlp.up_proj(normed_TD))))
+
+
 def rotated(x_THE: Tensor, cos_T1E: Tensor, sin_T1E: Tensor) -> Tensor:
     """Rotary position embedding of half-split heads."""
-    first, second = x_THE.chunk(2, dim=-1)
-    return x_THE * cos_T1E + torch.cat((-second, first), dim=-1) * sin_T1E
+    half = x_THE.shape[-1] // 2
+    turned_THE = x_THE * cos_T1E
+    turned_THE[..., :half].addcmul_(x_THE[..., half:], sin_T1E[..., :half], value=-1)
+    turned_THE[..., half:].addcmul_(x_THE[..., :half], sin_T1E[..., half:])
+    return turned_THE
 
 
 def sdpa(query_BQHE: Tensor, key_BSGE: Tensor, value_BSGE: Tensor, seen_QS: Tensor | None = None) -> Tensor:

@@ -66,6 +66,9 @@ def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: to
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, blocked)[:, None]
 
 
+FEW = 8
+
+
 class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Tokens -> logits. Implements the `Denoiser` protocol by `predict`."""
 
@@ -141,8 +144,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             self.model, tokens_BL.to(here), at_BL=at_BL.to(here), valid_BL=valid_BL, fresh_BL=fresh_BL, memory=memory,
             shadow_BL=shadow_BL, mask=mask,
         )  # fmt: skip
-        logits_NV = hidden_ND @ self.head(columns).T
-        return logits_NV.float().to(there)
+        return times(hidden_ND, self.head(columns)).float().to(there)
 
     def forward(
         self,
@@ -168,6 +170,13 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         output = MaskedLMOutput(loss=loss, logits=logits)
         return cast(tuple[Tensor, ...], output.to_tuple()) if return_dict is False else output
+
+
+def times(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+    """Logits (N, V). For a few rows the product the other way round takes a CPU half the time, with the same sums."""
+    if hidden_ND.device.type == "cpu" and hidden_ND.dtype == torch.float32 and 1 < len(hidden_ND) <= FEW:
+        return (weight_VD @ hidden_ND.T).T
+    return hidden_ND @ weight_VD.T
 
 
 def renamings() -> list[WeightConverter | WeightRenaming]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mmada.config import dump, override
 from mmada.errors import InputError, check_folder, unknown_name
+from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
 
@@ -33,6 +34,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pretrain": pretrain,
     "instruct": instruct,
     "cot": cot,
+    "distill": distill,
 }
 
 

@@ -6,7 +6,7 @@ A stage is data mixture, coefficients, schedule and where to start. The nano mod
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mmada.canvas import Canvas
 from mmada.data.batches import Batch, pack
 from mmada.device import chosen_device
 from mmada.diffusion.corrupt import Noise
@@ -106,10 +107,11 @@ class LanguageRecipe:
         prompter = Prompter(text, vocabulary, instruction, grid * grid, layout)
         world = World(Pools.build(begun.image, self.pools, cache=out.parent / "codes"), prompter, grid)
 
+        examples = self.examples(world, start, out.parent)
+
         def batches(step: int) -> Batch:
             rng = np.random.default_rng((self.plan.seed, step))
-            examples = mixed(world, self.mixture(step), rng, self.row_length)
-            return pack(examples, rows=self.rows, length=self.row_length)
+            return pack(examples(step, rng), rows=self.rows, length=self.row_length)
 
         def write(trained: MMaDAModel, folder: Path) -> None:
             if self.lora.rank:
@@ -129,6 +131,10 @@ class LanguageRecipe:
             compile_model=self.compile,
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)
+
+    def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, np.random.Generator], Iterator[Canvas]]:
+        """(step, generator) -> examples without end; what is made once for all steps is kept in ``cache``."""
+        return lambda step, rng: mixed(world, self.mixture(step), rng, self.row_length)
 
     def fresh(self, vocabulary: Vocabulary) -> MMaDAModel:
         """A new transformer."""

@@ -2,7 +2,7 @@
 
     while places are masked:  predict them -> draw a token for each -> commit the best few
 
-A committed token is never changed. Rows of a batch do not influence each other: each has its own generator,
+A committed token is never changed. Rows of a batch do not influence each other: each has its own noise,
 its own counts and its own end, so a batch gives what its rows give alone.
 
 Shapes: B rows, R of them at work, L positions, N masked places at work (row-major), V vocabulary columns.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from mmada.canvas import Canvas, Denoiser, Modality
 from mmada.errors import InputError
 from mmada.sampling.accept import Accept, Candidates
+from mmada.sampling.noise import gumbel, mixed
 from mmada.sampling.passes import Ask, Lookahead, Passes, places
 from mmada.sampling.policy import Count, Draw, Guidance, Noise, Order, Region, StopAtEos, Whole
 from mmada.sampling.reuse import Reuse
@@ -86,7 +88,7 @@ class Frame:
 
 
 def row_generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
-    """One generator a row, so that a row's noise depends on its seed alone."""
+    """One generator a row, so that a row's noise depends on its seed alone; `denoise` takes one number from each."""
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
@@ -133,7 +135,7 @@ def denoise(
     yield Frame(state.snapshot(), nothing_BL, phases[0].modality, 0, sum(planned), (0,) * canvas.rows)
     for i, phase in enumerate(phases):
         before = sum(planned[:i])
-        for step, changed_BL in _run(state, phase):
+        for step, changed_BL in _run(state, phase, i):
             yield Frame(
                 state.snapshot(), changed_BL, phase.modality, before + step, sum(planned), tuple(state.passes.count_B.tolist())
             )
@@ -153,7 +155,11 @@ class _State:
         self.canvas = canvas
         self.tokens_BL = canvas.tokens_BL.clone()
         self.vocabulary = vocabulary
-        self.generators = generators
+        self.key_B = torch.cat([torch.randint(2**62, (1,), generator=g, device=g.device) for g in generators]).to(
+            canvas.tokens_BL.device
+        )
+        self.moment: tuple[int, ...] = ()
+        """(phase, part, step of it): alone or in a batch, a row's step has the same."""
         self.passes = Passes(denoiser, canvas, unconditional, vocabulary.mask)
         self.before: Candidates | None = None
         v = vocabulary
@@ -243,17 +249,14 @@ class _State:
         return v.image_columns if phase.modality == "image" else range(v.size) if phase.open_vocabulary else v.text_columns
 
     def noise(self, rows: Tensor, at_RL: Tensor) -> Noise:
-        """Gumbel noise for the places ``at_RL``, each row's from its own generator."""
-        generators = [self.generators[row] for row in rows.tolist()]
-
-        def gumbel(width: int) -> Tensor:
-            draws = [
-                torch.empty(n, width, dtype=torch.float64, device=g.device).exponential_(generator=g)
-                for g, n in zip(generators, at_RL.sum(1).tolist(), strict=True)
-            ]
-            return -torch.cat(draws).log().to(at_RL.device)
-
-        return gumbel
+        """Gumbel noise for the places ``at_RL``, of its own for each choice that asks."""
+        key_R = self.key_B[rows]
+        for number in self.moment:
+            key_R = mixed(key_R, number)
+        row_N, place_N = at_RL.nonzero().T
+        key_N = mixed(key_R[row_N], place_N)
+        asked = count()
+        return lambda width: gumbel(mixed(key_N, next(asked)), width)
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,8 @@ class _Pace:
         return commits_B
 
 
-def _run(state: _State, phase: Phase) -> Iterator[tuple[int, Tensor]]:
-    """One phase: yields (step within the phase from 1, places written)."""
+def _run(state: _State, phase: Phase, number: int) -> Iterator[tuple[int, Tensor]]:
+    """Phase ``number``: yields (step within the phase from 1, places written)."""
     state.passes.begin(phase.reuse, phase.lookahead)
     masked_BL = state.masked(phase.modality)
     part_BL = phase.region.part(masked_BL.cumsum(1) - 1)
@@ -293,6 +296,7 @@ def _run(state: _State, phase: Phase) -> Iterator[tuple[int, Tensor]]:
             commits_B = torch.minimum(commits_B, left_B)
             if not bool(commits_B.any()):
                 continue
+            state.moment = (number, part, step)
             changed_BL = state.step(phase, left_BL, _Pace(step, unknown_B, left_B, commits_B))
             changed_BL |= state.end(phase, inside_BL)
             yield done + step + 1, changed_BL

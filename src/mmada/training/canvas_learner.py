@@ -32,6 +32,7 @@ class CanvasLosses:
     ``eos_weight``: what a trailing end-of-text token counts, as a target and in the answer-length normaliser (1 = the released
     behaviour, where padding dominates short answers). ``whole_vocabulary``: the softmax runs over all ids, not over those of the
     modality; ``frame_targets``: the two visible tokens around a picture are targets too. Both are so in the released code.
+    ``certainty``: weight of the entropy of text places that are predicted right (certainty forcing, for `distill`).
     """
 
     text: Noise = field(default_factory=Noise.paper)
@@ -41,6 +42,7 @@ class CanvasLosses:
     text_coefficient: float = 1.0
     image_coefficient: float = 1.0
     eos_weight: float = 0.1
+    certainty: float = 0.0
     whole_vocabulary: bool = False
     frame_targets: bool = False
 
@@ -50,7 +52,7 @@ class CanvasLosses:
         return CanvasLosses(eos_weight=1.0, whole_vocabulary=True, frame_targets=True)
 
     def __post_init__(self) -> None:
-        for name in ("text_coefficient", "image_coefficient", "eos_weight"):
+        for name in ("text_coefficient", "image_coefficient", "eos_weight", "certainty"):
             if getattr(self, name) < 0:
                 raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
         for name in ("text_normaliser", "image_normaliser"):
@@ -143,7 +145,9 @@ class CanvasLearner:
             frame_BL = torch.isin(batch.tokens_BL, batch.tokens_BL.new_tensor([v.soi, v.eoi]))
             masked_BL = masked_BL | (frame_BL & drawn_S[batch.segment_BL])
         target_M = batch.tokens_BL[masked_BL] - columns.start
-        loss_M = chunked_cross_entropy(hidden_BLD[masked_BL], self.model.head(columns), target_M, chunk=4096)
+        certainty = chosen.certainty if modality == TEXT else 0.0  # which of many right pictures is drawn is no certainty
+        hidden_MD = hidden_BLD[masked_BL]
+        loss_M = chunked_cross_entropy(hidden_MD, self.model.head(columns), target_M, chunk=4096, certainty=certainty)
         counts_BL = torch.where(batch.tokens_BL == v.eos, chosen.eos_weight, 1.0)
         places_BL = batch.editable_BL & (batch.modality_BL == modality)
         places_S = torch.bincount(

@@ -1,0 +1,121 @@
+"""Recipe `distill`: teach a model to decide more tokens a pass (certainty-forcing distillation, as in dParallel and d3LLM).
+
+It learns on states of its own right answers, the ones that fast decoding meets: what the masks at work became is the target, and
+places that it predicts right are pushed to be surer of it. True answers in blocks correct it where it is sure and wrong; a share
+of the stage before keeps all else as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmada.canvas import IMAGE, TEXT, Canvas
+from mmada.diffusion.corrupt import Noise, corrupt
+from mmada.errors import InputError, check_choice, check_whole
+from mmada.pipeline.cards import card_of
+from mmada.recipes.examples import World, mixed
+from mmada.recipes.language import GENTLE, LanguageRecipe, Stage, cot
+from mmada.recipes.trails import SOURCES, Trail, in_blocks, kept_trails
+from mmada.sampling import Speed
+from mmada.training.canvas_learner import CanvasLosses
+from mmada.training.loop import Plan
+
+__all__ = ["DistillRecipe", "distill"]
+
+Random = np.random.Generator
+EVERYTHING = Noise(least=1.0, weight="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRecipe(LanguageRecipe):
+    """A stage whose examples come as states of decoding, so its noise masks whatever is editable.
+
+    ``trails``: how many own answers of each source are collected, ``parallel``: the rule by which they are decoded. ``own``: the
+    weights of the sources, ``blocks``: those of kinds of true answers in blocks, ``replay``: that of the curriculum's mixture,
+    noised by ``text_noise`` and ``image_noise``.
+    """
+
+    trails: Mapping[str, int]
+    own: Mapping[str, float]
+    blocks: Mapping[str, float]
+    replay: float
+    parallel: str = "threshold=0.9"
+    text_noise: Noise = field(default_factory=lambda: Noise(least=0.1, weight="none"))
+    image_noise: Noise = field(default_factory=Noise.released_image)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for source, count in self.trails.items():
+            check_choice("trails", source, SOURCES)
+            check_whole(f"trails of {source}", count, 0)
+        for source, weight in self.own.items():
+            if weight > 0 and not self.trails.get(source):
+                raise InputError(f"own gives {source} a weight of {weight}, but no trails of it are collected; set trails too")
+        if min([self.replay, *self.own.values(), *self.blocks.values()]) < 0 or not self.weights():
+            raise InputError("weights of own, blocks and replay must be at least 0, and one of them above it")
+
+    def weights(self) -> dict[tuple[str, str], float]:
+        """(where from, what) -> weight, without those of weight 0."""
+        pairs = {("own", s): w for s, w in self.own.items()} | {("blocks", k): w for k, w in self.blocks.items()}
+        return {key: weight for key, weight in {**pairs, ("replay", ""): self.replay}.items() if weight > 0}
+
+    def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
+        """As `LanguageRecipe.examples`."""
+        if not (start / "config.json").is_file():
+            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to distill")
+        trails = kept_trails(start, Speed.of(self.parallel), self.trails, self.plan.seed, cache / "trails")
+        block = card_of(start).preset.reasoning.block
+        return lambda step, rng: self.states(world, trails, block, step, rng)
+
+    def states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:
+        """Canvases whose editable places are masked, all of them."""
+        keys, weights = zip(*self.weights().items(), strict=True)
+        shares = np.array(weights) / sum(weights)
+        mask = world.prompter.vocabulary.mask
+        replayed = mixed(world, self.mixture(step), rng, self.row_length)
+        while True:
+            origin, name = keys[int(rng.choice(len(keys), p=shares))]
+            if origin == "own":
+                canvas = trails[name][int(rng.integers(len(trails[name])))].state(rng, mask)
+            elif origin == "blocks":
+                canvas = in_blocks(next(mixed(world, {name: 1.0}, rng, self.row_length)), block, rng, mask)
+            else:
+                canvas = self.noised(next(replayed), rng, mask)
+            if canvas.length <= self.row_length:
+                yield canvas
+
+    def noised(self, canvas: Canvas, rng: Random, mask: int) -> Canvas:
+        """The canvas with only those places editable that noise masks."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        times_S = torch.tensor([rng.random()])
+        masked_BL = torch.zeros_like(canvas.editable_BL)
+        for modality, noise in ((TEXT, self.text_noise), (IMAGE, self.image_noise)):
+            places_BL = canvas.editable_BL & (canvas.modality_BL == modality)
+            if bool(places_BL.any()):
+                one_BL = torch.ones_like(canvas.tokens_BL)
+                masked_BL |= corrupt(
+                    canvas.tokens_BL, places_BL, one_BL, mask_id=mask, noise=noise, generator=generator, times_S=times_S
+                ).masked_BL
+        return replace(canvas, editable_BL=masked_BL)
+
+
+def distill() -> DistillRecipe:
+    """After the last stage: more tokens a pass, in text, questions and pictures."""
+    mixture = dict(cot().curriculum[-1].mixture)
+    return DistillRecipe(
+        name="distill",
+        follows="cot",
+        plan=Plan(steps=1500, seed=7, optim=replace(GENTLE, lr=3e-4, muon_lr=1.2e-3, decay=0.6, final=0.02), save_every=250,
+                  sample_every=500),
+        curriculum=(Stage(until=1.0, mixture=mixture),),
+        losses=CanvasLosses(text=EVERYTHING, image=EVERYTHING, text_coefficient=2.0, certainty=0.5),
+        trails={"math": 4000, "questions": 2000, "pictures": 2000},
+        own={"math": 0.35, "questions": 0.1, "pictures": 0.1},
+        blocks={"calculating_thinking": 0.2},
+        replay=0.25,
+    )  # fmt: skip
