@@ -11,6 +11,7 @@ os.environ["MPLBACKEND"] = "agg"
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.helpers import SIZE, tiny_folder
 
@@ -35,3 +36,10 @@ def model(folder: Path) -> MMaDA:
 def scene() -> Image.Image:
     """A picture of noise, of the tiny model's size."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are skipped where there is none."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -5,7 +5,7 @@ import torch
 from tests.helpers import tiny_model
 
 from mmada.model.forward import forward
-from mmada.model.mmada import MMaDAModel
+from mmada.model.mmada import MMaDAConfig, MMaDAModel
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,24 @@ def test_a_shadow_sees_its_row_but_not_the_place_it_stands_for(model: MMaDAModel
         assert torch.allclose(
             shadows[number], shallow.predict(masked, at_BL=here, columns=range(40), valid_BL=valid)[0], atol=1e-6
         )
+
+
+@pytest.mark.gpu
+def test_ragged_rows_in_one_kernel() -> None:
+    torch.manual_seed(4)
+    model = MMaDAModel(MMaDAConfig(vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+                                   num_key_value_heads=2, intermediate_size=48)).eval().to("cuda", torch.bfloat16)  # fmt: skip
+    tokens, valid = (x.cuda() for x in batch(4, 30, ragged=True))
+    at = (torch.rand(4, 30) < 0.4).cuda() & valid
+    at[2] = False
+    memory = model.memory(4)
+    together = [
+        model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid),
+        model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory),
+        model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory, fresh_BL=at),
+    ]
+    alone = torch.cat(
+        [model.predict(tokens[i : i + 1], at_BL=at[i : i + 1], columns=range(40), valid_BL=valid[i : i + 1]) for i in range(4)]
+    )
+    for logits in together:
+        torch.testing.assert_close(logits, alone, atol=3e-2, rtol=3e-2)

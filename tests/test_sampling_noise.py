@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Piece
 from mmada.sampling import EvenSplit, LowConfidence, Phase, RandomOrder, Temperature, complete, row_generators
-from mmada.sampling.noise import gumbel, mixed
+from mmada.sampling.rows import gumbel, mixed
 
 
 def keys(count: int, seed: int = 0) -> Tensor:

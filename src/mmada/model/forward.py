@@ -12,8 +12,10 @@ head size.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -211,23 +213,31 @@ class Attention:
         return torch.cat(parts)
 
 
-class Rows:
+class Rows(ABC):
     """Keys and values by row."""
 
     lengths: Sequence[int]
 
+    @abstractmethod
     def row(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values (S, G, E) of a row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def alike(self) -> tuple[Tensor, Tensor]:
         """Keys and values (B, S, G, E) of all rows, which have one length."""
-        raise NotImplementedError
+
+    def end_to_end(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (T, G, E) of all rows, one after another."""
+        keys, values = zip(*(self.row(i) for i in range(len(self.lengths))), strict=True)
+        return torch.cat(keys), torch.cat(values)
 
     def attention(self, query_QHE: Tensor, queries: Sequence[int]) -> Tensor:
-        """Attention (Q, H, E) of each row to itself: as one product where all rows are alike, else row by row."""
+        """Attention (Q, H, E) of each row to itself: as one product where all rows are alike, else as one of ragged rows where
+        there is a kernel for it, else row by row."""
         if len(set(zip(queries, self.lengths, strict=True))) == 1:
             return sdpa(query_QHE.view(len(queries), -1, *query_QHE.shape[1:]), *self.alike()).flatten(0, 1)
+        if query_QHE.is_cuda and query_QHE.dtype in (torch.float16, torch.bfloat16):
+            return ragged(query_QHE, *self.end_to_end(), queries, self.lengths)
         split = enumerate(torch.split(query_QHE, list(queries)))
         return torch.cat([sdpa(query[None], *(x[None] for x in self.row(i)))[0] for i, query in split if len(query)])
 
@@ -236,7 +246,8 @@ class PackedRows(Rows):
     """Rows that stand end to end."""
 
     def __init__(self, key_TGE: Tensor, value_TGE: Tensor, lengths: Sequence[int]) -> None:
-        self.both, self.lengths = (key_TGE, value_TGE), lengths
+        self.both: tuple[Tensor, Tensor] = (key_TGE, value_TGE)
+        self.lengths = lengths
 
     def row(self, index: int) -> tuple[Tensor, Tensor]:
         """As `Rows.row`."""
@@ -248,6 +259,10 @@ class PackedRows(Rows):
         """As `Rows.alike`."""
         key, value = (x.view(len(self.lengths), -1, *x.shape[1:]) for x in self.both)
         return key, value
+
+    def end_to_end(self) -> tuple[Tensor, Tensor]:
+        """As `Rows.end_to_end`."""
+        return self.both
 
 
 class RememberedRows(Rows):
@@ -302,6 +317,16 @@ def rotated(x_THE: Tensor, cos_T1E: Tensor, sin_T1E: Tensor) -> Tensor:
     turned_THE[..., :half].addcmul_(x_THE[..., half:], sin_T1E[..., :half], value=-1)
     turned_THE[..., half:].addcmul_(x_THE[..., :half], sin_T1E[..., half:])
     return turned_THE
+
+
+def ragged(query_QHE: Tensor, key_TGE: Tensor, value_TGE: Tensor, queries: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """Attention (Q, H, E) of rows of any lengths in one kernel (flash attention, CUDA, 16 bits)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends_Q, ends_T = (torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=query_QHE.device) for n in (queries, lengths))
+    shared = query_QHE.shape[1] != key_TGE.shape[1]
+    found = varlen_attn(query_QHE, key_TGE, value_TGE, ends_Q, ends_T, max(queries), max(lengths), enable_gqa=shared)
+    return cast(Tensor, found)
 
 
 def sdpa(query_BQHE: Tensor, key_BSGE: Tensor, value_BSGE: Tensor, seen_QS: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from mmada.sampling.accept import (
     Threshold,
 )
 from mmada.sampling.denoise import Frame, Phase, complete, denoise, row_generators
+from mmada.sampling.noise import Noise
 from mmada.sampling.passes import Lookahead
 from mmada.sampling.policy import (
     Blocks,
@@ -23,7 +24,6 @@ from mmada.sampling.policy import (
     Guidance,
     LowConfidence,
     Margin,
-    Noise,
     Order,
     PerturbedConfidence,
     RandomOrder,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mmada.errors import InputError, check_number, check_whole
-from mmada.sampling.policy import log_odds
+from mmada.sampling.rows import log_odds
 
 __all__ = [
     "RULES",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 import torch
 from torch import Tensor
@@ -20,9 +19,9 @@ from torch import Tensor
 from mmada.canvas import Canvas, Denoiser, Modality
 from mmada.errors import InputError
 from mmada.sampling.accept import Accept, Candidates
-from mmada.sampling.noise import gumbel, mixed
+from mmada.sampling.noise import KeyedNoise
 from mmada.sampling.passes import Ask, Lookahead, Passes, places
-from mmada.sampling.policy import Count, Draw, Guidance, Noise, Order, Region, StopAtEos, Whole
+from mmada.sampling.policy import Count, Draw, Guidance, Order, Region, StopAtEos, Whole
 from mmada.sampling.reuse import Reuse
 from mmada.tokenizers.vocabulary import Vocabulary
 
@@ -179,7 +178,7 @@ class _State:
         at_RL, shadow_RL = left_BL[rows], self.doubted(phase, rows)
         logits_NV = self.passes.logits(self.ask(phase, rows, at_RL, shadow_RL, now), self.tokens_BL)
         logits_NV, again_MV = logits_NV[: int(at_RL.sum())], logits_NV[int(at_RL.sum()) :]
-        noise = self.noise(rows, at_RL)
+        noise = KeyedNoise.of(self.key_B[rows], self.moment, at_RL)
         chosen_N = phase.draw.choose(logits_NV, noise)
         score_N = phase.order.score(logits_NV, chosen_N, noise, now.step, phase.count.steps).double()
         score_RL = score_N.new_full(at_RL.shape, float("-inf"))
@@ -247,16 +246,6 @@ class _State:
         """Token ids that a place may take."""
         v = self.vocabulary
         return v.image_columns if phase.modality == "image" else range(v.size) if phase.open_vocabulary else v.text_columns
-
-    def noise(self, rows: Tensor, at_RL: Tensor) -> Noise:
-        """Gumbel noise for the places ``at_RL``, of its own for each choice that asks."""
-        key_R = self.key_B[rows]
-        for number in self.moment:
-            key_R = mixed(key_R, number)
-        row_N, place_N = at_RL.nonzero().T
-        key_N = mixed(key_R[row_N], place_N)
-        asked = count()
-        return lambda width: gumbel(mixed(key_N, next(asked)), width)
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,48 @@ Shapes: N places, V columns.
 
 from __future__ import annotations
 
-import torch
+from itertools import count
+from typing import Protocol
+
 from torch import Tensor
 
-__all__ = ["gumbel", "mixed"]
+from mmada.sampling import rows
+from mmada.sampling.rows import gumbel, mixed
 
-GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
-
-
-def mixed(key: Tensor, number: int | Tensor) -> Tensor:
-    """A key (any shape, int64) for ``number`` (broadcast) below another: SplitMix64, in wrapping arithmetic."""
-    x = key + (number + 1) * GOLDEN if isinstance(number, Tensor) else key + wrapped((number + 1) * GOLDEN)
-    for shift, factor in zip((30, 27), FACTORS, strict=True):
-        x = (x ^ ((x >> shift) & (2 ** (64 - shift) - 1))) * factor
-    return x ^ ((x >> 31) & (2**33 - 1))
+__all__ = ["KeyedNoise", "Noise"]
 
 
-def wrapped(number: int) -> int:
-    """A whole number as 64 signed bits."""
-    return (number + 2**63) % 2**64 - 2**63
+class Noise(Protocol):
+    """Standard Gumbel noise for the places of one step; every call draws anew."""
+
+    def __call__(self, width: int) -> Tensor:
+        """Noise (N, width), float64."""
+        ...
+
+    def drawn(self, logits_NV: Tensor, temperature: float) -> Tensor:
+        """Columns (N,) drawn from softmax(logits / temperature)."""
+        ...
 
 
-def gumbel(key_N: Tensor, width: int) -> Tensor:
-    """Standard Gumbel noise (N, width), float64, one row a key."""
-    bits_NV = mixed(key_N[:, None], torch.arange(width, device=key_N.device))
-    uniform_NV = ((bits_NV >> 12) & (2**52 - 1)).double().add_(0.5).mul_(2.0**-52)  # never 0 or 1
-    return uniform_NV.log_().neg_().log_().neg_()
+class KeyedNoise:
+    """`Noise` from one key a place, int64 (N,)."""
+
+    def __init__(self, key_N: Tensor) -> None:
+        self.key_N = key_N
+        self.calls = count()
+
+    @staticmethod
+    def of(key_R: Tensor, moment: tuple[int, ...], at_RL: Tensor) -> KeyedNoise:
+        """Of the places ``at_RL`` (row-major) at a moment of rows that have the keys ``key_R``."""
+        for number in moment:
+            key_R = mixed(key_R, number)
+        row_N, place_N = at_RL.nonzero().T
+        return KeyedNoise(mixed(key_R[row_N], place_N))
+
+    def __call__(self, width: int) -> Tensor:
+        """As `Noise`."""
+        return gumbel(mixed(self.key_N, next(self.calls)), width)
+
+    def drawn(self, logits_NV: Tensor, temperature: float) -> Tensor:
+        """As `Noise`."""
+        return rows.drawn(logits_NV, mixed(self.key_N, next(self.calls)), temperature)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mmada.canvas import IMAGE, TEXT, Canvas, Denoiser, Memory, Modality, Remembering
 from mmada.errors import check_whole
-from mmada.sampling.policy import Guidance, log_odds
+from mmada.sampling.policy import Guidance
 from mmada.sampling.reuse import Reuse, Situation
+from mmada.sampling.rows import log_odds
 
 __all__ = ["Ask", "Lookahead", "Passes", "places"]
 

@@ -12,7 +12,6 @@ Shapes: B rows, L positions, N masked places of the region that is worked on, V 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Literal, Protocol
@@ -22,6 +21,8 @@ from torch import Tensor
 
 from mmada.diffusion.schedule import Schedule
 from mmada.errors import InputError
+from mmada.sampling.noise import Noise
+from mmada.sampling.rows import log_odds
 
 __all__ = [
     "Blocks",
@@ -32,7 +33,6 @@ __all__ = [
     "Guidance",
     "LowConfidence",
     "Margin",
-    "Noise",
     "Order",
     "PerturbedConfidence",
     "RandomOrder",
@@ -42,9 +42,6 @@ __all__ = [
     "Temperature",
     "Whole",
 ]
-
-Noise = Callable[[int], Tensor]
-"""Width w -> standard Gumbel noise (N, w) float64, a function of (seed, step, place, column)."""
 
 
 class Count(Protocol):
@@ -130,27 +127,6 @@ class ScheduleCount:
 
 
 # Which
-
-
-SCRATCH = 2**21
-"""Logits that `log_odds` looks at in one go on a CPU: what its caches hold."""
-
-
-def log_odds(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
-    """log(p / (1 - p)) of the chosen columns, (N,).
-
-    It orders places as p does but does not saturate: in float32 many p are exactly 1, their odds differ. The other columns are
-    added up in scratch memory for a few rows at a time: on a CPU that is several times faster than one large copy.
-    """
-    chosen_N1 = chosen_N[:, None]
-    rows = max(1, SCRATCH // logits_NV.shape[1]) if logits_NV.device.type == "cpu" else max(1, len(logits_NV))
-    scratch_rV = logits_NV.new_empty(min(rows, len(logits_NV)), logits_NV.shape[1])
-    rest = []
-    for part_rV, chosen_r1 in zip(logits_NV.split(rows), chosen_N1.split(rows), strict=True):
-        other_rV = scratch_rV[: len(part_rV)].copy_(part_rV).scatter_(1, chosen_r1, float("-inf"))
-        most_r1 = other_rV.amax(1, keepdim=True).clamp(min=torch.finfo(logits_NV.dtype).min)
-        rest.append(other_rV.sub_(most_r1).exp_().sum(1).log_() + most_r1[:, 0])
-    return logits_NV.gather(1, chosen_N1)[:, 0] - torch.cat(rest)
 
 
 @dataclass(frozen=True)
@@ -241,7 +217,7 @@ class Temperature:
 
     def choose(self, logits_NV: Tensor, noise: Noise) -> Tensor:
         """As `Draw.choose`."""
-        return (logits_NV.double() + self.temperature * noise(logits_NV.shape[1])).argmax(-1)
+        return noise.drawn(logits_NV, self.temperature)
 
 
 @dataclass(frozen=True)
