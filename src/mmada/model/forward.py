@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, cast
 
@@ -236,7 +237,7 @@ class Rows(ABC):
         there is a kernel for it, else row by row."""
         if len(set(zip(queries, self.lengths, strict=True))) == 1:
             return sdpa(query_QHE.view(len(queries), -1, *query_QHE.shape[1:]), *self.alike()).flatten(0, 1)
-        if query_QHE.is_cuda and query_QHE.dtype in (torch.float16, torch.bfloat16):
+        if query_QHE.is_cuda and query_QHE.dtype in (torch.float16, torch.bfloat16) and find_spec("torch.nn.attention.varlen"):
             return ragged(query_QHE, *self.end_to_end(), queries, self.lengths)
         split = enumerate(torch.split(query_QHE, list(queries)))
         return torch.cat([sdpa(query[None], *(x[None] for x in self.row(i)))[0] for i, query in split if len(query)])
