@@ -1,0 +1,463 @@
+"""The parts of policy optimisation alone: what each noising plan masks, advantages, KL, clip and averages by hand, the reference,
+and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers import SMALL, tiny_model
+from torch import Tensor, nn
+
+from mmada.canvas import Canvas, Piece
+from mmada.errors import InputError
+from mmada.training.rl import (
+    AdaptersOff,
+    Algorithm1,
+    BlockMasks,
+    Clip,
+    CoupledCounts,
+    CoupledMasks,
+    Elbo,
+    FrozenCopy,
+    FullMask,
+    Iid,
+    Kl,
+    LeaveOneOut,
+    MeanField,
+    MeanOnly,
+    NoRatio,
+    PerSample,
+    PerToken,
+    Policy,
+    RandomMasks,
+    Sandwich,
+    SequenceRatio,
+    Systematic,
+    TokenRatio,
+    Trajectory,
+    Truncated,
+    Views,
+    ZScore,
+    advantages,
+    draw_views,
+    espo,
+    log_probabilities,
+    policy_loss,
+    prepare,
+    spg,
+    unigrpo,
+)
+from mmada.training.rl.objective import Units
+from mmada.training.rl.views import completion
+
+PLANS: list[Any] = [
+    RandomMasks(Algorithm1()),
+    RandomMasks(Truncated(), "fading"),
+    RandomMasks(Iid(), samples=3),
+    FullMask(),
+    CoupledMasks(),
+    CoupledMasks(full=False),
+    CoupledCounts(),
+    BlockMasks(block=3),
+    BlockMasks(block=3, scored="block"),
+    Trajectory(2),
+]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rows(*sizes: int, prompt: int = 4) -> Canvas:
+    pieces = ([Piece([30] * prompt), Piece([20] * size, editable=True), Piece([4])] for size in sizes)
+    return Canvas.stack([Canvas.join(p) for p in pieces])
+
+
+def drawn(plan: Any, canvas: Canvas, updates: int = 1, group: int = 1, seed: int = 0) -> tuple[Views, ...]:
+    steps_BL = (torch.arange(canvas.length) * 3 % 7).expand(canvas.rows, -1)
+    return draw_views(
+        plan, canvas, mask_id=SMALL.mask, updates=updates, group=group, generator=generator(seed), steps_BL=steps_BL
+    )
+
+
+# Noising plans
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
+def test_every_plan_scores_masked_places_of_the_completion_and_repeats_itself(plan: Any) -> None:
+    canvas = rows(9, 1, 0, 6, 7, 2)
+    for views, again in zip(drawn(plan, canvas, 4, 2), drawn(plan, canvas, 4, 2), strict=True):
+        assert torch.equal(views.tokens_KBL, again.tokens_KBL)
+        masked_KBL = views.tokens_KBL == SMALL.mask
+        assert not (views.scored_KBL & ~(masked_KBL & completion(canvas))).any()
+        assert not (masked_KBL & ~canvas.valid_BL).any(), "padding stays as it is"
+        assert torch.equal(views.tokens_KBL[~masked_KBL], canvas.tokens_BL.expand_as(masked_KBL)[~masked_KBL])
+        assert not views.weight_KBL[~views.scored_KBL].any()
+        assert (views.weight_KBL[views.scored_KBL] >= 1).all()
+        has_places_B = completion(canvas).any(1)
+        assert torch.equal(views.scored_KBL.any(2).any(0), has_places_B), "every completion has a scored place in some view"
+
+
+@pytest.mark.parametrize("plan", [p for p in PLANS if not isinstance(p, (FullMask, BlockMasks))], ids=repr)
+def test_the_prompt_stays_clean(plan: Any) -> None:
+    canvas = rows(9, 6)
+    for views in drawn(plan, canvas, 3):
+        assert not ((views.tokens_KBL == SMALL.mask) & ~completion(canvas)).any()
+
+
+def test_full_mask_has_a_noisy_prompt_that_changes() -> None:
+    canvas = rows(*[8] * 40, prompt=20)
+    first, second = drawn(FullMask(0.15), canvas, 2)
+    context_BL = canvas.valid_BL & ~completion(canvas)
+    for views in (first, second):
+        masked_BL = views.tokens_KBL[0] == SMALL.mask
+        assert masked_BL[completion(canvas)].all()
+        assert masked_BL[context_BL].float().mean().item() == pytest.approx(0.15, abs=0.04)
+    assert not torch.equal(first.tokens_KBL, second.tokens_KBL)
+
+
+def test_random_masks_follow_their_ratio() -> None:
+    canvas = rows(*[50] * 40)
+    views = drawn(RandomMasks(Truncated(0.4)), canvas, 3)
+    for update, ratio in zip(views, (0.6, 0.8, 0.999), strict=True):
+        assert update.scored_KBL.sum() / 2000 == pytest.approx(ratio, abs=0.04)
+        share_B = update.scored_KBL[0].sum(1) / 50
+        weight_B = update.weight_KBL[0].amax(1)
+        torch.testing.assert_close(weight_B * share_B, torch.ones(40))
+
+
+def test_one_place_at_least_is_masked() -> None:
+    views = drawn(RandomMasks(Iid(0, 0)), rows(9, 1, 0, 5))[0]
+    assert views.scored_KBL.sum(2).tolist() == [[1, 1, 0, 1]]
+
+
+def test_fading_masks_later_places_more_often_and_as_many() -> None:
+    canvas = rows(*[20] * 200)
+    plan = RandomMasks(Truncated(0.4, 0.7), "fading")
+    scored_BL = drawn(plan, canvas, 1)[0].scored_KBL[0]
+    share_L = scored_BL.float().mean(0)[4:24]
+    assert scored_BL.sum() / 4000 == pytest.approx(0.7, abs=0.03)
+    assert share_L[0] == pytest.approx(0.4, abs=0.1)  # visible with 2 * 0.3
+    assert share_L[-1] == 1
+    assert share_L[:7].mean() < share_L[7:14].mean() < share_L[14:].mean()
+
+
+def test_mean_ratios_of_the_schedules() -> None:
+    many = {t: t.ratios(5, 4000, 1, generator()).mean().item() for t in (Algorithm1(), Systematic(), Iid(0.1, 0.9))}
+    assert list(many.values()) == pytest.approx([0.75, 0.5, 0.5], abs=0.02)
+    spread = Systematic().ratios(5, 4000, 1, generator()).mean(0).std()
+    assert spread < 0.07 < Iid().ratios(5, 4000, 1, generator()).mean(0).std(), "systematic times vary less"
+    torch.testing.assert_close(Truncated(0.6).ratios(4, 2, 1, generator())[:, 0], torch.tensor([0.7, 0.8, 0.9, 0.999]))
+
+
+def test_coupled_masks_are_complements() -> None:
+    canvas = rows(30, 35, 40, 35)
+    for views in drawn(CoupledMasks(0.2, 0.8), canvas, 3, 2):
+        mask_BL, rest_BL, full_BL = views.scored_KBL
+        assert torch.equal(mask_BL ^ rest_BL, full_BL)
+        assert torch.equal(full_BL, completion(canvas))
+        inverse_B, other_B = 1 / views.weight_KBL[0].amax(1), 1 / views.weight_KBL[1].amax(1)
+        torch.testing.assert_close(inverse_B + other_B, torch.ones(4))
+        assert inverse_B[0] == inverse_B[1] != inverse_B[2] == inverse_B[3], "one ratio a prompt"
+
+
+def test_coupled_counts_are_an_unbiased_bound() -> None:
+    """Were every ln p = -1, the bound would be minus the length: in the mean over views and draws."""
+    canvas = rows(*[6] * 500)
+    views = drawn(CoupledCounts(2), canvas)[0]
+    bound_B = Elbo().rows(-views.scored_KBL.float(), views, completion(canvas).sum(1), torch.zeros(500))
+    assert bound_B.mean().item() == pytest.approx(-6, abs=0.1)
+    count_KB = views.scored_KBL.sum(2)
+    assert (count_KB[0] + count_KB[1] == 6).all()
+    assert torch.bincount(count_KB[0]).float().std() < 2, "counts are spread systematically"
+
+
+@pytest.mark.parametrize("scored", ["masked", "block"])
+def test_block_masks(scored: Any) -> None:
+    canvas = rows(*[11] * 60, 2)
+    views = drawn(BlockMasks(4, 3, prompt=0.0, scored=scored), canvas)[0]
+    chosen = []
+    for k in range(3):
+        for b in range(60):
+            masked = (views.tokens_KBL[k, b] == SMALL.mask)[4:15]
+            first = int(masked.nonzero()[0, 0])
+            block = first // 4
+            assert masked[: block * 4].sum() == 0
+            assert masked[(block + 1) * 4 :].all()
+            inside = int(masked[block * 4 : (block + 1) * 4].sum())
+            wanted = masked if scored == "masked" else masked & (torch.arange(11) // 4 == block)
+            assert torch.equal(views.scored_KBL[k, b, 4:15], wanted)
+            assert 1 <= inside <= min(4, 11 - block * 4)
+            chosen.append(block)
+    assert sorted(set(chosen)) == [0, 1, 2]
+    assert all({chosen[b], chosen[60 + b], chosen[120 + b]} == {0, 1, 2} for b in range(60)), "each block once a row"
+
+
+def test_block_masks_noise_what_stands_before() -> None:
+    canvas = rows(*[8] * 100, prompt=10)
+    views = drawn(BlockMasks(4, 2, prompt=0.5), canvas)[0]
+    assert (views.tokens_KBL[:, :, :10] == SMALL.mask).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    late_KB = views.scored_KBL[:, :, 14:18].any(2) & ~views.scored_KBL[:, :, 10:14].all(2)
+    assert late_KB.any()
+    assert views.scored_KBL[:, :, 10:14].sum() > 0, "noised places of earlier blocks count, as in the released code"
+
+
+def test_trajectory_replays_the_steps() -> None:
+    canvas = rows(5, 3)
+    steps_BL = torch.full((2, canvas.length), 99)
+    steps_BL[0, 4:9] = torch.tensor([0, 8, 2, 2, 4])
+    steps_BL[1, 4:7] = torch.tensor([5, 5, 1])
+    plan = Trajectory(together=2)
+    views = draw_views(plan, canvas, mask_id=SMALL.mask, updates=2, group=1, generator=generator(), steps_BL=steps_BL)
+    masked = [(v.tokens_KBL == SMALL.mask)[:, :, 4:9].int().tolist() for v in views]
+    assert masked[0] == masked[1] == [[[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], [[0, 1, 0, 0, 1], [0, 0, 0, 0, 0]]]
+    assert views[0].scored_KBL[:, :, 4:9].int().tolist() == [
+        [[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]],
+        [[0, 1, 0, 0, 1], [0, 0, 0, 0, 0]],
+    ]
+    log_KBL = -views[0].scored_KBL.double()
+    assert Elbo().rows(log_KBL, views[0], torch.tensor([5, 3]), torch.zeros(2)).tolist() == [-5, -3]
+
+
+# Advantages
+
+
+def test_advantages_by_hand() -> None:
+    reward_B = torch.tensor([1.0, 2.0, 3.0, 5.0, 5.0, 8.0])
+    assert advantages(MeanOnly(), reward_B, group=3).tolist() == [-1, 0, 1, -1, -1, 2]
+    torch.testing.assert_close(advantages(LeaveOneOut(), reward_B, group=3), torch.tensor([-1.5, 0.0, 1.5, -1.5, -1.5, 3.0]))
+    torch.testing.assert_close(advantages(ZScore(0.0), reward_B[:3], group=3), torch.tensor([-1.0, 0.0, 1.0]) * math.sqrt(1.5))
+    torch.testing.assert_close(advantages(ZScore(0.0, 1), reward_B[:3], group=3), torch.tensor([-1.0, 0.0, 1.0]))
+    torch.testing.assert_close(advantages(ZScore(1.0, 1), reward_B[:3], group=3), torch.tensor([-0.5, 0.0, 0.5]))
+
+
+# KL, clip, averages
+
+
+def units(log_BU: Tensor, scored_BU: Tensor | None = None, size_BU: Tensor | None = None) -> Units:
+    scored = torch.ones_like(log_BU, dtype=torch.bool) if scored_BU is None else scored_BU
+    return Units(log_BU, scored, torch.ones_like(log_BU) if size_BU is None else size_BU)
+
+
+def test_kl_estimators_by_hand() -> None:
+    here, there = units(torch.tensor([[-1.0, -3.0]])), torch.tensor([[-2.0, -2.5]])
+    torch.testing.assert_close(Kl(1, "k1").of(here, there), torch.tensor([[1.0, -0.5]]))
+    torch.testing.assert_close(Kl(1, "k2").of(here, there), torch.tensor([[0.5, 0.125]]))
+    torch.testing.assert_close(Kl(1, "k3").of(here, there), torch.tensor([[math.exp(-1), math.exp(0.5) - 1.5]]))
+    row = units(torch.tensor([[-10.0]]), size_BU=torch.tensor([[5.0]]))
+    torch.testing.assert_close(Kl(1, "k2").of(row, torch.tensor([[-14.0]])), torch.tensor([[8 / 5]]))
+
+
+def test_clip_holds_only_what_would_gain() -> None:
+    log_BU = torch.log(torch.tensor([[1.5, 0.5, 1.1]])).expand(2, 3).clone().requires_grad_()
+    gain = TokenRatio().gain(units(log_BU), torch.zeros(2, 3), torch.tensor([2.0, -2.0]), Clip(0.2, 0.3))
+    torch.testing.assert_close(gain.value_BU, torch.tensor([[2.6, 1.0, 2.2], [-3.0, -1.6, -2.2]]))
+    assert gain.clipped_BU.tolist() == [[True, False, False], [False, True, False]]
+    (slope,) = torch.autograd.grad(gain.value_BU.sum(), log_BU)
+    torch.testing.assert_close(slope, torch.tensor([[0.0, 1.0, 2.2], [-3.0, 0.0, -2.2]]))
+    free = TokenRatio().gain(units(log_BU), torch.zeros(2, 3), torch.tensor([2.0, -2.0]), None)
+    assert not free.clipped_BU.any()
+    torch.testing.assert_close(free.value_BU[0], torch.tensor([3.0, 1.0, 2.2]))
+
+
+def test_averages_by_hand() -> None:
+    scored_BU = torch.tensor([[True, True, False, False], [True, False, False, False]])
+    tokens, places_B = units(torch.zeros(2, 4), scored_BU), torch.tensor([4, 2])
+    weigh: dict[Any, list[list[float]]] = {
+        PerSample("places"): [[1 / 8, 1 / 8, 0, 0], [1 / 4, 0, 0, 0]],
+        PerSample("masked"): [[1 / 4, 1 / 4, 0, 0], [1 / 2, 0, 0, 0]],
+        PerToken("places"): [[1 / 6, 1 / 6, 0, 0], [1 / 6, 0, 0, 0]],
+        PerToken("masked"): [[1 / 3, 1 / 3, 0, 0], [1 / 3, 0, 0, 0]],
+    }
+    for choice, expected in weigh.items():
+        torch.testing.assert_close(choice.weights(tokens, places_B), torch.tensor(expected))
+    row = units(torch.zeros(2, 1), size_BU=torch.tensor([[4.0], [2.0]]))
+    torch.testing.assert_close(PerSample().weights(row, places_B), torch.tensor([[0.5], [0.5]]))
+    torch.testing.assert_close(PerToken().weights(row, places_B), torch.tensor([[2 / 3], [1 / 3]]))
+
+
+def test_the_sum_of_the_kl_grows_with_the_length_and_the_mean_does_not() -> None:
+    torch.manual_seed(0)
+    model, canvas = tiny_model(SMALL.size), rows(8, 8)
+    with torch.no_grad():
+        model.lm_head.weight *= 20
+    other = FrozenCopy(tiny_model(SMALL.size))
+    found: dict[Any, float] = {}
+    for ratio in (TokenRatio(), SequenceRatio()):
+        for reduce in ("mean", "sum"):
+            policy = replace(
+                unigrpo(Algorithm1(), updates=1), noise=FullMask(0), ratio=ratio, kl=Kl(1, "k2", "reference", reduce)
+            )
+            update = prepare(model, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), reference=other)[0]
+            loss, statistics = policy_loss(model, canvas, torch.zeros(2), update, policy=policy, vocabulary=SMALL)
+            assert statistics["kl"] > 0
+            found[ratio, reduce] = loss.item() / statistics["kl"].item()
+    assert list(found.values()) == pytest.approx([1, 8, 1, 8])
+
+
+# Likelihoods
+
+
+def test_likelihoods_by_hand() -> None:
+    scored_KBL = torch.tensor([[[True, True, False]], [[False, True, False]]])
+    views = Views(scored_KBL.long(), scored_KBL, scored_KBL * torch.tensor([1.5, 3.0])[:, None, None])
+    log_KBL = torch.tensor([[[-1.0, -2.0, 0.0]], [[0.0, -4.0, 0.0]]])
+    places_B = torch.tensor([3])
+    assert MeanField().tokens(log_KBL, views).tolist() == [[-1, -3, 0]]
+    assert MeanField().rows(log_KBL, views, places_B, torch.ones(1)).item() == pytest.approx(-7)
+    assert Elbo().tokens(log_KBL, views).tolist() == [[-1.5, -7.5, 0]]
+    assert Elbo().rows(log_KBL, views, places_B, torch.ones(1)).item() == pytest.approx((-4.5 - 12) / 2)
+    first = math.log(1.5 * math.exp(-2) / 2)
+    second = math.log((1.5 * math.exp(-4) + 3 * math.exp(-8)) / 2)
+    upper = 3 / 2 * (first + second) / 2
+    sandwich = Sandwich(0.25, 2.0)
+    assert sandwich.rows(log_KBL, views, places_B, torch.ones(1)).item() == pytest.approx(-8.25)
+    assert sandwich.rows(log_KBL, views, places_B, -torch.ones(1)).item() == pytest.approx(0.25 * upper - 0.75 * 8.25)
+
+
+# Reference
+
+
+def test_a_frozen_copy_stays_and_is_refreshed() -> None:
+    torch.manual_seed(0)
+    model, canvas = tiny_model(SMALL.size), rows(5)
+    reference = FrozenCopy(model)
+    views = drawn(FullMask(0), canvas)[0]
+
+    def asked() -> Tensor:
+        with reference.scorer() as scorer:
+            return log_probabilities(scorer, canvas, views, vocabulary=SMALL)
+
+    before = asked()
+    assert not before.requires_grad
+    with torch.no_grad():
+        model.lm_head.weight += 1
+        model.model.norm.weight += 0.5 * torch.randn(32)
+    assert torch.equal(asked(), before)
+    reference.refresh(model)
+    assert not torch.equal(asked(), before)
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(p.requires_grad for p in reference.model.parameters())
+
+
+class Adapted(nn.Module):
+    """What a peft model offers: the model with something beside its weights, that can be switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.on = tiny_model(SMALL.size), True
+        self.adapter = nn.Parameter(torch.randn(32))
+
+    def hidden(self, tokens_BL: Tensor, *, valid_BL: Tensor | None = None) -> Tensor:
+        found = self.model.hidden(tokens_BL, valid_BL=valid_BL)
+        return found * (1 + self.adapter) if self.on else found
+
+    def head(self, columns: range) -> Tensor:
+        return self.model.head(columns)
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        self.on = False
+        try:
+            yield
+        finally:
+            self.on = True
+
+
+def test_adapters_off_is_the_model_beneath() -> None:
+    torch.manual_seed(0)
+    policy_model, canvas = Adapted(), rows(5, 6)
+    policy = unigrpo(Algorithm1(), updates=1, kl=0.1)
+    update = prepare(
+        policy_model, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), reference=AdaptersOff(policy_model)
+    )[0]
+    assert policy_model.on
+    assert update.reference_KBL is not None
+    assert torch.equal(update.reference_KBL, log_probabilities(policy_model.model, canvas, update.views, vocabulary=SMALL))
+    statistics = policy_loss(policy_model, canvas, torch.ones(2), update, policy=policy, vocabulary=SMALL)[1]
+    assert statistics["kl"] > 0
+
+
+# Refusals
+
+
+def policy_with(**parts: Any) -> Policy:
+    usual: dict[str, Any] = {"noise": FullMask(), "likelihood": MeanField(), "ratio": TokenRatio(), "advantage": MeanOnly()}
+    return Policy(**(usual | {"aggregation": PerToken()} | parts))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Algorithm1(0), "total"),
+        (lambda: Systematic(2.5), "total"),  # type: ignore[arg-type]
+        (lambda: Iid(0.8, 0.2), "least"),
+        (lambda: Truncated(1.5), "gamma"),
+        (lambda: RandomMasks(Iid(), "late"), "order"),  # type: ignore[arg-type]
+        (lambda: RandomMasks(Iid(), samples=0), "samples"),
+        (lambda: FullMask(-0.1), "prompt"),
+        (lambda: CoupledMasks(0, 0.5), "least"),
+        (lambda: CoupledMasks(0.5, 1), "most"),
+        (lambda: CoupledCounts(0), "samples"),
+        (lambda: BlockMasks(0), "block"),
+        (lambda: BlockMasks(scored="all"), "scored"),  # type: ignore[arg-type]
+        (lambda: Trajectory(0), "together"),
+        (lambda: Sandwich(1.1), "omega"),
+        (lambda: Sandwich(beta=0.5), "beta"),
+        (lambda: ZScore(-1), "epsilon"),
+        (lambda: ZScore(correction=2), "correction"),
+        (lambda: Clip(2.0), "low"),
+        (lambda: Clip(0.2, math.nan), "high"),
+        (lambda: Kl(-1), "weight"),
+        (lambda: Kl(1, "k4"), "estimator"),  # type: ignore[arg-type]
+        (lambda: Kl(1, target="new"), "target"),  # type: ignore[arg-type]
+        (lambda: Kl(1, reduce="max"), "reduce"),  # type: ignore[arg-type]
+        (lambda: PerSample("tokens"), "over"),  # type: ignore[arg-type]
+        (lambda: PerToken("tokens"), "over"),  # type: ignore[arg-type]
+        (lambda: policy_with(updates=0), "updates"),
+        (lambda: policy_with(ratio=NoRatio(), clip=Clip()), "clip"),
+        (lambda: policy_with(likelihood=Sandwich()), "ratio"),
+        (lambda: policy_with(likelihood=Sandwich(), ratio=NoRatio(), kl=Kl(0.1)), "kl"),
+        (lambda: AdaptersOff(tiny_model(SMALL.size)), "adapters"),
+        (lambda: advantages(MeanOnly(), torch.ones(5), group=2), "group"),
+        (lambda: advantages(MeanOnly(), torch.tensor([1.0, math.nan]), group=2), "rewards"),
+        (lambda: drawn(FullMask(), rows(3, 3, 3), group=2), "group"),
+        (lambda: drawn(FullMask(), rows(3).with_tokens(torch.full((1, 8), SMALL.mask))), "canvas"),
+        (
+            lambda: draw_views(Trajectory(), rows(3), mask_id=SMALL.mask, updates=1, group=1, generator=generator()),
+            "steps_BL",
+        ),
+    ],
+)
+def test_impossible_choices_are_refused(make: Callable[[], Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        make()
+
+
+def test_a_kl_without_its_reference_is_refused() -> None:
+    model, canvas, policy = tiny_model(SMALL.size), rows(4), espo(updates=1)
+    with pytest.raises(InputError, match="reference"):
+        prepare(model, canvas, policy=policy, vocabulary=SMALL, group=1, generator=generator())
+    without = prepare(model, canvas, policy=replace(policy, kl=Kl()), vocabulary=SMALL, group=1, generator=generator())[0]
+    with pytest.raises(InputError, match="reference_KBL"):
+        policy_loss(model, canvas, torch.ones(1), without, policy=policy, vocabulary=SMALL)
+
+
+def test_tokens_of_the_wrong_modality_are_refused() -> None:
+    canvas = rows(4)
+    picture = replace(canvas, modality_BL=torch.ones_like(canvas.modality_BL))
+    with pytest.raises(InputError, match="image"):
+        log_probabilities(tiny_model(SMALL.size), picture, drawn(FullMask(0), picture)[0], vocabulary=SMALL)
+
+
+def test_bounds_of_tokens_are_refused() -> None:
+    views = drawn(FullMask(0), rows(3))[0]
+    with pytest.raises(InputError, match="Sandwich"):
+        Sandwich().tokens(torch.zeros(views.scored_KBL.shape), views)
+    assert spg().updates == 4
