@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -347,11 +348,11 @@ def test_a_frozen_copy_stays_and_is_refreshed() -> None:
 
 
 class Adapted(nn.Module):
-    """What a peft model offers: the model with something beside its weights, that can be switched off."""
+    """What `transformers` offers after ``add_adapter``: the model with something beside its weights, that can be switched off."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model, self.on = tiny_model(SMALL.size), True
+        self.model, self.on, self.peft_config = tiny_model(SMALL.size), True, ["default"]
         self.adapter = nn.Parameter(torch.randn(32))
 
     def hidden(self, tokens_BL: Tensor, *, valid_BL: Tensor | None = None) -> Tensor:
@@ -360,6 +361,19 @@ class Adapted(nn.Module):
 
     def head(self, columns: range) -> Tensor:
         return self.model.head(columns)
+
+    def disable_adapters(self) -> None:
+        self.on = False
+
+    def enable_adapters(self) -> None:
+        self.on = True
+
+
+class Wrapped(Adapted):
+    """What ``peft.PeftModel`` offers instead."""
+
+    def disable_adapters(self) -> None:
+        raise AssertionError("peft's own way is asked for first")
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -370,17 +384,44 @@ class Adapted(nn.Module):
             self.on = True
 
 
-def test_adapters_off_is_the_model_beneath() -> None:
+@pytest.mark.parametrize("kind", [Adapted, Wrapped])
+def test_adapters_off_is_the_model_beneath(kind: Callable[[], Adapted]) -> None:
     torch.manual_seed(0)
-    policy_model, canvas = Adapted(), rows(5, 6)
+    adapted, canvas = kind(), rows(5, 6)
+    check_adapters(adapted, adapted.model, canvas)
+    assert adapted.on
+    with pytest.raises(KeyError), AdaptersOff(adapted).scorer():
+        raise KeyError
+    assert adapted.on, "on again after an error too"
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own use of transformers
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_lora_off_is_the_model_beneath(wrapped: bool) -> None:
+    peft = pytest.importorskip("peft", exc_type=ImportError)
+    torch.manual_seed(0)
+    model, canvas = tiny_model(SMALL.size), rows(5, 6)
+    beneath = deepcopy(model)
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    if wrapped:
+        model = peft.get_peft_model(model, lora)
+    else:
+        model.add_adapter(lora)
+    before = {name for name, p in model.named_parameters() if p.requires_grad}
+    check_adapters(model, beneath, canvas)
+    assert before == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name for name in before)
+
+
+def check_adapters(adapted: Any, beneath: Any, canvas: Canvas) -> None:
     policy = unigrpo(Algorithm1(), updates=1, kl=0.1)
     update = prepare(
-        policy_model, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), reference=AdaptersOff(policy_model)
+        adapted, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), reference=AdaptersOff(adapted)
     )[0]
-    assert policy_model.on
     assert update.reference_KBL is not None
-    assert torch.equal(update.reference_KBL, log_probabilities(policy_model.model, canvas, update.views, vocabulary=SMALL))
-    statistics = policy_loss(policy_model, canvas, torch.ones(2), update, policy=policy, vocabulary=SMALL)[1]
+    torch.testing.assert_close(update.reference_KBL, log_probabilities(beneath, canvas, update.views, vocabulary=SMALL).detach())
+    loss, statistics = policy_loss(adapted, canvas, torch.ones(2), update, policy=policy, vocabulary=SMALL)
+    assert loss.requires_grad
     assert statistics["kl"] > 0
 
 

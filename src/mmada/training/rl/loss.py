@@ -84,10 +84,9 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus eq. 5 for one inner update: a scalar to minimise, and statistics (scalars without gradient).
 
-    ``advantage_B``: float, from `Policy.advantages`. Statistics: ``ratio`` (mean), ``clipped`` (share of units that are held by the
-    clip), ``kl`` (nats a completion place; 0 where its weight is 0), ``masked`` (places scored, over all views). Completions
-    without a scored place, or without any place, add nothing. Raises InputError if the KL is to a reference and the update has
-    none.
+    ``advantage_B``: float, from `Policy.advantages`. Statistics: ``ratio`` (mean), ``clipped`` (share of units held by the clip),
+    ``kl`` (nats a completion place; 0 where its weight is 0), ``masked`` (places scored, over all views). Completions without a
+    scored place, or without any place, add nothing. Raises InputError if the KL is to a reference and the update has none.
     """
     views = update.views
     places_B = completion(canvas).sum(1)

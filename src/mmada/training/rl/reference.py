@@ -42,16 +42,23 @@ class FrozenCopy:
 class AdaptersOff:
     """A policy that is LoRA adapters beside frozen weights: its reference is the same model without them, and costs no memory.
 
-    ``model``: a ``peft.PeftModel`` around `MMaDAModel`. Raises InputError for a model without adapters.
+    ``model``: `MMaDAModel` after ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it has no adapters.
     """
 
     def __init__(self, model: Any) -> None:
-        if not hasattr(model, "disable_adapter"):
-            raise InputError(f"model {type(model).__name__} has no adapters to switch off; wrap it with peft or use FrozenCopy")
+        if not hasattr(model, "peft_config"):
+            raise InputError(f"model {type(model).__name__} has no adapters to switch off; add some with peft or use FrozenCopy")
         self.model = model
 
     @contextmanager
     def scorer(self) -> Iterator[Scorer]:
         """As `Reference.scorer`."""
-        with self.model.disable_adapter():
+        if hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield cast(Scorer, self.model)
+            return
+        self.model.disable_adapters()
+        try:
             yield cast(Scorer, self.model)
+        finally:
+            self.model.enable_adapters()
