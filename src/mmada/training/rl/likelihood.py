@@ -130,7 +130,7 @@ class Sandwich:
         """The EUBO (B,), in nats."""
         scored_BL = views.scored_KBL.any(0)
         power_KBL = views.weight_KBL.clamp(min=1e-30).log() + self.beta * log_KBL
-        # Finite, not -inf: a place that no view scores is dropped below, but its gradient must not be 0 * NaN.
+        # Finite, not -inf: a place that no view scores is dropped below, and brings no infinity into a sum or its gradient.
         sum_BL = power_KBL.masked_fill(~views.scored_KBL, -1e9).logsumexp(0) - log(len(log_KBL))
         total_B = torch.where(scored_BL, sum_BL, 0.0).sum(1) / self.beta
         return places_B * total_B / scored_BL.sum(1).clamp(min=1)
