@@ -95,7 +95,7 @@ def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = 
     for part in chunks(asked):
         answers = model.ask(list(pictures[part]), [q.text for q in asked[part]], thinking=thinking)
         for question, scene, picture, answer in zip(asked[part], scenes[part], pictures[part], answers, strict=True):
-            right = answer.text.strip().lower().rstrip(".") == question.answer
+            right = question.verify(answer.text)
             result.add("questions", right)
             result.add(f"questions: {question.kind}", right)
             if question.kind == "exist":
@@ -175,7 +175,7 @@ def arithmetic(model: MMaDA, rng: Random, count: int, *, outside: bool = False) 
     for part in chunks(asked):
         answers = model.generate([p.text for p in asked[part]], thinking=True)
         for given, answer in zip(asked[part], answers, strict=True):
-            right = extract_answer(answer.text) == given.answer
+            right = given.verify(answer.text)
             steps = check_steps(answer.thinking, given)
             if outside:
                 result.add("arithmetic: held-out numbers", right)

@@ -11,6 +11,7 @@ from mmada.errors import InputError, check_folder, unknown_name
 from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
+from mmada.recipes.reinforce import reinforce, reinforce_image, reinforce_math, reinforce_vision
 
 __all__ = ["RECIPES", "Recipe", "run", "text_tokenizer"]
 
@@ -35,6 +36,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "instruct": instruct,
     "cot": cot,
     "distill": distill,
+    "reinforce_math": reinforce_math,
+    "reinforce_vision": reinforce_vision,
+    "reinforce_image": reinforce_image,
+    "reinforce": reinforce,
 }
 
 

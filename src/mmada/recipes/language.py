@@ -155,8 +155,8 @@ def write_adapters(model: MMaDAModel, folder: Path) -> None:
     model.save_pretrained(str(folder))
 
 
-def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path) -> None:
-    """A model folder as `mmada.load` reads it; weights in the type of those it began with."""
+def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path, preset: Preset | None = None) -> None:
+    """A model folder as `mmada.load` reads it; weights in the type of those it began with. ``preset``: None is nano's."""
     folder.mkdir(parents=True, exist_ok=True)
     shipped = MMaDAModel(cast(MMaDAConfig, model.config))
     torch.nn.Module.to(shipped, begun.dtype)
@@ -164,7 +164,9 @@ def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Pa
     shipped.save_pretrained(str(folder))
     text.save(folder)
     shutil.copytree(begun.image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
-    if begun.preset is not None and begun.vocabulary(text).is_released:  # a card; of its settings the stage changes one
+    if preset is not None:
+        pass
+    elif begun.preset is not None and begun.vocabulary(text).is_released:  # a card; of its settings the stage changes one
         preset = replace(begun.preset, image_size=PICTURE)
     else:
         answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block

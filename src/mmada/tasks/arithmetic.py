@@ -50,6 +50,10 @@ class Problem:
         """The numbers and operations, whatever the words."""
         return self.reasoning
 
+    def verify(self, answer: str) -> bool:
+        """Whether an answer, without its reasoning, ends in the right number."""
+        return extract_answer(answer) == self.answer
+
 
 def add(a: int, b: int) -> Step:
     """a + b."""

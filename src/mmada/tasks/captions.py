@@ -14,7 +14,7 @@ import numpy as np
 
 from mmada.tasks.scenes import COLORS, SHAPES, Scene, Split, Thing, split_of
 
-__all__ = ["RELATIONS", "Drawable", "Found", "Group", "Meaning", "describe", "drawable", "named", "satisfies"]
+__all__ = ["RELATIONS", "Drawable", "Found", "Group", "Meaning", "describe", "drawable", "named", "satisfies", "share"]
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = {"above": "above", "below": "below", "left": "to the left of", "right": "to the right of"}
@@ -88,6 +88,30 @@ def satisfies(meaning: Meaning, things: Sequence[Found]) -> bool:
         and (not meaning.relation or holds(meaning.relation, order[0], order[1]))
         for order in permutations(things)
     )
+
+
+def share(meaning: Meaning, things: Sequence[Found]) -> float:
+    """How much of a meaning the things show, 0 to 1; 1 exactly where they satisfy it.
+
+    Promised things that are there, each by a thing of its own, over the larger of the two numbers; a relation counts as one more.
+    """
+    if satisfies(meaning, things):
+        return 1.0
+    slots = [group for group in meaning.groups for _ in range(group.count)]
+    taken: dict[int, int] = {}  # thing -> slot
+
+    def matched(slot: int, seen: set[int]) -> bool:
+        """Give the slot a thing, moving other slots to other things where that helps."""
+        for index, thing in enumerate(things):
+            if index not in seen and fits(thing, slots[slot]):
+                seen.add(index)
+                if index not in taken or matched(taken[index], seen):
+                    taken[index] = slot
+                    return True
+        return False
+
+    found = sum(matched(slot, set()) for slot in range(len(slots)))
+    return found / (max(len(slots), len(things)) + bool(meaning.relation))
 
 
 def named(color: str | None, shape: str | None, size: str | None = None, count: int = 1) -> str:

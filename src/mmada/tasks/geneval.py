@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from mmada.tasks.captions import RELATIONS, Group, Meaning, named, satisfies
+from mmada.tasks.captions import RELATIONS, Group, Meaning, named, satisfies, share
 from mmada.tasks.detector import detect
 from mmada.tasks.scenes import COLORS, HELD_OUT, SHAPES, split_of
 
-__all__ = ["CATEGORIES", "GenPrompt", "judge", "prompts"]
+__all__ = ["CATEGORIES", "GenPrompt", "Promise", "grade", "judge", "prompts"]
 
 CATEGORIES = ("single object", "two objects", "counting", "colors", "position", "color attribution")
 OPENINGS = ("", "", "a photo of ", "a picture of ", "draw ")
@@ -81,6 +82,20 @@ def prompts(category: str, rng: Random, count: int, *, held_out: bool = False) -
     return found
 
 
-def judge(prompt: GenPrompt, picture: np.ndarray) -> bool:
+class Promise(Protocol):
+    """What says what a picture must show: a `GenPrompt`, a `Drawable`."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """The things promised."""
+        ...
+
+
+def judge(prompt: Promise, picture: np.ndarray) -> bool:
     """Whether a uint8 (H, W, 3) picture shows exactly what the prompt names."""
     return satisfies(prompt.meaning, detect(picture))
+
+
+def grade(prompt: Promise, picture: np.ndarray) -> float:
+    """How much of it the picture shows, 0 to 1; 1 exactly where `judge` says yes."""
+    return share(prompt.meaning, detect(picture))

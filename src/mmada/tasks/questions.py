@@ -28,6 +28,10 @@ class Question:
     reasoning: str
     negative: str = ""
 
+    def verify(self, answer: str) -> bool:
+        """Whether an answer, without its reasoning, is the right word, whatever its case and full stop."""
+        return answer.strip().lower().rstrip(".") == self.answer
+
 
 def choose(rng: Random, options: Sequence[str]) -> str:
     """One of the options."""

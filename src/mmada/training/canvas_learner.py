@@ -103,6 +103,7 @@ class CanvasLearner:
         self.seed, self.show, self.write = seed, show, write
         self.hidden = compiled(model) if compile_model else model.hidden
         self.examples = 0
+        self.statistics: dict[str, float] = {}
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Text and image losses of the batch of ``step``."""

@@ -97,6 +97,7 @@ class ImageLearner:
         self.device = device
         self.pictures, self.shown, self.coefficients = pictures, shown, losses
         self.examples = 0
+        self.statistics: dict[str, float] = {}
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Squared and absolute error of the reconstruction and, where the codes are still learned, `code_losses`."""

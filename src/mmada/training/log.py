@@ -95,7 +95,8 @@ class RunLog:
             axes.plot([p[0] for p in smooth], [p[1] for p in smooth], label=name)
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
-        axes.set_yscale("log")
+        # What is maximised in policy optimisation has any sign.
+        axes.set_yscale("log" if all(row["loss"] > 0 for row in rows) else "linear")
         axes.legend()
         beside = self.folder / "loss.tmp.png"
         figure.savefig(beside, dpi=110)

@@ -7,7 +7,7 @@ and resumed from its last checkpoint has the same losses as one that was never s
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +61,11 @@ class Learner(Protocol):
     @property
     def examples(self) -> int:
         """Number of examples in the last batch."""
+        ...
+
+    @property
+    def statistics(self) -> Mapping[str, float]:
+        """What else the log says of the last batch."""
         ...
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
@@ -161,4 +166,4 @@ def one_step(
     update_average(average, learner.module, averaged_decay(step, plan.average))
     row = {"step": step, "loss": loss.item(), "grad_norm": norm.item(), "lr_scale": scale}
     row |= {f"loss_{k}": v.item() for k, v in losses.items()}
-    return row | {"rate": learner.examples / (time.perf_counter() - began)}
+    return {**row, **learner.statistics, "rate": learner.examples / (time.perf_counter() - began)}

@@ -1,0 +1,238 @@
+"""Recipes `reinforce_math`, `reinforce_vision`, `reinforce_image` and `reinforce`: policy optimisation on rewards (stage 3).
+
+A batch is some prompts of each task, G completions each, their rewards, and mu updates on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mmada.device import chosen_device
+from mmada.errors import InputError, check_choice, check_number, check_whole
+from mmada.model.mmada import MMaDAModel
+from mmada.pipeline import Engine, MMaDA
+from mmada.pipeline.folder import ModelFolder
+from mmada.recipes.language import show, write_adapters, write_model
+from mmada.recipes.start import Lora, Start, add_lora, read_start
+from mmada.training.groups import GroupLog, Judged, judge_groups
+from mmada.training.kept import Keeper
+from mmada.training.loop import Plan, train
+from mmada.training.optim import Optim
+from mmada.training.policy_learner import PolicyLearner
+from mmada.training.rewards import Judge, judge_of
+from mmada.training.rl import (
+    AdaptersOff,
+    Algorithm1,
+    Clip,
+    FrozenCopy,
+    Iid,
+    Policy,
+    Systematic,
+    Times,
+    Truncated,
+    coupled_grpo,
+    diffu_grpo,
+    espo,
+    mask_grpo,
+    spg,
+    unigrpo,
+)
+from mmada.training.rollouts import ASK, Sampler, roll_out
+
+__all__ = ["Method", "ReinforceRecipe", "reinforce", "reinforce_image", "reinforce_math", "reinforce_vision"]
+
+SCHEDULES: dict[str, Times] = {
+    "systematic": Systematic(),
+    "algorithm1": Algorithm1(),
+    "iid": Iid(),
+    "truncated": Truncated(),
+}
+METHODS: dict[str, Callable[..., Policy]] = {
+    "unigrpo": unigrpo,
+    "diffu_grpo": diffu_grpo,
+    "mask_grpo": mask_grpo,
+    "coupled_grpo": coupled_grpo,
+    "spg": spg,
+    "espo": espo,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A published policy optimisation by ``name``. ``schedule``: of UniGRPO's mask ratios. ``updates``: mu. ``clip`` and ``kl``:
+    None is the method's own."""
+
+    name: str = "unigrpo"
+    schedule: str = "systematic"
+    updates: int = 4
+    clip: float | None = None
+    kl: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("method.name", self.name, METHODS)
+        check_choice("method.schedule", self.schedule, SCHEDULES)
+        check_whole("method.updates", self.updates, 1)
+        for name in ("clip", "kl"):
+            if (value := getattr(self, name)) is not None:
+                check_number(f"method.{name}", value)
+        self.policy()  # its parts check each other
+
+    def policy(self) -> Policy:
+        """The combination of parts."""
+        first = (SCHEDULES[self.schedule],) if self.name == "unigrpo" else ()
+        made = METHODS[self.name](*first, updates=self.updates)
+        if self.clip is not None:
+            made = replace(made, clip=Clip(self.clip, self.clip))
+        return made if self.kl is None else replace(made, kl=replace(made.kl, weight=self.kl))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceRecipe:
+    """A stage of policy optimisation.
+
+    ``tasks``: prompts a batch of each task. ``rewards``: for each task the weights of its rewards, by name or as
+    "package.module:function". ``group``: G. ``timeout``: seconds that a reward may take for a batch of completions; ``judge``:
+    whether rewards run in a "thread" or a "process" each. ``half``: rollouts and updates compute in bfloat16, weights stay
+    float32.
+    """
+
+    name: str
+    follows: str
+    plan: Plan
+    tasks: Mapping[str, int]
+    rewards: Mapping[str, Mapping[str, float]]
+    group: int = 8
+    method: Method = field(default_factory=Method)
+    sampler: Sampler = field(default_factory=Sampler)
+    timeout: float = 60.0
+    judge: Literal["thread", "process"] = "thread"
+    lora: Lora = field(default_factory=Lora)
+    half: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for task, count in self.tasks.items():
+            check_choice("tasks", task, ASK)
+            check_whole(f"tasks of {task}", count, 0)
+            if count and not self.rewards.get(task):
+                raise InputError(f"rewards say nothing of {task}, which tasks has {count} prompts of; give it at least one")
+        if not any(self.tasks.values()):
+            raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
+        check_whole("group", self.group, 2)
+        check_choice("judge", self.judge, ("thread", "process"))
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
+        assert start is not None, "a stage starts from a model"
+        if not (start / "config.json").is_file():
+            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
+        torch.manual_seed(self.plan.seed)
+        begun = read_start(start)
+        device, policy = chosen_device(self.device), self.method.policy()
+        judges = {task: self.judges(task) for task, count in self.tasks.items() if count}
+        model = at_work(begun, device, self.lora)
+        wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
+        network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
+        reference = AdaptersOff(network) if self.lora.rank else FrozenCopy(network)
+        learner = PolicyLearner(
+            network,
+            model.engine.parts.vocabulary,
+            policy,
+            partial(self.judged, model, judges, GroupLog(out / "groups.jsonl")),
+            group=self.group,
+            seed=self.plan.seed,
+            reference=reference if wants_reference else None,
+            device=device,
+            keeper=self.keeper(out, start, resume),
+            first_needed=lambda step: step // self.plan.save_every * self.plan.save_every,
+            show=(lambda folder: show(start, folder)) if self.lora.rank else show,
+            write=partial(self.write, begun),
+            half=self.half,
+        )
+        try:
+            return train(learner, self.plan, name=self.name, out=out, resume=resume)
+        finally:
+            for judge in judges.values():
+                judge.close()
+
+    def judges(self, task: str) -> Judge:
+        """The judge of a task."""
+        return judge_of(self.rewards[task], timeout=self.timeout, where=self.judge)
+
+    def keeper(self, out: Path, start: Path, resume: bool) -> Keeper:
+        """Where batches are kept."""
+        settings = repr((self.tasks, self.rewards, self.group, self.method, self.sampler, self.half, self.plan.seed, str(start)))
+        fresh = not resume and not (out / "checkpoint.safetensors").exists()
+        return Keeper(
+            out / "rollouts", settings=settings, course=repr((self.plan.steps, self.plan.optim, self.lora)), fresh=fresh
+        )
+
+    def judged(self, model: MMaDA, judges: Mapping[str, Judge], log: GroupLog, number: int) -> Judged:
+        """Batch ``number``: prompts from (seed, number), completions by the weights as they are, rewards."""
+        rng = np.random.default_rng((self.plan.seed, 6, number))
+        tasks = [task for task, count in self.tasks.items() for _ in range(count)]
+        asked = [ASK[task](rng) for task in tasks]
+        rollouts = roll_out(model, asked, group=self.group, seed=int(rng.integers(2**62)), sampler=self.sampler)
+        found = judge_groups(rollouts, tasks, judges, group=self.group)
+        log.write(number, found.groups)
+        return found
+
+    def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
+        """The model as it is shipped, with the settings that it began with."""
+        if self.lora.rank:
+            write_adapters(trained, folder)
+            return
+        assert begun.text is not None, "checked by run"
+        write_model(trained, begun.text, begun, folder, begun.preset)
+
+
+def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
+    """The model to train, inside the pipeline that rolls it out: both have the same weights."""
+    assert begun.model is not None, "checked by run"
+    assert begun.text is not None, "checked by run"
+    assert begun.preset is not None, "checked by run"
+    network = begun.model
+    if lora.rank:
+        add_lora(network, lora)
+    torch.nn.Module.to(network, device)
+    torch.nn.Module.eval(network)  # without LoRA's dropout, so that the ratio begins at 1
+    length = min(begun.preset.max_length, network.config.max_position_embeddings)
+    parts = ModelFolder(network, begun.text, begun.image, begun.vocabulary(begun.text), begun.preset, length)
+    return MMaDA(Engine(parts, device))
+
+
+GENTLE = Optim(lr=2e-5, weight_decay=0.0, warmup=10, decay=0.0)
+TEXT = {"correctness": 2.0, "format": 0.5}  # the paper's
+
+
+def reinforce_math() -> ReinforceRecipe:
+    """Policy optimisation of worded arithmetic with reasoning: correctness and format."""
+    return ReinforceRecipe(
+        name="reinforce_math",
+        follows="cot",
+        plan=Plan(steps=800, seed=11, optim=GENTLE, average=0.99, save_every=100, sample_every=400),
+        tasks={"math": 8},
+        rewards={"math": TEXT, "vision": TEXT, "image": {"detector": 1.0}},
+    )
+
+
+def reinforce_vision() -> ReinforceRecipe:
+    """Policy optimisation of questions about pictures with reasoning: correctness and format."""
+    return replace(reinforce_math(), name="reinforce_vision", tasks={"vision": 8})
+
+
+def reinforce_image() -> ReinforceRecipe:
+    """Policy optimisation of drawing: what the detector finds of the caption. CLIP is one of its rewards."""
+    return replace(reinforce_math(), name="reinforce_image", tasks={"image": 8})
+
+
+def reinforce() -> ReinforceRecipe:
+    """Stage 3: policy optimisation of all three tasks at once."""
+    return replace(reinforce_math(), name="reinforce", tasks={"math": 4, "vision": 4, "image": 4})

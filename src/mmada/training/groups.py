@@ -1,0 +1,116 @@
+"""Groups of completions: judged, counted, and logged one line a group.
+
+Shapes: B rows (prompts x G).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmada.canvas import Canvas
+from mmada.training.log import read_log
+from mmada.training.rewards import Failure, Judge
+from mmada.training.rollouts import Rollouts, distinct
+
+__all__ = ["GroupLog", "Judged", "judge_groups"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rollouts with their rewards: ``reward_B`` float64, NaN where a reward failed. ``statistics``: of the batch; ``groups``: a
+    line for each group."""
+
+    rollouts: Rollouts
+    reward_B: Tensor
+    statistics: dict[str, float]
+    groups: tuple[dict[str, Any], ...] = ()
+
+
+def judge_groups(rollouts: Rollouts, tasks: Sequence[str], judges: Mapping[str, Judge], *, group: int) -> Judged:
+    """Ask the judge of each task; ``tasks`` has the task of every group of ``group`` rows."""
+    reward_B = torch.full((len(rollouts.completions),), torch.nan, dtype=torch.float64)
+    failures: list[Failure] = []
+    for task in dict.fromkeys(tasks):
+        rows = [g * group + i for g, name in enumerate(tasks) if name == task for i in range(group)]
+        scores = judges[task]([rollouts.completions[row] for row in rows])
+        reward_B[rows] = scores.total_B
+        failures += [Failure(f.term, rows[f.index], f.kind, f.words) for f in scores.failures]
+    lines = tuple(group_line(rollouts, reward_B, task, g * group, group, failures) for g, task in enumerate(tasks))
+    report(failures)
+    return Judged(rollouts, reward_B, statistics(lines, failures), lines)
+
+
+def group_line(
+    rollouts: Rollouts, reward_B: Tensor, task: str, start: int, group: int, failures: Sequence[Failure]
+) -> dict[str, Any]:
+    """What the log says of the group of rows from ``start`` on; the reward of a completion without one is null."""
+    rows = slice(start, start + group)
+    canvas = rollouts.canvas
+    part = Canvas(canvas.tokens_BL[rows], canvas.editable_BL[rows], canvas.valid_BL[rows], canvas.modality_BL[rows])
+    return {
+        "task": task,
+        "prompt": rollouts.completions[start].asked.words,
+        "rewards": [value if value == value else None for value in reward_B[rows].tolist()],
+        "lengths": rollouts.length_B[rows].tolist(),
+        "diversity": distinct(part),
+        "written": [completion.written for completion in rollouts.completions[rows]],
+        "failed": [f"{f.index - start}: {f.term} {f.kind} ({f.words})" for f in failures if start <= f.index < start + group],
+    }
+
+
+def statistics(lines: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> dict[str, float]:
+    """Means over the completions of a batch, and of each task; counts of what went wrong.
+
+    ``equal``: share of the groups whose rewards are all the same, which teach nothing. ``empty``: completions of length 0.
+    """
+    found: dict[str, float] = {}
+    names = list(dict.fromkeys(line["task"] for line in lines))
+    for suffix, some in [("", list(lines)), *((f"_{name}", [x for x in lines if x["task"] == name]) for name in names)]:
+        rewards = [r for line in some for r in line["rewards"] if r is not None]
+        lengths = [n for line in some for n in line["lengths"]]
+        if rewards:
+            found[f"reward{suffix}"] = sum(rewards) / len(rewards)
+        found[f"length{suffix}"] = sum(lengths) / len(lengths)
+        found[f"diversity{suffix}"] = sum(line["diversity"] for line in some) / len(some)
+    found["equal"] = sum(len({r for r in line["rewards"] if r is not None}) < 2 for line in lines) / len(lines)
+    found["empty"] = float(sum(n == 0 for line in lines for n in line["lengths"]))
+    found["failed"] = float(len({f.index for f in failures}))
+    for (term, kind), count in Counter((f.term, f.kind) for f in failures).items():
+        found[f"failed_{term}_{kind.replace(' ', '_')}"] = float(count)
+    return found
+
+
+def report(failures: Sequence[Failure]) -> None:
+    """Show what failed, one line for each kind."""
+    for (term, kind), count in Counter((f.term, f.kind) for f in failures).items():
+        words = next(f.words for f in failures if (f.term, f.kind) == (term, kind))
+        logging.getLogger(__name__).warning(
+            "reward %s %s for %d completions (%s); left out of their groups", term, kind, count, words
+        )
+
+
+class GroupLog:
+    """``groups.jsonl`` of a run: a line for each group of each batch. A batch that is made again takes its old lines' place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begun = False
+
+    def write(self, number: int, groups: Sequence[Mapping[str, Any]]) -> None:
+        """The groups of one batch; batches come in order."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.begun:
+            kept = [line for line in read_log(self.path) if line["batch"] < number]
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self.begun = True
+        with self.path.open("a") as file:
+            file.writelines(json.dumps({"batch": number, **line}) + "\n" for line in groups)

@@ -1,0 +1,43 @@
+"""What rewards are asked about: a prompt of the nano world, and what a rollout made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from mmada.tasks.arithmetic import Problem
+from mmada.tasks.captions import Drawable
+from mmada.tasks.questions import Question
+
+__all__ = ["Asked", "Completion", "Reward"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt: its words, the picture that is asked about if there is one, and the task by which an answer is judged."""
+
+    words: str
+    about: Problem | Question | Drawable
+    picture: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished completion. ``written``: all of its text, tags included; ``answer``: without the reasoning; ``drawn``: its
+    picture, where it is one."""
+
+    asked: Asked
+    written: str = ""
+    answer: str = ""
+    drawn: Image.Image | None = None
+
+
+class Reward(Protocol):
+    """How good completions are. Any function of this form is a reward."""
+
+    def __call__(self, completions: Sequence[Completion]) -> Sequence[float]:
+        """One number a completion. NaN where it cannot be judged; what is raised is reported by `Judge`."""
+        ...

@@ -1,0 +1,75 @@
+"""Rewards that the tasks themselves verify, by the same code as evaluation, and the format of reasoning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmada.errors import InputError
+from mmada.tasks.captions import Drawable
+from mmada.tasks.geneval import grade, judge
+from mmada.training.rewards.completion import Completion
+
+__all__ = ["Correctness", "Detector", "Format"]
+
+THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<answer>.*)", re.S)
+
+
+@dataclass(frozen=True)
+class Correctness:
+    """1 for a right answer, or a picture that shows exactly what it should; else 0."""
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """As `Reward`."""
+        return [float(right(completion)) for completion in completions]
+
+
+def right(completion: Completion) -> bool:
+    """Whether a completion is right."""
+    about = completion.asked.about
+    if not isinstance(about, Drawable):
+        return about.verify(completion.answer)
+    return judge(about, pixels(completion))
+
+
+@dataclass(frozen=True)
+class Format:
+    """1 for ``<think> reasoning </think> answer``, each tag once and neither part empty; else 0."""
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """As `Reward`."""
+        return [float(well_formed(completion.written)) for completion in completions]
+
+
+def well_formed(written: str) -> bool:
+    """Whether a text is reasoning in tags and an answer."""
+    match = THOUGHT.fullmatch(written)
+    if match is None or written.count("<think>") > 1 or written.count("</think>") > 1:
+        return False
+    return bool(match["thought"].strip()) and bool(match["answer"].strip())
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Share, 0 to 1, of what a drawn picture should show that the detector finds; 1 exactly where evaluation calls it right."""
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """As `Reward`. Raises InputError for a completion that is no picture."""
+        return [self.one(completion) for completion in completions]
+
+    def one(self, completion: Completion) -> float:
+        """Of one completion."""
+        about = completion.asked.about
+        if not isinstance(about, Drawable):
+            raise InputError(f"detector judges pictures, and {completion.asked.words!r} asks for text; take correctness")
+        return grade(about, pixels(completion))
+
+
+def pixels(completion: Completion) -> np.ndarray:
+    """The drawn picture, uint8 (H, W, 3)."""
+    if completion.drawn is None:
+        raise InputError(f"completion of {completion.asked.words!r} has no picture; give what was drawn")
+    return np.asarray(completion.drawn.convert("RGB"))

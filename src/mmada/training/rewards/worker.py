@@ -1,0 +1,133 @@
+"""Where a reward runs, so that one that hangs or crashes stops nothing: a thread of this process, or a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from queue import Empty, Queue
+from typing import Any, Protocol
+
+from mmada.training.rewards.completion import Completion, Reward
+
+__all__ = ["OwnProcess", "OwnThread", "TimedOut", "Worker"]
+
+START = 120.0
+"""Seconds that a process may take to start, before any time-out counts."""
+
+
+class TimedOut(Exception):
+    """A reward took longer than it may."""
+
+
+class Worker(Protocol):
+    """Runs a reward."""
+
+    def run(self, completions: Sequence[Completion], timeout: float) -> list[float]:
+        """The rewards. Raises `TimedOut` after ``timeout`` seconds, and whatever the reward raises."""
+        ...
+
+    def close(self) -> None:
+        """End what was started."""
+        ...
+
+
+class OwnThread:
+    """In a thread. One that hangs cannot be ended: it is left behind, and the next call has another."""
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+
+    def run(self, completions: Sequence[Completion], timeout: float) -> list[float]:
+        """As `Worker.run`."""
+        answers: Queue[Any] = Queue()
+        threading.Thread(target=answer, args=(self.reward, completions, answers.put), daemon=True).start()
+        try:
+            return opened(answers.get(timeout=timeout))
+        except Empty:
+            raise TimedOut from None
+
+    def close(self) -> None:
+        """As `Worker.close`: there is nothing to end."""
+
+
+class OwnProcess:
+    """In a process that is started when first asked; one that hangs is ended, and the next call starts another.
+
+    The reward and its completions are pickled. A program that uses it needs the usual ``if __name__ == "__main__"``.
+    """
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+        self.process: Any = None
+        self.pipe: Connection | None = None
+
+    def run(self, completions: Sequence[Completion], timeout: float) -> list[float]:
+        """As `Worker.run`. Raises RuntimeError where the process dies."""
+        try:
+            pipe = self.started()
+            pipe.send(list(completions))
+            if not pipe.poll(timeout):
+                raise TimedOut
+            return opened(pipe.recv())
+        except (TimedOut, EOFError, OSError) as error:
+            self.close()
+            if isinstance(error, TimedOut):
+                raise
+            raise RuntimeError("its process died") from error
+
+    def started(self) -> Connection:
+        """The pipe to the process, started if it is not."""
+        if self.pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self.pipe, theirs = context.Pipe()
+            self.process = context.Process(target=serve, args=(self.reward, theirs), daemon=True)
+            self.process.start()
+            theirs.close()
+            if not self.pipe.poll(START):
+                raise TimedOut
+            self.pipe.recv()
+        return self.pipe
+
+    def close(self) -> None:
+        """As `Worker.close`."""
+        if self.pipe is not None:
+            self.pipe.close()
+            self.process.kill()
+            self.process.join()
+            self.process.close()
+        self.pipe = self.process = None
+
+
+def answer(reward: Reward, completions: Sequence[Completion], put: Any) -> None:
+    """Put (rewards, None) or (None, what was raised)."""
+    try:
+        put(([float(value) for value in reward(completions)], None))
+    except Exception as error:
+        put((None, error))
+
+
+def opened(given: tuple[list[float] | None, Exception | None]) -> list[float]:
+    """The rewards of an answer. Raises what it holds."""
+    rewards, error = given
+    if rewards is None:
+        raise error or RuntimeError("it gave nothing")
+    return rewards
+
+
+def serve(reward: Reward, pipe: Connection) -> None:
+    """What the process does: say that it is there, then answer until the pipe is closed."""
+    pipe.send("ready")
+
+    def put(given: tuple[list[float] | None, Exception | None]) -> None:
+        rewards, error = given
+        # What was raised may not survive pickling; its words do.
+        pipe.send((rewards, None if error is None else RuntimeError(f"{type(error).__name__}: {error}")))
+
+    while True:
+        try:
+            completions = pipe.recv()
+        except EOFError:
+            return
+        answer(reward, completions, put)

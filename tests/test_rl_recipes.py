@@ -1,0 +1,259 @@
+"""Policy optimisation as recipes: every one run short, stopped anywhere and resumed, and rewards that fail or say nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmada import assets
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.recipes import RECIPES, run
+from mmada.recipes.reinforce import Method, reinforce
+from mmada.training import loop
+from mmada.training.log import read_log
+from mmada.training.rewards import Completion
+from mmada.training.rl import Algorithm1, Kl, RandomMasks
+
+NANO = Path(assets.__path__[0]) / "nano"
+FEW = {
+    "plan.steps": "7",
+    "plan.save_every": "2",
+    "plan.sample_every": "7",
+    "plan.optim.warmup": "0",
+    "plan.optim.lr": "1e-3",
+    "group": "3",
+    "method.updates": "3",
+    "sampler.length": "8",
+    "sampler.image_steps": "2",
+    "device": "cpu",
+}
+HERE = "tests.test_rl_recipes"
+
+
+def varied(completions: Sequence[Completion]) -> list[float]:
+    """Another number for every completion, the same each time."""
+    return [zlib.crc32(c.drawn.tobytes() if c.drawn else c.written.encode()) % 97 / 97 for c in completions]
+
+
+def equal(completions: Sequence[Completion]) -> list[float]:
+    return [0.7] * len(completions)
+
+
+def raising(completions: Sequence[Completion]) -> list[float]:
+    raise ValueError("out of order")
+
+
+def nothing(completions: Sequence[Completion]) -> list[float]:
+    return [float("nan")] * len(completions)
+
+
+def sleeping(completions: Sequence[Completion]) -> list[float]:
+    time.sleep(60)
+    return varied(completions)
+
+
+def half_broken(completions: Sequence[Completion]) -> list[float]:
+    """No number for every third completion."""
+    return [value if i % 3 else float("nan") for i, value in enumerate(varied(completions))]
+
+
+def rewarded(name: str) -> dict[str, str]:
+    """Settings with one reward for all tasks."""
+    return {"rewards": str({task: {f"{HERE}:{name}": 1.0} for task in ("math", "vision", "image")})}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    return [{k: v for k, v in row.items() if k != "rate"} for row in read_log(folder / "log.jsonl")]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return {k: v for k, v in load_file(folder / "checkpoint.safetensors").items() if k.startswith("model.")}
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Sample pictures take a second a run; the short run of every recipe draws them."""
+    if "short_run" not in request.node.name:
+        monkeypatch.setattr(reinforce_module(), "show", lambda *_: [])
+
+
+def reinforce_module() -> Any:
+    return sys.modules["mmada.recipes.reinforce"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("reinforce")])
+def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
+    tasks = list(RECIPES[name]().tasks)  # type: ignore[attr-defined]
+    few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampler.length": "24"}
+    model = run(name, overrides=few, out=tmp_path / "run", start_from=NANO)
+    first, second, third = rows(tmp_path / "run")
+    for task in tasks:
+        assert {f"reward_{task}", f"length_{task}", f"diversity_{task}"} <= set(first)
+    assert "reward" not in second
+    assert "reward" in third
+    groups = [json.loads(line) for line in (tmp_path / "run" / "groups.jsonl").read_text().splitlines()]
+    assert [(g["batch"], g["task"]) for g in groups] == [(batch, task) for batch in (0, 1) for task in tasks]
+    assert all(len(g["rewards"]) == len(g["lengths"]) == 3 for g in groups)
+    assert (tmp_path / "run" / "recipe.yaml").is_file()
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    loaded = MMaDA.load(model, device="cpu")
+    assert loaded.preset == MMaDA.load(NANO, device="cpu").preset
+    assert loaded.generate("2 + 3 =").tokens
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all three tasks that was never stopped."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reinforce_module(), "show", lambda *_: [])
+        run("reinforce", overrides=mixed(), out=out, start_from=NANO)
+    return out
+
+
+def mixed() -> dict[str, str]:
+    return FEW | rewarded("varied") | {"tasks": "{math: 1, vision: 1, image: 1}"}
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs left the same bytes: weights, averages, optimiser, model, log, groups."""
+    files = ("checkpoint.safetensors", "model/model.safetensors", "groups.jsonl")
+    return rows(one) == rows(other) and all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5, 6])
+def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
+    stop: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6."""
+    out, real = tmp_path / "cut", loop.one_step
+
+    def stopped(learner: Any, plan: Any, step: int, *others: Any) -> dict[str, float]:
+        if step == stop:
+            learner.losses(step)  # a batch may have been made before the stop
+            raise KeyboardInterrupt
+        return real(learner, plan, step, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "one_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run("reinforce", overrides=mixed(), out=out, start_from=NANO)
+    run("reinforce", overrides=mixed(), out=out, start_from=NANO, resume=True)
+    assert same(out, whole)
+
+
+@pytest.mark.multiprocess
+def test_a_killed_run_goes_on_too(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    script = "from mmada.recipes import run; from pathlib import Path; "
+    script += f"run('reinforce', overrides={mixed()!r}, out=Path({str(out)!r}), start_from=Path({str(NANO)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(read_log(out / "log.jsonl")) < 3:
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run("reinforce", overrides=mixed(), out=out, start_from=NANO, resume=True)
+    assert same(out, whole)
+
+
+def test_the_runs_that_are_compared_learn_something(whole: Path) -> None:
+    assert all(row["grad_norm"] > 0 for row in rows(whole))
+    assert rows(whole)[0]["ratio"] == pytest.approx(1, abs=1e-6)
+    assert rows(whole)[1]["ratio"] != pytest.approx(1, abs=1e-6)
+    begun = MMaDA.load(NANO, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
+    assert any(not torch.equal(value, begun[name.removeprefix("model.")].float()) for name, value in weights(whole).items())
+    assert len(list((whole / "rollouts").glob("*.safetensors"))) == 1  # what no checkpoint needs is gone
+
+
+def test_a_batch_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 1}"}
+    run("reinforce", overrides=settings, out=tmp_path / "a", start_from=NANO)
+    with pytest.raises(InputError, match="2 updates are done"):
+        run("reinforce", overrides=settings | {"plan.steps": "4", "group": "2"}, out=tmp_path / "a", start_from=NANO, resume=True)
+    run("reinforce", overrides=settings | {"plan.steps": "4"}, out=tmp_path / "a", start_from=NANO, resume=True)
+    assert [row["step"] for row in rows(tmp_path / "a")] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("reward", ["equal", "raising", "nothing", "sleeping"])
+def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, tmp_path: Path) -> None:
+    settings = FEW | rewarded(reward) | {"plan.steps": "2", "tasks": "{math: 1}", "timeout": "0.2", "method.kl": "0"}
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=NANO)
+    first, second = rows(tmp_path / "run")
+    assert first["grad_norm"] == second["grad_norm"] == 0
+    assert first["equal"] == 1
+    begun = MMaDA.load(NANO, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, begun[name.removeprefix("model.")].float())
+    kind = {"raising": "raised", "nothing": "not_finite", "sleeping": "timed_out"}.get(reward)
+    assert first["failed"] == (0 if kind is None else 3)
+    if kind is None:
+        assert first["reward"] == pytest.approx(0.7)
+    else:
+        assert first[f"failed_{HERE}:{reward}_{kind}"] == 3
+        assert "reward" not in first
+
+
+def test_training_goes_on_with_what_was_judged(tmp_path: Path) -> None:
+    settings = FEW | rewarded("half_broken") | {"plan.steps": "2", "tasks": "{math: 2}"}
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=NANO)
+    first = rows(tmp_path / "run")[0]
+    assert first["failed"] == 2
+    assert first["grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": "{maths: 1}"}, "tasks"),
+        ({"tasks": "{math: 0}"}, "hold no prompt"),
+        ({"tasks": "{math: -1}"}, "tasks of math"),
+        ({"rewards": "{}"}, "rewards say nothing of math"),
+        ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
+        ({"group": "1"}, "group"),
+        ({"judge": "gpu"}, "judge"),
+        ({"timeout": "0"}, "timeout"),
+        ({"method.name": "ppo"}, r"method\.name"),
+        ({"method.schedule": "linear"}, r"method\.schedule"),
+        ({"method.updates": "0"}, r"method\.updates"),
+        ({"method.name": "spg", "method.clip": "0.2"}, "policy.clip"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run("reinforce_math", overrides=settings, out=tmp_path / "run", start_from=NANO)
+
+
+def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
+    with pytest.raises(InputError, match="holds no trained model"):
+        run("reinforce_math", out=tmp_path / "run", start_from=tmp_path / "start")
+
+
+def test_a_method_is_its_parts() -> None:
+    policy = Method(schedule="algorithm1", updates=3, kl=0.5, clip=0.1).policy()
+    assert policy.noise == RandomMasks(Algorithm1())
+    assert (policy.updates, policy.kl) == (3, Kl(0.5))
+    assert policy.clip is not None
+    assert policy.clip.high == 0.1
+    assert {Method(name=name).policy().updates for name in ("diffu_grpo", "mask_grpo", "coupled_grpo", "spg", "espo")} == {4}
+
+
+def test_the_recipes_as_they_stand() -> None:
+    assert reinforce().follows == "cot"
+    assert reinforce().tasks == {"math": 4, "vision": 4, "image": 4}
+    assert reinforce().rewards["math"] == {"correctness": 2.0, "format": 0.5}

@@ -1,0 +1,289 @@
+"""Rewards: the tasks' own verdicts, weights, and everything that can go wrong with one."""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmada.errors import InputError
+from mmada.tasks.arithmetic import problem
+from mmada.tasks.captions import Group, Meaning, drawable, satisfies, share
+from mmada.tasks.detector import FoundThing
+from mmada.tasks.questions import ask_about
+from mmada.tasks.render import CLEAN, render
+from mmada.tasks.scenes import Scene, sample_scene
+from mmada.training.rewards import (
+    Asked,
+    Clip,
+    Completion,
+    Correctness,
+    Detector,
+    Failure,
+    Format,
+    Judge,
+    Reward,
+    Term,
+    judge_of,
+    reward_of,
+)
+
+
+def written(answer: str, written: str = "") -> Completion:
+    """An answer to one arithmetic problem, 5 by construction of the caller."""
+    given = problem(np.random.default_rng(0))
+    return Completion(Asked(given.text, given), written or answer, answer.replace("RIGHT", given.answer))
+
+
+def drawn(scene: Scene | None = None) -> Completion:
+    """A picture for a caption: of its own scene, or of another."""
+    item = drawable(np.random.default_rng(1))
+    pixels = render(scene or item.scene, np.random.default_rng(0), CLEAN)
+    return Completion(Asked(item.text, item), drawn=Image.fromarray(pixels))
+
+
+def lengths(completions: Sequence[Completion]) -> list[float]:
+    return [float(len(c.answer)) for c in completions]
+
+
+def failing(completions: Sequence[Completion]) -> list[float]:
+    if any(c.answer == "bad" for c in completions):
+        raise ValueError("no such answer")
+    return lengths(completions)
+
+
+def dying(completions: Sequence[Completion]) -> list[float]:
+    if any(c.answer == "bad" for c in completions):
+        os._exit(3)
+    return lengths(completions)
+
+
+def hanging(completions: Sequence[Completion]) -> list[float]:
+    if any(c.answer == "bad" for c in completions):
+        time.sleep(60)
+    return lengths(completions)
+
+
+def test_an_answer_is_right_where_evaluation_says_so() -> None:
+    assert Correctness()([written("RIGHT"), written("it is RIGHT."), written("RIGHT 1"), written("")]) == [1, 1, 0, 0]
+    rng = np.random.default_rng(0)
+    scene = sample_scene(rng)
+    question = ask_about(scene, rng)
+    asked = Asked(question.text, question)
+    answers = [f" {question.answer.upper()}.", "perhaps"]
+    assert Correctness()([Completion(asked, answer=answer) for answer in answers]) == [1, 0]
+
+
+def test_pictures_are_judged_by_the_detector() -> None:
+    item = drawable(np.random.default_rng(1))
+    more = len(item.scene.things) % 4 + 1
+    other = sample_scene(np.random.default_rng(2), count=more)
+    assert Correctness()([drawn(), drawn(other)]) == [1, 0]
+    right, wrong = Detector()([drawn(), drawn(other)])
+    assert right == 1
+    assert 0 <= wrong < 1
+    with pytest.raises(InputError, match="detector judges pictures"):
+        Detector()([written("RIGHT")])
+    with pytest.raises(InputError, match="has no picture"):
+        Detector()([Completion(drawn().asked)])
+
+
+def test_the_share_of_a_meaning_is_one_exactly_where_it_is_satisfied() -> None:
+    def thing(color: str, shape: str, x: float = 0) -> FoundThing:
+        return FoundThing(color, shape, "medium", 1, x, (0, 0, 1, 1))
+
+    red, circle = thing("red", "square"), thing("blue", "circle")
+    loose = Meaning((Group(1, "red"), Group(1, None, "circle")))
+    red_circle = thing("red", "circle")
+    assert share(loose, [red_circle, red]) == 1  # the red circle must leave the place "red" to the square
+    assert share(loose, [red]) == 0.5
+    assert share(loose, [red, circle, circle]) == pytest.approx(2 / 3)
+    assert share(loose, []) == 0
+    left = Meaning((Group(1, "red"), Group(1, "blue")), "left")
+    assert share(left, [thing("red", "star", 0), thing("blue", "star", 2)]) == 1
+    assert share(left, [thing("red", "star", 2), thing("blue", "star", 0)]) == pytest.approx(2 / 3)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        meaning, scene = drawable(rng).meaning, drawable(rng).scene
+        assert (share(meaning, scene.things) == 1) == satisfies(meaning, scene.things)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("<think> 3 + 4 = 7.</think> 7", True),
+        (" <think>a\nb</think>7", True),
+        ("7", False),
+        ("<think> 3 + 4 = 7. 7", False),
+        ("<think></think> 7", False),
+        ("<think> 3</think> ", False),
+        ("so <think> 3</think> 7", False),
+        ("<think> 3</think> 7 <think> 4</think>", False),
+        ("<think> <think> 3</think> 7", False),
+        ("", False),
+    ],
+)
+def test_the_format_is_reasoning_in_tags_then_an_answer(text: str, good: bool) -> None:
+    assert Format()([Completion(written("").asked, text)]) == [good]
+
+
+def test_terms_are_weighted_and_asked_in_batches() -> None:
+    sizes: list[int] = []
+
+    def counted(completions: Sequence[Completion]) -> list[float]:
+        sizes.append(len(completions))
+        return lengths(completions)
+
+    parts = [written("a" * n) for n in range(5)]
+    scores = Judge([Term("long", counted, 2.0, batch=2), Term("format", Format(), 0.5)])(parts)
+    assert scores.total_B.tolist() == [0, 2, 4, 6, 8]
+    assert scores.terms == {"long": [0, 1, 2, 3, 4], "format": [0] * 5}
+    assert sizes == [2, 2, 1]
+    assert scores.failures == ()
+
+
+@pytest.mark.parametrize("where", ["thread", "process"])
+def test_a_reward_that_raises_is_reported_and_leaves_one_completion_without_a_total(where: str) -> None:
+    parts = [written("a"), written("bad"), written("abc")]
+    with Judge([Term("long", failing, where=where)]) as judge:  # type: ignore[arg-type]
+        scores = judge(parts)
+    assert scores.total_B[[0, 2]].tolist() == [1, 3]
+    assert math.isnan(scores.total_B[1])
+    (failure,) = scores.failures
+    assert (failure.term, failure.index, failure.kind) == ("long", 1, "raised")
+    assert "no such answer" in failure.words
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_is_reported(value: float) -> None:
+    def odd(completions: Sequence[Completion]) -> list[float]:
+        return [value if c.answer == "bad" else 1.0 for c in completions]
+
+    scores = Judge([Term("odd", odd), Term("long", lengths)])([written("a"), written("bad")])
+    assert scores.total_B[0] == 2
+    assert math.isnan(scores.total_B[1])
+    assert scores.failures == (Failure("odd", 1, "not finite", str(value)),)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("where", ["thread", "process"])
+def test_a_reward_that_hangs_is_given_up_and_the_next_batch_is_judged(where: str) -> None:
+    parts = [written("a"), written("bad"), written("abc")]
+    with Judge([Term("long", hanging, batch=1, timeout=1.0, where=where)]) as judge:  # type: ignore[arg-type]
+        began = time.perf_counter()
+        scores = judge(parts)
+        took = time.perf_counter() - began
+    assert took < 50
+    assert scores.total_B[[0, 2]].tolist() == [1, 3]
+    assert scores.failures == (Failure("long", 1, "timed out", "1 s"),)
+
+
+@pytest.mark.multiprocess
+def test_a_reward_whose_process_dies_is_reported_and_started_again() -> None:
+    with Judge([Term("long", dying, batch=1, where="process")]) as judge:
+        scores = judge([written("bad"), written("abc")])
+    assert math.isnan(scores.total_B[0])
+    assert scores.total_B[1] == 3
+    assert [(f.index, f.kind) for f in scores.failures] == [(0, "raised")]
+
+
+def test_a_wrong_count_of_rewards_is_reported() -> None:
+    scores = Judge([Term("short", lambda completions: [1.0])])([written("a"), written("b")])
+    assert scores.total_B.isnan().all()
+    assert {f.kind for f in scores.failures} == {"wrong count"}
+
+
+def test_no_completions_have_no_rewards() -> None:
+    assert Judge([Term("long", lengths)])([]).total_B.tolist() == []
+
+
+def test_rewards_by_name() -> None:
+    assert reward_of("correctness") == Correctness()
+    assert reward_of("math:fsum") is math.fsum
+    scores = judge_of({"correctness": 2.0, "format": 0.5}, timeout=5, where="thread")([written("RIGHT")])
+    assert scores.total_B.tolist() == [2.0]
+    with pytest.raises(InputError, match="correctness"):
+        reward_of("corectness")
+    for name in ("math:nothing", "no_such_module:f", ":f"):
+        with pytest.raises(InputError, match="cannot be imported"):
+            reward_of(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward": 3}, "cannot be called"),
+        ({"weight": math.nan}, "weight of the reward long"),
+        ({"batch": 0}, "batch of the reward long"),
+        ({"timeout": 0}, "timeout of the reward long"),
+        ({"timeout": -1}, "timeout of the reward long"),
+        ({"where": "gpu"}, "where of the reward long"),
+        ({"name": " "}, "name of a reward"),
+    ],
+)
+def test_wrong_terms(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Term(**{"name": "long", "reward": lengths, **change})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="names of their own"):
+        Judge([Term("long", lengths), Term("long", lengths)])
+    with pytest.raises(InputError, match="at least one term"):
+        Judge([])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of random weights, tiny, in a folder as the real one's."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    names = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={n: i for i, n in enumerate(names)}, merges=[]).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": len(names) - 2, "eos_token_id": len(names) - 1, "pad_token_id": len(names) - 1}
+    text = {**sizes, **ends, "vocab_size": len(names), "max_position_embeddings": 12}
+    vision = {**sizes, "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
+    return folder
+
+
+def test_clip_is_that_of_transformers(clip: Path) -> None:
+    from transformers import AutoTokenizer, CLIPModel
+
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(8)]
+    item = drawable(rng)
+    completions = [Completion(Asked(f"a {c} star", item), drawn=p) for c, p in zip("abcdefgh", pictures, strict=True)]
+    found = Clip(str(clip))(completions)
+    model, tokenizer = CLIPModel.from_pretrained(clip), AutoTokenizer.from_pretrained(clip)
+    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    for completion, value in zip(completions, found, strict=True):
+        pixels = (torch.from_numpy(np.array(completion.drawn)) / 255 - mean) / std
+        with torch.no_grad():
+            out = model(**tokenizer(completion.asked.words, return_tensors="pt"), pixel_values=pixels.permute(2, 0, 1)[None])
+        wanted = float(out.logits_per_image / model.logit_scale.detach().exp()) * 100
+        assert value == pytest.approx(max(0.0, wanted), abs=1e-3)
+    assert len(set(found)) > 2
+
+
+def test_clip_of_an_answer_about_a_picture_and_of_none(clip: Path) -> None:
+    picture = Image.new("RGB", (40, 20), "red")
+    asked = Asked("what?", drawable(np.random.default_rng(0)), picture)
+    seen = Clip(str(clip))([Completion(asked, answer="red"), Completion(asked, answer="x" * 50), Completion(asked, answer="")])
+    drawn = Clip(str(clip))([Completion(Asked("red", asked.about), drawn=picture)])
+    assert seen[0] == pytest.approx(drawn[0], abs=1e-4)
+    scores = Judge([Term("clip", Clip(str(clip)), 0.1)])([written("RIGHT")])
+    assert scores.failures[0].kind == "raised"
+    scores = Judge([Term("clip", Clip(str(clip / "nothing")), 0.1)])([Completion(asked, answer="red")])
+    assert "cannot be read" in scores.failures[0].words
+
+
+def test_a_reward_is_a_function() -> None:
+    rewards: list[Reward] = [Correctness(), Format(), Detector(), Clip(), lengths]
+    assert all(callable(reward) for reward in rewards)
