@@ -19,7 +19,7 @@ from torch import Tensor
 from mmada import assets
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
-from mmada.recipes import RECIPES, run
+from mmada.recipes import RECIPES, language, run
 from mmada.recipes.reinforce import Method, reinforce
 from mmada.training import loop
 from mmada.training.log import read_log
@@ -86,7 +86,9 @@ def weights(folder: Path) -> dict[str, Tensor]:
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Sample pictures take a second a run; the short run of every recipe draws them."""
-    if "short_run" not in request.node.name:
+    if "short_run" in request.node.name:
+        monkeypatch.setattr(language, "SHOWN", ("a red circle",))
+    else:
         monkeypatch.setattr(reinforce_module(), "show", lambda *_: [])
 
 
@@ -115,12 +117,22 @@ def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all three tasks that was never stopped."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all three tasks that was never stopped, of the tiny model."""
+    return never_stopped(folder, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the bundled model."""
+    return never_stopped(NANO, tmp_path_factory)
+
+
+def never_stopped(start: Path, folders: pytest.TempPathFactory) -> Path:
+    out = folders.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reinforce_module(), "show", lambda *_: [])
-        run("reinforce", overrides=mixed(), out=out, start_from=NANO)
+        run("reinforce", overrides=mixed(), out=out, start_from=start)
     return out
 
 
@@ -136,7 +148,7 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5, 6])
 def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
-    stop: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: int, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6."""
     out, real = tmp_path / "cut", loop.one_step
@@ -150,13 +162,13 @@ def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "one_step", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run("reinforce", overrides=mixed(), out=out, start_from=NANO)
-    run("reinforce", overrides=mixed(), out=out, start_from=NANO, resume=True)
+            run("reinforce", overrides=mixed(), out=out, start_from=folder)
+    run("reinforce", overrides=mixed(), out=out, start_from=folder, resume=True)
     assert same(out, whole)
 
 
 @pytest.mark.multiprocess
-def test_a_killed_run_goes_on_too(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_too(nano: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
     script = "from mmada.recipes import run; from pathlib import Path; "
     script += f"run('reinforce', overrides={mixed()!r}, out=Path({str(out)!r}), start_from=Path({str(NANO)!r}))"
@@ -167,35 +179,41 @@ def test_a_killed_run_goes_on_too(whole: Path, tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
     run("reinforce", overrides=mixed(), out=out, start_from=NANO, resume=True)
-    assert same(out, whole)
+    assert same(out, nano)
 
 
-def test_the_runs_that_are_compared_learn_something(whole: Path) -> None:
+def test_the_runs_that_are_compared_learn_something(folder: Path, whole: Path) -> None:
     assert all(row["grad_norm"] > 0 for row in rows(whole))
     assert rows(whole)[0]["ratio"] == pytest.approx(1, abs=1e-6)
     assert rows(whole)[1]["ratio"] != pytest.approx(1, abs=1e-6)
-    begun = MMaDA.load(NANO, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
+    begun = MMaDA.load(folder, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
     assert any(not torch.equal(value, begun[name.removeprefix("model.")].float()) for name, value in weights(whole).items())
     assert len(list((whole / "rollouts").glob("*.safetensors"))) == 1  # what no checkpoint needs is gone
 
 
-def test_a_batch_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_batch_of_other_settings_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
     settings = mixed() | {"plan.steps": "2", "tasks": "{math: 1}"}
-    run("reinforce", overrides=settings, out=tmp_path / "a", start_from=NANO)
+    run("reinforce", overrides=settings, out=tmp_path / "a", start_from=folder)
     with pytest.raises(InputError, match="2 updates are done"):
-        run("reinforce", overrides=settings | {"plan.steps": "4", "group": "2"}, out=tmp_path / "a", start_from=NANO, resume=True)
-    run("reinforce", overrides=settings | {"plan.steps": "4"}, out=tmp_path / "a", start_from=NANO, resume=True)
+        run(
+            "reinforce",
+            overrides=settings | {"plan.steps": "4", "group": "2"},
+            out=tmp_path / "a",
+            start_from=folder,
+            resume=True,
+        )
+    run("reinforce", overrides=settings | {"plan.steps": "4"}, out=tmp_path / "a", start_from=folder, resume=True)
     assert [row["step"] for row in rows(tmp_path / "a")] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("reward", ["equal", "raising", "nothing", "sleeping"])
-def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, tmp_path: Path) -> None:
+def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, folder: Path, tmp_path: Path) -> None:
     settings = FEW | rewarded(reward) | {"plan.steps": "2", "tasks": "{math: 1}", "timeout": "0.2", "method.kl": "0"}
-    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=NANO)
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     first, second = rows(tmp_path / "run")
     assert first["grad_norm"] == second["grad_norm"] == 0
     assert first["equal"] == 1
-    begun = MMaDA.load(NANO, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
+    begun = MMaDA.load(folder, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
     for name, value in weights(tmp_path / "run").items():
         assert torch.equal(value, begun[name.removeprefix("model.")].float())
     kind = {"raising": "raised", "nothing": "not_finite", "sleeping": "timed_out"}.get(reward)
@@ -207,9 +225,9 @@ def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, 
         assert "reward" not in first
 
 
-def test_training_goes_on_with_what_was_judged(tmp_path: Path) -> None:
+def test_training_goes_on_with_what_was_judged(folder: Path, tmp_path: Path) -> None:
     settings = FEW | rewarded("half_broken") | {"plan.steps": "2", "tasks": "{math: 2}"}
-    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=NANO)
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     first = rows(tmp_path / "run")[0]
     assert first["failed"] == 2
     assert first["grad_norm"] > 0
@@ -225,6 +243,7 @@ def test_training_goes_on_with_what_was_judged(tmp_path: Path) -> None:
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
         ({"group": "1"}, "group"),
         ({"judge": "gpu"}, "judge"),
+        ({"reward_models": "{detector: folder}"}, "reward_models"),
         ({"timeout": "0"}, "timeout"),
         ({"method.name": "ppo"}, r"method\.name"),
         ({"method.schedule": "linear"}, r"method\.schedule"),

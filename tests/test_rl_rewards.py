@@ -2,7 +2,9 @@
 
 import math
 import os
+import sys
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from mmada.training.rewards import (
     Detector,
     Failure,
     Format,
+    ImageReward,
     Judge,
     Reward,
     Term,
@@ -192,6 +195,14 @@ def test_a_reward_whose_process_dies_is_reported_and_started_again() -> None:
     assert [(f.index, f.kind) for f in scores.failures] == [(0, "raised")]
 
 
+def test_a_reward_that_cannot_be_sent_to_a_process_is_reported() -> None:
+    with Judge([Term("local", lambda completions: [1.0] * len(completions), where="process")]) as judge:
+        scores = judge([written("a")])
+        assert judge([written("a")]).failures == scores.failures
+    assert scores.failures[0].kind == "raised"
+    assert "pickle" in scores.failures[0].words.lower()
+
+
 def test_a_wrong_count_of_rewards_is_reported() -> None:
     scores = Judge([Term("short", lambda completions: [1.0])])([written("a"), written("b")])
     assert scores.total_B.isnan().all()
@@ -287,3 +298,35 @@ def test_clip_of_an_answer_about_a_picture_and_of_none(clip: Path) -> None:
 def test_a_reward_is_a_function() -> None:
     rewards: list[Reward] = [Correctness(), Format(), Detector(), Clip(), lengths]
     assert all(callable(reward) for reward in rewards)
+
+
+def test_image_reward_is_asked_through_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str]] = []
+
+    class Model:
+        def score(self, prompt: str, path: str) -> float:
+            with Image.open(path) as picture:
+                return float(np.asarray(picture).mean()) + len(prompt)
+
+    def load(name: str, device: str) -> Model:
+        calls.append((name, device))
+        return Model()
+
+    asked = drawn().asked
+    black, white = (Completion(asked, drawn=Image.new("RGB", (8, 8), color)) for color in ("black", "white"))
+    with monkeypatch.context() as patch:  # an import of None is an ImportError
+        patch.setitem(sys.modules, "ImageReward", None)
+        with pytest.raises(InputError, match="pip install image-reward"):
+            ImageReward("none.pt")([black])
+    monkeypatch.setitem(sys.modules, "ImageReward", types.SimpleNamespace(load=load))
+    reward = reward_of("image_reward", {"image_reward": "own.pt"}, "cuda")
+    assert reward([black, white]) == [len(asked.words), 255 + len(asked.words)]
+    assert calls == [("own.pt", "cuda")]
+    with pytest.raises(InputError, match="judges pictures"):
+        reward([written("RIGHT")])
+
+
+def test_models_of_rewards_are_named() -> None:
+    assert reward_of("clip") == Clip()
+    assert reward_of("clip", {"clip": "some/clip"}, "cuda") == Clip("some/clip", "cuda")
+    assert reward_of("image_reward") == ImageReward()

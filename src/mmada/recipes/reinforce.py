@@ -27,6 +27,7 @@ from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 from mmada.training.policy_learner import PolicyLearner
 from mmada.training.rewards import Judge, judge_of
+from mmada.training.rewards.named import MODELS
 from mmada.training.rl import (
     AdaptersOff,
     Algorithm1,
@@ -34,6 +35,7 @@ from mmada.training.rl import (
     FrozenCopy,
     Iid,
     Policy,
+    Reference,
     Systematic,
     Times,
     Truncated,
@@ -99,8 +101,9 @@ class ReinforceRecipe:
 
     ``tasks``: prompts a batch of each task. ``rewards``: for each task the weights of its rewards, by name or as
     "package.module:function". ``group``: G. ``timeout``: seconds that a reward may take for a batch of completions; ``judge``:
-    whether rewards run in a "thread" or a "process" each. ``half``: rollouts and updates compute in bfloat16, weights stay
-    float32.
+    whether rewards run in a "thread" or a "process" each; ``reward_models``: where "clip" and "image_reward" are read from, in
+    place of the released ones, and ``reward_device`` where they run. ``half``: rollouts, their pictures too, and updates compute
+    in bfloat16, weights stay float32.
     """
 
     name: str
@@ -113,6 +116,8 @@ class ReinforceRecipe:
     sampler: Sampler = field(default_factory=Sampler)
     timeout: float = 60.0
     judge: Literal["thread", "process"] = "thread"
+    reward_models: Mapping[str, str] = field(default_factory=dict)
+    reward_device: str = "cpu"
     lora: Lora = field(default_factory=Lora)
     half: bool = False
     device: str = "auto"
@@ -127,6 +132,8 @@ class ReinforceRecipe:
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
         check_whole("group", self.group, 2)
         check_choice("judge", self.judge, ("thread", "process"))
+        for name in self.reward_models:
+            check_choice("reward_models", name, MODELS)
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
@@ -140,7 +147,9 @@ class ReinforceRecipe:
         model = at_work(begun, device, self.lora)
         wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
-        reference = AdaptersOff(network) if self.lora.rank else FrozenCopy(network)
+        reference: Reference | None = None
+        if wants_reference:
+            reference = AdaptersOff(network) if self.lora.rank else FrozenCopy(network)
         learner = PolicyLearner(
             network,
             model.engine.parts.vocabulary,
@@ -148,7 +157,7 @@ class ReinforceRecipe:
             partial(self.judged, model, judges, GroupLog(out / "groups.jsonl")),
             group=self.group,
             seed=self.plan.seed,
-            reference=reference if wants_reference else None,
+            reference=reference,
             device=device,
             keeper=self.keeper(out, start, resume),
             first_needed=lambda step: step // self.plan.save_every * self.plan.save_every,
@@ -164,15 +173,29 @@ class ReinforceRecipe:
 
     def judges(self, task: str) -> Judge:
         """The judge of a task."""
-        return judge_of(self.rewards[task], timeout=self.timeout, where=self.judge)
+        return judge_of(
+            self.rewards[task],
+            timeout=self.timeout,
+            where=self.judge,
+            models=self.reward_models,
+            device=self.reward_device,
+        )
 
     def keeper(self, out: Path, start: Path, resume: bool) -> Keeper:
         """Where batches are kept."""
-        settings = repr((self.tasks, self.rewards, self.group, self.method, self.sampler, self.half, self.plan.seed, str(start)))
-        fresh = not resume and not (out / "checkpoint.safetensors").exists()
-        return Keeper(
-            out / "rollouts", settings=settings, course=repr((self.plan.steps, self.plan.optim, self.lora)), fresh=fresh
+        settings = (
+            self.tasks,
+            self.rewards,
+            self.reward_models,
+            self.group,
+            self.method,
+            self.sampler,
+            self.half,
+            self.plan.seed,
         )
+        course = (self.plan.steps, self.plan.optim, self.lora, str(start.resolve()))
+        fresh = not resume and not (out / "checkpoint.safetensors").exists()
+        return Keeper(out / "rollouts", settings=repr(settings), course=repr(course), fresh=fresh)
 
     def judged(self, model: MMaDA, judges: Mapping[str, Judge], log: GroupLog, number: int) -> Judged:
         """Batch ``number``: prompts from (seed, number), completions by the weights as they are, rewards."""
@@ -229,7 +252,7 @@ def reinforce_vision() -> ReinforceRecipe:
 
 
 def reinforce_image() -> ReinforceRecipe:
-    """Policy optimisation of drawing: what the detector finds of the caption. CLIP is one of its rewards."""
+    """Policy optimisation of drawing, on what the detector finds of the caption; the paper has "clip" and "image_reward"."""
     return replace(reinforce_math(), name="reinforce_image", tasks={"image": 8})
 
 

@@ -9,24 +9,28 @@ from typing import Literal
 from mmada.errors import InputError, unknown_name
 from mmada.training.rewards.clip import Clip
 from mmada.training.rewards.completion import Reward
+from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Judge, Term
 from mmada.training.rewards.verified import Correctness, Detector, Format
 
 __all__ = ["REWARDS", "judge_of", "reward_of"]
 
-REWARDS: dict[str, Callable[[], Reward]] = {
-    "correctness": Correctness,
-    "format": Format,
-    "detector": Detector,
-    "clip": Clip,
-}
+MODELS: dict[str, type[Clip] | type[ImageReward]] = {"clip": Clip, "image_reward": ImageReward}
+"""Rewards that are models, made from a source and a device."""
+REWARDS: dict[str, Callable[[], Reward]] = {"correctness": Correctness, "format": Format, "detector": Detector, **MODELS}
 
 
-def reward_of(name: str) -> Reward:
-    """A reward of `REWARDS`, or "package.module:function". Raises InputError for what is neither."""
+def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = "cpu") -> Reward:
+    """A reward of `REWARDS`, or "package.module:function". Raises InputError for what is neither.
+
+    ``models``: reward -> folder, hub id or file of its model, in place of its own; ``device``: where such models run.
+    """
     if ":" not in name:
         if name not in REWARDS:
             raise unknown_name("reward", name, [*REWARDS, "package.module:function"])
+        source = (models or {}).get(name)
+        if name in MODELS:
+            return MODELS[name](device=device) if source is None else MODELS[name](source, device)
         return REWARDS[name]()
     module, _, attribute = name.partition(":")
     try:
@@ -36,6 +40,14 @@ def reward_of(name: str) -> Reward:
     return found
 
 
-def judge_of(weights: Mapping[str, float], *, timeout: float, where: Literal["thread", "process"]) -> Judge:
-    """The weighted sum of rewards by name."""
-    return Judge([Term(name, reward_of(name), weight, timeout=timeout, where=where) for name, weight in weights.items()])
+def judge_of(
+    weights: Mapping[str, float],
+    *,
+    timeout: float,
+    where: Literal["thread", "process"],
+    models: Mapping[str, str] | None = None,
+    device: str = "cpu",
+) -> Judge:
+    """The weighted sum of rewards by name; ``models`` and ``device`` as in `reward_of`."""
+    terms = [Term(n, reward_of(n, models, device), weight, timeout=timeout, where=where) for n, weight in weights.items()]
+    return Judge(terms)

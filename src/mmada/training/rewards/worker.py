@@ -64,18 +64,19 @@ class OwnProcess:
         self.pipe: Connection | None = None
 
     def run(self, completions: Sequence[Completion], timeout: float) -> list[float]:
-        """As `Worker.run`. Raises RuntimeError where the process dies."""
+        """As `Worker.run`. Raises RuntimeError where the process dies, and what pickling raises."""
         try:
             pipe = self.started()
             pipe.send(list(completions))
             if not pipe.poll(timeout):
                 raise TimedOut
-            return opened(pipe.recv())
-        except (TimedOut, EOFError, OSError) as error:
+            given = pipe.recv()
+        except Exception as error:
             self.close()
-            if isinstance(error, TimedOut):
-                raise
-            raise RuntimeError("its process died") from error
+            if isinstance(error, (EOFError, OSError)):
+                raise RuntimeError("its process died") from error
+            raise
+        return opened(given)
 
     def started(self) -> Connection:
         """The pipe to the process, started if it is not."""
@@ -94,6 +95,7 @@ class OwnProcess:
         """As `Worker.close`."""
         if self.pipe is not None:
             self.pipe.close()
+        if self.process is not None and self.process.pid is not None:
             self.process.kill()
             self.process.join()
             self.process.close()
