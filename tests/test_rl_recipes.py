@@ -146,11 +146,11 @@ def same(one: Path, other: Path) -> bool:
     return rows(one) == rows(other) and all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize(("stop", "lost"), [(1, False), (2, False), (3, False), (5, False), (6, False), (6, True)])
 def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
-    stop: int, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: int, lost: bool, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6."""
+    """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6; one of which no update is done can be lost."""
     out, real = tmp_path / "cut", loop.one_step
 
     def stopped(learner: Any, plan: Any, step: int, *others: Any) -> dict[str, float]:
@@ -163,6 +163,8 @@ def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
         patch.setattr(loop, "one_step", stopped)
         with pytest.raises(KeyboardInterrupt):
             run("reinforce", overrides=mixed(), out=out, start_from=folder)
+    for file in out.glob("rollouts/*") if lost else ():
+        file.unlink()
     run("reinforce", overrides=mixed(), out=out, start_from=folder, resume=True)
     assert same(out, whole)
 
@@ -231,6 +233,16 @@ def test_training_goes_on_with_what_was_judged(folder: Path, tmp_path: Path) -> 
     first = rows(tmp_path / "run")[0]
     assert first["failed"] == 2
     assert first["grad_norm"] > 0
+
+
+@pytest.mark.multiprocess
+def test_rewards_in_processes_and_passes_in_bfloat16(folder: Path, tmp_path: Path) -> None:
+    settings = FEW | rewarded("varied") | {"plan.steps": "2", "tasks": "{math: 1, image: 1}"}
+    run("reinforce", overrides=settings | {"judge": "process", "half": "true"}, out=tmp_path / "run", start_from=folder)
+    first, second = rows(tmp_path / "run")
+    assert first["failed"] == 0
+    assert min(first["grad_norm"], second["grad_norm"]) > 0
+    assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
