@@ -52,13 +52,14 @@ def test_bench_measures_and_writes(tmp_path: Path) -> None:
     tiny_folder(tmp_path / "model")
     model = mmada.load(tmp_path / "model")
     modes = ("exact", "lookahead=2", "threshold=0.0")
-    rows = bench(model, works=["math"], modes=modes, rounds=1, examples=2, out=tmp_path / "bench.json")
+    rows = bench(model, works=["math"], modes=modes, rounds=1, examples=2, seeds=2, out=tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [row["mode"] for row in written["rows"]] == list(modes)
     assert written["settings"]["peaks"]["gflops"] > 0
     assert (tmp_path / "bench.png").stat().st_size > 1000
     exact, ahead, all_at_once = rows
     assert exact["accuracy"] == ahead["accuracy"]
+    assert (exact["examples"], len(exact["accuracy_by_seed"])) == (4, 2)
     assert all_at_once["passes"] < exact["passes"]
     assert exact["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert model.engine.denoiser is model.engine.parts.model

@@ -127,11 +127,19 @@ def test_a_short_run_from_the_bundled_model(tmp_path: Path, monkeypatch: pytest.
         ({"own": "{math: 1.0}", "trails": "{}"}, "no trails of it are collected"),
         ({"own": "{}", "blocks": "{}", "replay": "0"}, "one of them above it"),
         ({"losses.certainty": "-1"}, "losses.certainty must not be negative"),
+        ({"parallel": "boldly"}, "parallel 'boldly' names no rule"),
+        ({"trails": "[1]"}, "trails"),
     ],
 )
 def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         run("distill", overrides=settings, out=tmp_path / "run", start_from=NANO)
+
+
+def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
+    (tmp_path / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
+    with pytest.raises(InputError, match="holds no trained model"):
+        run("distill", out=tmp_path / "run", start_from=tmp_path)
 
 
 def test_the_recipe_as_it_stands() -> None:

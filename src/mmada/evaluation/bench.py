@@ -36,10 +36,10 @@ Random = np.random.Generator
 WORKS = {"math": ("arithmetic", "arithmetic: answer"), "questions": ("questions", "questions"), "draw": ("geneval", "geneval")}
 """Work -> (its measure, the score that stands for it)."""
 DEFAULT_MODES = {
-    "math": ("exact", "lookahead=3", "threshold=0.9", "entropy=0.1", "factor=1", "hierarchical", "stable", "block",
-             "threshold=0.9+block"),
-    "questions": ("exact", "lookahead=3", "threshold=0.9", "entropy=0.1", "threshold=0.9+block"),
-    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=16+cache=3"),
+    "math": ("exact", "lookahead=3", "threshold=0.9", "threshold=0.95", "factor=0.3", "entropy=0.01", "margin=0.9",
+             "hierarchical=0.8,0.98", "stable", "draft", "block", "factor=0.3+block"),
+    "questions": ("exact", "lookahead=3", "threshold=0.9", "factor=0.3", "entropy=0.1", "draft", "threshold=0.9+block"),
+    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=6", "steps=16+cache=3"),
 }  # fmt: skip
 
 
@@ -86,12 +86,13 @@ def bench(
     modes: Sequence[str] = (),
     rounds: int = 3,
     examples: int = 48,
-    seed: int = 0,
+    seeds: int = 1,
     out: Path,
 ) -> list[dict[str, object]]:
     """Measure ``model`` in every mode, the first being what others are compared with; write ``out`` (JSON) and a plot beside it.
 
-    ``modes``: by default `DEFAULT_MODES`. ``rounds``: timed jobs a mode. ``examples``: judged a mode. Raises InputError.
+    ``modes``: by default `DEFAULT_MODES`. ``rounds``: timed jobs a mode. ``examples``: judged a mode and seed, the same in every
+    mode. Raises InputError.
     """
     network = model.engine.parts.model
     if not isinstance(network, MMaDAModel):
@@ -103,10 +104,10 @@ def bench(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("measuring", total=sum(len(m) for m in chosen.values()) * (rounds + 1))
         for work, its_modes in chosen.items():
-            timed = time_modes(model, work, its_modes, (rounds, seed), meter, peaks, lambda: progress.advance(task))
-            judged = judge_modes(model, work, its_modes, examples, seed, lambda: progress.advance(task))
+            timed = time_modes(model, work, its_modes, rounds, meter, peaks, lambda: progress.advance(task))
+            judged = judge_modes(model, work, its_modes, (examples, seeds), lambda: progress.advance(task))
             rows += [{"work": work, "mode": mode.name, **judged[mode.name], **timed[mode.name]} for mode in its_modes]
-    settings = {"model": model.info(), "rounds": rounds, "examples": examples, "seed": seed}
+    settings = {"model": model.info(), "rounds": rounds, "examples": examples, "seeds": seeds}
     settings["peaks"] = {"gflops": round(peaks.flops / 1e9, 1), "gbytes": round(peaks.bytes / 1e9, 1)}
     write_results(out, {"rows": rows, "settings": settings, "machine": machine()})
     plot(rows, out.with_suffix(".png"))
@@ -134,13 +135,12 @@ def job(model: MMaDA, work: str, rng: Random) -> Callable[[MMaDA], Any]:
 
 
 def time_modes(
-    model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], meter: Meter, peaks: Peaks, advance: Callable[[], None]
+    model: MMaDA, work: str, modes: Sequence[Mode], rounds: int, meter: Meter, peaks: Peaks, advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
     """Seconds of single jobs, the modes in turn; ratios to the first mode of the same round; share of the roofline."""
-    rounds, seed = plan
     taken: dict[str, list[float]] = {mode.name: [] for mode in modes}
     shares: dict[str, list[float]] = {mode.name: [] for mode in modes}
-    engine, rng = model.engine, np.random.default_rng((seed, 2**21))
+    engine, rng = model.engine, np.random.default_rng((0, 2**21))
     plain, engine.denoiser = engine.denoiser, meter
     try:
         job(model, work, np.random.default_rng(1))(modes[0].of(model))  # the first of all is slower
@@ -167,20 +167,23 @@ def time_modes(
 
 
 def judge_modes(
-    model: MMaDA, work: str, modes: Sequence[Mode], examples: int, seed: int, advance: Callable[[], None]
+    model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
-    """Accuracy of each mode on the same examples with the passes that an answer took."""
+    """Accuracy of each mode on the same examples, by seed and over all, with the passes that an answer took; ``plan`` is
+    (examples, seeds)."""
+    examples, seeds = plan
     measure, score = MEASURES[WORKS[work][0]][0], WORKS[work][1]
     per_category = max(1, examples // len(CATEGORIES)) if work == "draw" else examples
     found: dict[str, dict[str, object]] = {}
     for mode in modes:
         start = len(model.engine.passes)
         peak = memory_mark(model.engine.device)
-        hits = measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score]
+        hits = [measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score] for seed in range(seeds)]
         passes = model.engine.passes[start:]
         found[mode.name] = {
             "accuracy": round(float(np.mean(hits)), 4),
-            "examples": len(hits),
+            "accuracy_by_seed": [round(float(np.mean(h)), 4) for h in hits],
+            "examples": sum(len(h) for h in hits),
             "passes": round(float(np.mean(passes)), 2),
             "peak_bytes": peak(),
         }

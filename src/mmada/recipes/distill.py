@@ -50,6 +50,7 @@ class DistillRecipe(LanguageRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Speed.of(self.parallel)  # raises for a rule that is none
         for source, count in self.trails.items():
             check_choice("trails", source, SOURCES)
             check_whole(f"trails of {source}", count, 0)
@@ -59,6 +60,12 @@ class DistillRecipe(LanguageRecipe):
         if min([self.replay, *self.own.values(), *self.blocks.values()]) < 0 or not self.weights():
             raise InputError("weights of own, blocks and replay must be at least 0, and one of them above it")
 
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """As `LanguageRecipe.run`."""
+        if start is not None and not (start / "config.json").is_file():
+            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to distill")
+        return super().run(out=out, resume=resume, start=start)
+
     def weights(self) -> dict[tuple[str, str], float]:
         """(where from, what) -> weight, without those of weight 0."""
         pairs = {("own", s): w for s, w in self.own.items()} | {("blocks", k): w for k, w in self.blocks.items()}
@@ -66,8 +73,6 @@ class DistillRecipe(LanguageRecipe):
 
     def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
         """As `LanguageRecipe.examples`."""
-        if not (start / "config.json").is_file():
-            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to distill")
         trails = kept_trails(start, Speed.of(self.parallel), self.trails, self.plan.seed, cache / "trails")
         block = card_of(start).preset.reasoning.block
         return lambda step, rng: self.states(world, trails, block, step, rng)
