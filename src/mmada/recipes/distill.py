@@ -19,7 +19,7 @@ from mmada.diffusion.corrupt import Noise, corrupt
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.pipeline.cards import card_of
 from mmada.recipes.examples import World, mixed
-from mmada.recipes.language import GENTLE, LanguageRecipe, Stage, cot
+from mmada.recipes.language import GENTLE, LanguageRecipe, Stage
 from mmada.recipes.trails import SOURCES, Trail, in_blocks, kept_trails
 from mmada.sampling import Speed
 from mmada.training.canvas_learner import CanvasLosses
@@ -110,17 +110,20 @@ class DistillRecipe(LanguageRecipe):
 
 
 def distill() -> DistillRecipe:
-    """After the last stage: more tokens a pass, in text, questions and pictures."""
-    mixture = dict(cot().curriculum[-1].mixture)
+    """After the last stage: more tokens a pass, in text, questions and pictures, and the rest kept as it was."""
+    mixture = {"drawing": 0.2, "digit_drawing": 0.03, "captioning": 0.02, "asking": 0.38, "comparing": 0.15,
+               "comparing_told": 0.04, "asking_thinking": 0.06, "digit_asking": 0.02, "knowing": 0.015, "editing": 0.06,
+               "equations": 0.02, "calculating_thinking": 0.04, "chatting": 0.01, "thinking_drawing": 0.04,
+               "reading": 0.01}  # fmt: skip
     return DistillRecipe(
         name="distill",
         follows="cot",
-        plan=Plan(steps=1500, seed=7, optim=replace(GENTLE, lr=3e-4, muon_lr=1.2e-3, decay=0.6, final=0.02), save_every=250,
+        plan=Plan(steps=3000, seed=7, optim=replace(GENTLE, lr=3e-4, muon_lr=1.2e-3, decay=0.6, final=0.02), save_every=250,
                   sample_every=500),
         curriculum=(Stage(until=1.0, mixture=mixture),),
         losses=CanvasLosses(text=EVERYTHING, image=EVERYTHING, text_coefficient=2.0, certainty=0.5),
-        trails={"math": 4000, "questions": 2000, "pictures": 2000},
-        own={"math": 0.35, "questions": 0.1, "pictures": 0.1},
-        blocks={"calculating_thinking": 0.2},
-        replay=0.25,
+        trails={"math": 1500, "questions": 1000, "pictures": 400},
+        own={"math": 0.2, "questions": 0.12, "pictures": 0.08},
+        blocks={"calculating_thinking": 0.15},
+        replay=0.45,
     )  # fmt: skip
