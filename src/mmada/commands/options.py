@@ -155,7 +155,7 @@ class SpeedOptions(SamplingOptions):
     """How fast a canvas is completed, beside its steps; the defaults approximate nothing."""
 
     parallel: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: the fixed pace)")] = None
-    """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92 or stable=0.01,2."""
+    """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2 or draft."""
     reuse: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: none)")] = None
     """Keep keys and values between steps: prefix, block, delayed, drift, or steps for pictures."""
     lookahead: Annotated[int, Whole] = 0

@@ -43,6 +43,9 @@ DEFAULT_MODES = {
 }  # fmt: skip
 
 
+CACHED = ("prefix", "block", "delayed", "drift", "cache")
+
+
 @dataclass(frozen=True)
 class Mode:
     """A named way to decode: `Speed`, and for pictures the number of ``steps`` (None is the preset's)."""
@@ -64,16 +67,21 @@ def mode_of(name: str) -> Mode:
     (`StepCache`)."""
     parallel = reuse = None
     lookahead, steps = 0, None
+    seen: set[str] = set()
     for part in [] if name == "exact" else name.split("+"):
         key, _, value = part.partition("=")
+        kind = key if key in ("lookahead", "steps") else "reuse" if key in CACHED else "rule"
+        if kind in seen:
+            raise InputError(
+                f"mode {name!r} names two of one kind ({kind}); join a rule, a cache, lookahead=N and steps=N at most"
+            )
+        seen.add(kind)
         if key in ("lookahead", "steps"):
             if not value.isdecimal() or int(value) < 1:
                 raise InputError(f"mode {name!r}: {key} takes a whole number of at least 1, as in {key}=3")
             lookahead, steps = (int(value), steps) if key == "lookahead" else (lookahead, int(value))
-        elif key in ("prefix", "block", "delayed", "drift"):
-            reuse = part
-        elif key == "cache":
-            reuse = f"steps={value}"
+        elif kind == "reuse":
+            reuse = f"steps={value}" if key == "cache" else part
         else:
             parallel = part
     return Mode(name, Speed.of(parallel, reuse, lookahead), steps)
@@ -97,7 +105,7 @@ def bench(
     network = model.engine.parts.model
     if not isinstance(network, MMaDAModel):
         raise InputError("bench needs a model of ours; this one cannot be counted")
-    chosen = {work: [mode_of(name) for name in (modes or DEFAULT_MODES[work])] for work in checked(works)}
+    chosen = {work: [mode_of(name) for name in each_once("modes", modes or DEFAULT_MODES[work])] for work in checked(works)}
     meter = Meter(network)
     peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
     rows: list[dict[str, object]] = []
@@ -118,7 +126,14 @@ def checked(works: Sequence[str]) -> Sequence[str]:
     """The works, known ones all."""
     for work in works:
         check_choice("work", work, WORKS)
-    return works
+    return each_once("work", works)
+
+
+def each_once(field: str, names: Sequence[str]) -> Sequence[str]:
+    """The names. Raises InputError where one comes twice."""
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise InputError(f"{field} names {twice[0]!r} twice; name each once")
+    return names
 
 
 def job(model: MMaDA, work: str, rng: Random) -> Callable[[MMaDA], Any]:

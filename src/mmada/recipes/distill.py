@@ -16,9 +16,9 @@ import torch
 
 from mmada.canvas import IMAGE, TEXT, Canvas
 from mmada.diffusion.corrupt import Noise, corrupt
-from mmada.errors import InputError, check_choice, check_whole
+from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.pipeline.cards import card_of
-from mmada.recipes.examples import World, mixed
+from mmada.recipes.examples import KINDS, World, fitting, mixed
 from mmada.recipes.language import GENTLE, LanguageRecipe, Stage
 from mmada.recipes.trails import SOURCES, Trail, in_blocks, kept_trails
 from mmada.sampling import Speed
@@ -55,10 +55,18 @@ class DistillRecipe(LanguageRecipe):
             check_choice("trails", source, SOURCES)
             check_whole(f"trails of {source}", count, 0)
         for source, weight in self.own.items():
+            check_choice("own", source, SOURCES)
             if weight > 0 and not self.trails.get(source):
-                raise InputError(f"own gives {source} a weight of {weight}, but no trails of it are collected; set trails too")
-        if min([self.replay, *self.own.values(), *self.blocks.values()]) < 0 or not self.weights():
-            raise InputError("weights of own, blocks and replay must be at least 0, and one of them above it")
+                raise InputError(
+                    f"own gives {source} a weight of {weight}, but has no trails of it; set some, as trails={{{source}: 500}}"
+                )
+        for kind in self.blocks:
+            check_choice("blocks", kind, KINDS)
+        named = {"replay": self.replay, **{f"own {s}": w for s, w in self.own.items()}}
+        for name, weight in (named | {f"blocks {k}": w for k, w in self.blocks.items()}).items():
+            check_number(name, weight)
+        if not self.weights():
+            raise InputError("weights of own, blocks and replay are all 0; give one of them at least")
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """As `LanguageRecipe.run`."""
@@ -79,6 +87,10 @@ class DistillRecipe(LanguageRecipe):
 
     def states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:
         """Canvases whose editable places are masked, all of them."""
+        return fitting(self.any_states(world, trails, block, step, rng), self.row_length)
+
+    def any_states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:
+        """The same, of any length."""
         keys, weights = zip(*self.weights().items(), strict=True)
         shares = np.array(weights) / sum(weights)
         mask = world.prompter.vocabulary.mask
@@ -91,8 +103,7 @@ class DistillRecipe(LanguageRecipe):
                 canvas = in_blocks(next(mixed(world, {name: 1.0}, rng, self.row_length)), block, rng, mask)
             else:
                 canvas = self.noised(next(replayed), rng, mask)
-            if canvas.length <= self.row_length:
-                yield canvas
+            yield canvas
 
     def noised(self, canvas: Canvas, rng: Random, mask: int) -> Canvas:
         """The canvas with only those places editable that noise masks."""
