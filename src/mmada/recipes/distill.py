@@ -54,12 +54,8 @@ class DistillRecipe(LanguageRecipe):
         for source, count in self.trails.items():
             check_choice("trails", source, SOURCES)
             check_whole(f"trails of {source}", count, 0)
-        for source, weight in self.own.items():
+        for source in self.own:
             check_choice("own", source, SOURCES)
-            if weight > 0 and not self.trails.get(source):
-                raise InputError(
-                    f"own gives {source} a weight of {weight}, but has no trails of it; set some, as trails={{{source}: 500}}"
-                )
         for kind in self.blocks:
             check_choice("blocks", kind, KINDS)
         named = {"replay": self.replay, **{f"own {s}": w for s, w in self.own.items()}}
@@ -70,6 +66,9 @@ class DistillRecipe(LanguageRecipe):
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """As `LanguageRecipe.run`."""
+        for source, weight in self.own.items():  # here, as settings that fit each other come one after another
+            if weight > 0 and not self.trails.get(source):
+                raise InputError(f"own gives {source} weight {weight:g}, but has no trails of it; set trails={{{source}: 500}}")
         if start is not None and not (start / "config.json").is_file():
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to distill")
         return super().run(out=out, resume=resume, start=start)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmada.diffusion.schedule import Schedule
 from mmada.errors import InputError, check_number, check_whole
-from mmada.sampling.noise import Noise
+from mmada.sampling.noise import KeyedNoise, Noise
 from mmada.sampling.rows import log_odds
 
 __all__ = [
@@ -217,7 +217,9 @@ class Temperature:
 
     def choose(self, logits_NV: Tensor, noise: Noise) -> Tensor:
         """As `Draw.choose`."""
-        return noise.drawn(logits_NV, self.temperature)
+        if isinstance(noise, KeyedNoise):
+            return noise.drawn(logits_NV, self.temperature)
+        return (logits_NV.double() + self.temperature * noise(logits_NV.shape[1])).argmax(-1)
 
 
 @dataclass(frozen=True)
