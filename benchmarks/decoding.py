@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Piece
 from mmada.diffusion.schedule import Cosine
+from mmada.evaluation.nano import machine
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.sampling import (
     BlockCache,
@@ -275,8 +275,9 @@ def main() -> None:
     if sizes.only in ("", "memory") and sizes.device == "cpu":
         rows += memory_rows([f"--{n}={getattr(sizes, n)}" for n in ("threads", "width", "layers", "heads", "mlp", "dtype")])
     if sizes.out:
-        machine = {"processor": platform.processor(), "threads": sizes.threads, "torch": torch.__version__}
-        Path(sizes.out).write_text(json.dumps({"rows": rows, "settings": vars(sizes), "machine": machine}, indent=2) + "\n")
+        asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        kept = {"rows": rows, "settings": vars(sizes), "machine": machine() | {"commit": asked.stdout.strip()}}
+        Path(sizes.out).write_text(json.dumps(kept, indent=2) + "\n")
 
 
 if __name__ == "__main__":

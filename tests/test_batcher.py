@@ -1,5 +1,8 @@
 """Continuous batching: a request gets what it gets alone, cheap passes run together, requests end and fail by themselves."""
 
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +77,30 @@ def test_closing_ends_what_is_on_its_way(model: MMaDA) -> None:
     batcher.close()
     with pytest.raises(Cancelled):
         ticket.result(60)
+
+
+def test_closing_at_any_moment_ends_every_request(model: MMaDA) -> None:
+    """A thread that dies of an exception is an error here (pytest's warnings are)."""
+    for pause in (0.0, 0.002, 0.005, 0.01, 0.02, 0.03):
+        batcher = Batcher(model, rows=8)
+        tickets = [batcher.submit(lambda m, w: m.generate("user", watch=w)) for _ in range(6)]
+        time.sleep(pause)
+        batcher.close()
+        for ticket in tickets:
+            with suppress(Cancelled):
+                ticket.result(10)
+    with pytest.raises(InputError, match="closed"):
+        batcher.submit(lambda m, w: 1)
+
+
+def test_a_request_that_waits_for_its_turn_can_be_cancelled(model: MMaDA) -> None:
+    hold, started = threading.Event(), threading.Event()
+    with Batcher(model, rows=1) as batcher:
+        busy = batcher.submit(lambda m, w: (started.set(), hold.wait(10)))
+        assert started.wait(10)
+        waiting = batcher.submit(lambda m, w: "done")
+        waiting.cancel()
+        with pytest.raises(Cancelled):
+            waiting.result(5)
+        hold.set()
+        assert busy.result(10)

@@ -22,7 +22,7 @@ def test_modes_by_name() -> None:
     assert mode_of("lookahead=4").speed == Speed(lookahead=Lookahead(4))
     fast = mode_of("steps=8+cache=3")
     assert (fast.steps, fast.speed) == (8, Speed(reuse=StepCache(3)))
-    for wrong in ("exactly", "lookahead=x", "steps=0", "threshold=2", "block+lookahead=2"):
+    for wrong in ("exactly", "lookahead=x", "steps=0", "threshold=2", "block+lookahead=2", "block+prefix", "stable+factor=1"):
         with pytest.raises(InputError):
             mode_of(wrong)
 
@@ -52,15 +52,17 @@ def test_bench_measures_and_writes(tmp_path: Path) -> None:
     tiny_folder(tmp_path / "model")
     model = mmada.load(tmp_path / "model")
     modes = ("exact", "lookahead=2", "threshold=0.0")
-    rows = bench(model, works=["math"], modes=modes, rounds=1, examples=2, out=tmp_path / "bench.json")
+    rows = bench(model, works=["math"], modes=modes, rounds=1, examples=2, seeds=2, out=tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [row["mode"] for row in written["rows"]] == list(modes)
     assert written["settings"]["peaks"]["gflops"] > 0
     assert (tmp_path / "bench.png").stat().st_size > 1000
     exact, ahead, all_at_once = rows
     assert exact["accuracy"] == ahead["accuracy"]
+    assert (exact["examples"], len(exact["accuracy_by_seed"])) == (4, 2)
     assert all_at_once["passes"] < exact["passes"]
     assert exact["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert model.engine.denoiser is model.engine.parts.model
-    with pytest.raises(InputError, match="work"):
-        bench(model, works=["dance"], out=tmp_path / "x.json")
+    for wrong in ({"works": ["dance"]}, {"works": ["math", "math"]}, {"works": ["math"], "modes": ["block", "block"]}):
+        with pytest.raises(InputError, match=r"work|twice"):
+            bench(model, out=tmp_path / "x.json", **wrong)  # type: ignore[arg-type]

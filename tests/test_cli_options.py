@@ -23,7 +23,7 @@ OPTIONS: dict[str, list[str]] = {
     "infill": ["TEXT", *SPEED, "--temperature"],
     "train": ["[RECIPE]", "--list", "--out", "--resume", "--set", "--start-from"],
     "eval": ["SUITE", *MODEL, "--limit", "--out", "--samples", "--seeds", "-o"],
-    "bench": [*MODEL, "--examples", "--modes", "--out", "--rounds", "--work", "-o"],
+    "bench": [*MODEL, "--examples", "--modes", "--out", "--rounds", "--seeds", "--work", "-o"],
     "tokenizer": ["--out"],
     "info": ["[nano|FOLDER|HUB-ID]", "--image-tokenizer", "--json", "--preset"],
     "convert": ["FOLDER|HUB-ID", "OUT", "--adapter", "--dtype", "--noise", "--preset", "--rows", "--seed", "--shard-size"],

@@ -34,7 +34,7 @@ def test_schedule_values_by_hand() -> None:
     assert Power(2).ratio(third).item() == pytest.approx(8 / 9)
 
 
-@pytest.mark.parametrize("make", [lambda: Power(0), lambda: Sigmoid(1, 1), lambda: Sigmoid(tau=0), lambda: Noise(least=1)])
+@pytest.mark.parametrize("make", [lambda: Power(0), lambda: Sigmoid(1, 1), lambda: Sigmoid(tau=0), lambda: Noise(least=1.1)])
 def test_impossible_choices_are_refused(make: Any) -> None:
     with pytest.raises(InputError):
         make()
@@ -137,3 +137,14 @@ def test_likelihood_bound_is_exact_for_independent_tokens() -> None:
     )
     exact = [math.log(0.2 * 0.3 * 0.4 * 0.4), math.log(0.3)]
     assert bound.tolist() == pytest.approx(exact, abs=0.12)
+
+
+def test_the_least_ratio_of_1_masks_everything() -> None:
+    tokens, editable, segment = (
+        torch.arange(12).view(2, 6),
+        torch.rand(2, 6, generator=generator()) < 0.7,
+        torch.ones(2, 6).long(),
+    )
+    noised = corrupt(tokens, editable, segment, mask_id=MASK, noise=Noise(least=1.0, weight="none"), generator=generator())
+    assert torch.equal(noised.masked_BL, editable)
+    assert (noised.weight_BL == 1).all()

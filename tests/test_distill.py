@@ -124,14 +124,28 @@ def test_a_short_run_from_the_bundled_model(tmp_path: Path, monkeypatch: pytest.
     ("settings", "message"),
     [
         ({"trails": "{maths: 1}"}, "trails"),
-        ({"own": "{math: 1.0}", "trails": "{}"}, "no trails of it are collected"),
-        ({"own": "{}", "blocks": "{}", "replay": "0"}, "one of them above it"),
-        ({"losses.certainty": "-1"}, "losses.certainty must not be negative"),
+        ({"own": "{math: 1.0}", "trails": "{}"}, "has no trails of it"),
+        ({"own": "{}", "blocks": "{}", "replay": "0"}, "are all 0"),
+        ({"losses.certainty": "-1"}, "losses.certainty must be a number of at least 0"),
+        ({"parallel": "boldly"}, "parallel 'boldly' names no rule"),
+        ({"trails": "[1]"}, "trails"),
+        ({"blocks": "{foo: 1}"}, "blocks must be one of"),
+        ({"own": "{foo: 1}"}, "own must be one of"),
+        ({"replay": ".inf"}, "replay must be a number"),
+        ({"own": "{math: .nan}"}, "own math must be a number"),
+        ({"losses.certainty": ".nan"}, "losses.certainty must be a number"),
+        ({"curriculum": "[{until: 1, mixture: {dancing: 1}}]"}, "mixture names 'dancing'"),
     ],
 )
 def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         run("distill", overrides=settings, out=tmp_path / "run", start_from=NANO)
+
+
+def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
+    (tmp_path / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
+    with pytest.raises(InputError, match="holds no trained model"):
+        run("distill", out=tmp_path / "run", start_from=tmp_path)
 
 
 def test_the_recipe_as_it_stands() -> None:

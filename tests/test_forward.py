@@ -48,10 +48,10 @@ def test_memory_of_the_same_tokens_changes_nothing(model: MMaDAModel, ragged: bo
     at[:, 1] = True
     memory = model.memory(3)
     first = model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory)
-    assert float(memory.drift) == 0
+    assert memory.drift.tolist() == [0, 0, 0]
     again = model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, fresh_BL=at, memory=memory)
     assert torch.allclose(first, again, atol=1e-6)
-    assert float(memory.drift) < 1e-12
+    assert float(memory.drift.max()) < 1e-6
 
 
 def test_memory_keeps_what_is_left_out_and_takes_in_what_is_not(model: MMaDAModel) -> None:

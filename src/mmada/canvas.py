@@ -119,7 +119,7 @@ class Memory(Protocol):
 
     @property
     def drift(self) -> Tensor:
-        """How far the values computed anew in the last pass are from those kept: 1 - cosine, a scalar."""
+        """How far the values computed anew in the last pass are from those kept: 1 - cosine, one number a row."""
         ...
 
     def only(self, rows: Tensor) -> Memory:

@@ -59,7 +59,7 @@ Guidance = Annotated[float | None, arg(metavar="W", help_behavior_hint=MODEL_DEF
 
 
 OwnPart = Annotated[str | None, arg(metavar="FOLDER|HUB-ID", help_behavior_hint=MODEL_DEFAULT)]
-Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "fp8", "int4"]
 
 
 class Command(Protocol):
@@ -87,7 +87,7 @@ class ModelOptions:
     device: Annotated[str, arg(metavar="auto|cpu|cuda|mps")] = "auto"
     """Where to compute."""
     dtype: Annotated[Dtype | None, arg(help_behavior_hint=MODEL_DEFAULT)] = None
-    """Type of the weights; int8 and int4 quantise them (needs torchao)."""
+    """Type of the weights; int8, fp8 and int4 quantise them (needs torchao)."""
 
     adapter: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
     """LoRA adapters to put on the model (needs peft)."""
@@ -102,7 +102,7 @@ class ModelOptions:
 
         from mmada.pipeline import MMaDA
 
-        quantised = self.dtype if self.dtype == "int8" or self.dtype == "int4" else None
+        quantised = None if self.dtype == "float32" or self.dtype == "bfloat16" or self.dtype == "float16" else self.dtype
         return MMaDA.load(
             self.model,
             device=self.device,
@@ -155,7 +155,7 @@ class SpeedOptions(SamplingOptions):
     """How fast a canvas is completed, beside its steps; the defaults approximate nothing."""
 
     parallel: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: the fixed pace)")] = None
-    """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92 or stable=0.01,2."""
+    """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2 or draft."""
     reuse: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: none)")] = None
     """Keep keys and values between steps: prefix, block, delayed, drift, or steps for pictures."""
     lookahead: Annotated[int, Whole] = 0

@@ -147,7 +147,9 @@ class Bench(ModelOptions):
     rounds: Annotated[int, Whole] = 3
     """Timed jobs a mode."""
     examples: Annotated[int, Whole] = 48
-    """Judged examples a mode."""
+    """Judged examples a mode and seed."""
+    seeds: Annotated[int, Whole] = 1
+    """Seeds of the examples."""
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")] = Path("bench.json")
     """Where to write the results; the plot goes beside it."""
 
@@ -158,6 +160,7 @@ class Bench(ModelOptions):
             check_choice("work", work, ("math", "questions", "draw"))
         check_whole("rounds", self.rounds, 1)
         check_whole("examples", self.examples, 1)
+        check_whole("seeds", self.seeds, 1)
         check_output(self.out, (".json",), "out")
 
     def run(self) -> None:
@@ -166,7 +169,7 @@ class Bench(ModelOptions):
 
         rows = evaluation.bench(
             self.load(), works=self.work or tuple(evaluation.WORKS), modes=self.modes, rounds=self.rounds,
-            examples=self.examples, out=self.out,
+            examples=self.examples, seeds=self.seeds, out=self.out,
         )  # fmt: skip
         if self.json:
             print(json.dumps(rows, ensure_ascii=False))
@@ -177,11 +180,11 @@ class Bench(ModelOptions):
 
 def _bench_row(row: Mapping[str, Any]) -> dict[str, object]:
     """A row of the bench for the terminal; what it costs in full is in the JSON."""
-    ratio = row["ratio"]
+    ratio, seeds = row["ratio"], row["accuracy_by_seed"]
     return {
         "work": row["work"],
         "mode": row["mode"],
-        "accuracy": f"{row['accuracy']:.1%}",
+        "accuracy": f"{row['accuracy']:.1%}" + (f" ({min(seeds):.0%}-{max(seeds):.0%})" if len(seeds) > 1 else ""),
         "passes": f"{row['passes']:.1f}",
         "fewer": f"{row['fewer']:.1f}x",
         "s": f"{row['seconds']['median']:.2f}",
@@ -206,7 +209,7 @@ def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     columns = list(rows[0]) if rows else []
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "mode")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     return table

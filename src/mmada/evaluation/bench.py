@@ -36,11 +36,14 @@ Random = np.random.Generator
 WORKS = {"math": ("arithmetic", "arithmetic: answer"), "questions": ("questions", "questions"), "draw": ("geneval", "geneval")}
 """Work -> (its measure, the score that stands for it)."""
 DEFAULT_MODES = {
-    "math": ("exact", "lookahead=3", "threshold=0.9", "entropy=0.1", "factor=1", "hierarchical", "stable", "block",
-             "threshold=0.9+block"),
-    "questions": ("exact", "lookahead=3", "threshold=0.9", "entropy=0.1", "threshold=0.9+block"),
-    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=16+cache=3"),
+    "math": ("exact", "lookahead=3", "threshold=0.9", "threshold=0.95", "factor=0.3", "entropy=0.01", "margin=0.9",
+             "hierarchical=0.8,0.98", "stable", "draft", "block", "factor=0.3+block"),
+    "questions": ("exact", "lookahead=3", "threshold=0.9", "factor=0.3", "entropy=0.1", "draft", "threshold=0.9+block"),
+    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=6", "steps=16+cache=3"),
 }  # fmt: skip
+
+
+CACHED = ("prefix", "block", "delayed", "drift", "cache")
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,21 @@ def mode_of(name: str) -> Mode:
     (`StepCache`)."""
     parallel = reuse = None
     lookahead, steps = 0, None
+    seen: set[str] = set()
     for part in [] if name == "exact" else name.split("+"):
         key, _, value = part.partition("=")
+        kind = key if key in ("lookahead", "steps") else "reuse" if key in CACHED else "rule"
+        if kind in seen:
+            raise InputError(
+                f"mode {name!r} names two of one kind ({kind}); join a rule, a cache, lookahead=N and steps=N at most"
+            )
+        seen.add(kind)
         if key in ("lookahead", "steps"):
             if not value.isdecimal() or int(value) < 1:
                 raise InputError(f"mode {name!r}: {key} takes a whole number of at least 1, as in {key}=3")
             lookahead, steps = (int(value), steps) if key == "lookahead" else (lookahead, int(value))
-        elif key in ("prefix", "block", "delayed", "drift"):
-            reuse = part
-        elif key == "cache":
-            reuse = f"steps={value}"
+        elif kind == "reuse":
+            reuse = f"steps={value}" if key == "cache" else part
         else:
             parallel = part
     return Mode(name, Speed.of(parallel, reuse, lookahead), steps)
@@ -86,27 +94,28 @@ def bench(
     modes: Sequence[str] = (),
     rounds: int = 3,
     examples: int = 48,
-    seed: int = 0,
+    seeds: int = 1,
     out: Path,
 ) -> list[dict[str, object]]:
     """Measure ``model`` in every mode, the first being what others are compared with; write ``out`` (JSON) and a plot beside it.
 
-    ``modes``: by default `DEFAULT_MODES`. ``rounds``: timed jobs a mode. ``examples``: judged a mode. Raises InputError.
+    ``modes``: by default `DEFAULT_MODES`. ``rounds``: timed jobs a mode. ``examples``: judged a mode and seed, the same in every
+    mode. Raises InputError.
     """
     network = model.engine.parts.model
     if not isinstance(network, MMaDAModel):
         raise InputError("bench needs a model of ours; this one cannot be counted")
-    chosen = {work: [mode_of(name) for name in (modes or DEFAULT_MODES[work])] for work in checked(works)}
+    chosen = {work: [mode_of(name) for name in each_once("modes", modes or DEFAULT_MODES[work])] for work in checked(works)}
     meter = Meter(network)
     peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
     rows: list[dict[str, object]] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("measuring", total=sum(len(m) for m in chosen.values()) * (rounds + 1))
         for work, its_modes in chosen.items():
-            timed = time_modes(model, work, its_modes, (rounds, seed), meter, peaks, lambda: progress.advance(task))
-            judged = judge_modes(model, work, its_modes, examples, seed, lambda: progress.advance(task))
+            timed = time_modes(model, work, its_modes, rounds, meter, peaks, lambda: progress.advance(task))
+            judged = judge_modes(model, work, its_modes, (examples, seeds), lambda: progress.advance(task))
             rows += [{"work": work, "mode": mode.name, **judged[mode.name], **timed[mode.name]} for mode in its_modes]
-    settings = {"model": model.info(), "rounds": rounds, "examples": examples, "seed": seed}
+    settings = {"model": model.info(), "rounds": rounds, "examples": examples, "seeds": seeds}
     settings["peaks"] = {"gflops": round(peaks.flops / 1e9, 1), "gbytes": round(peaks.bytes / 1e9, 1)}
     write_results(out, {"rows": rows, "settings": settings, "machine": machine()})
     plot(rows, out.with_suffix(".png"))
@@ -117,7 +126,14 @@ def checked(works: Sequence[str]) -> Sequence[str]:
     """The works, known ones all."""
     for work in works:
         check_choice("work", work, WORKS)
-    return works
+    return each_once("work", works)
+
+
+def each_once(field: str, names: Sequence[str]) -> Sequence[str]:
+    """The names. Raises InputError where one comes twice."""
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise InputError(f"{field} names {twice[0]!r} twice; name each once")
+    return names
 
 
 def job(model: MMaDA, work: str, rng: Random) -> Callable[[MMaDA], Any]:
@@ -134,13 +150,12 @@ def job(model: MMaDA, work: str, rng: Random) -> Callable[[MMaDA], Any]:
 
 
 def time_modes(
-    model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], meter: Meter, peaks: Peaks, advance: Callable[[], None]
+    model: MMaDA, work: str, modes: Sequence[Mode], rounds: int, meter: Meter, peaks: Peaks, advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
     """Seconds of single jobs, the modes in turn; ratios to the first mode of the same round; share of the roofline."""
-    rounds, seed = plan
     taken: dict[str, list[float]] = {mode.name: [] for mode in modes}
     shares: dict[str, list[float]] = {mode.name: [] for mode in modes}
-    engine, rng = model.engine, np.random.default_rng((seed, 2**21))
+    engine, rng = model.engine, np.random.default_rng((0, 2**21))
     plain, engine.denoiser = engine.denoiser, meter
     try:
         job(model, work, np.random.default_rng(1))(modes[0].of(model))  # the first of all is slower
@@ -167,20 +182,23 @@ def time_modes(
 
 
 def judge_modes(
-    model: MMaDA, work: str, modes: Sequence[Mode], examples: int, seed: int, advance: Callable[[], None]
+    model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
-    """Accuracy of each mode on the same examples with the passes that an answer took."""
+    """Accuracy of each mode on the same examples, by seed and over all, with the passes that an answer took; ``plan`` is
+    (examples, seeds)."""
+    examples, seeds = plan
     measure, score = MEASURES[WORKS[work][0]][0], WORKS[work][1]
     per_category = max(1, examples // len(CATEGORIES)) if work == "draw" else examples
     found: dict[str, dict[str, object]] = {}
     for mode in modes:
         start = len(model.engine.passes)
         peak = memory_mark(model.engine.device)
-        hits = measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score]
+        hits = [measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score] for seed in range(seeds)]
         passes = model.engine.passes[start:]
         found[mode.name] = {
             "accuracy": round(float(np.mean(hits)), 4),
-            "examples": len(hits),
+            "accuracy_by_seed": [round(float(np.mean(h)), 4) for h in hits],
+            "examples": sum(len(h) for h in hits),
             "passes": round(float(np.mean(passes)), 2),
             "peak_bytes": peak(),
         }

@@ -33,19 +33,19 @@ class Memory:
         self.rows = rows
         self.layers: list[tuple[Tensor, Tensor]] = []
         self.at: Tensor | None = None
-        self.moved: list[Tensor] = []
+        self.drifts: list[Tensor] = []
 
     @property
     def drift(self) -> Tensor:
-        """How far the values computed anew in the last pass are from those kept: 1 - cosine of the last layer, 0 after a pass
-        over everything."""
-        return self.moved[-1] if self.moved else torch.zeros(())
+        """How far the values computed anew in a row's last pass are from those kept, (rows,): the mean of 1 - cosine in the last
+        layer, 0 after a pass over everything."""
+        return self.drifts[0] if self.drifts else torch.zeros(self.rows)
 
     def only(self, rows: Tensor) -> Memory:
         """The same memory for a pass that has only these rows of the batch."""
         view = Memory(self.rows)
         every = torch.equal(rows, torch.arange(self.rows, device=rows.device))
-        view.layers, view.moved, view.at = self.layers, self.moved, None if every else rows
+        view.layers, view.drifts, view.at = self.layers, self.drifts, None if every else rows
         return view
 
     def write(self, layer: int, key_TGE: Tensor, value_TGE: Tensor, packing: Packing) -> Rows:
@@ -54,13 +54,24 @@ class Memory:
             shape = (self.rows, packing.longest, *key_TGE.shape[1:])
             self.layers.append((key_TGE.new_zeros(shape), value_TGE.new_zeros(shape)))
         keys, values = self.layers[layer]
+        if (missing := packing.longest - keys.shape[1]) > 0:  # a longer row comes in late
+            keys, values = (F.pad(x, (0, 0, 0, 0, 0, missing)) for x in (keys, values))
+            self.layers[layer] = (keys, values)
         rows = packing.row_T if self.at is None else self.at.to(packing.row_T.device)[packing.row_T]
-        self.moved.clear()
-        if layer == len(self.layers) - 1 and len(packing.slot_T) < sum(packing.valid_B):
-            old_TGE = values[rows, packing.slot_T]
-            self.moved.append(1 - F.cosine_similarity(old_TGE.flatten(1), value_TGE.flatten(1), dim=-1).mean())
+        if layer == len(self.layers) - 1:
+            self.measure(values[rows, packing.slot_T], value_TGE, packing)
         keys[rows, packing.slot_T], values[rows, packing.slot_T] = key_TGE, value_TGE
         return RememberedRows(keys, values, packing.valid_B, self.at)
+
+    def measure(self, old_TGE: Tensor, new_TGE: Tensor, packing: Packing) -> None:
+        """Take down the drift of the rows of a pass."""
+        drift_T = (1 - F.cosine_similarity(old_TGE.flatten(1), new_TGE.flatten(1), dim=-1)).float()
+        fresh_B, valid_B = (torch.tensor(n, device=drift_T.device) for n in (packing.fresh_B, packing.valid_B))
+        drift_B = torch.zeros(len(fresh_B), device=drift_T.device).index_add_(0, packing.row_T, drift_T) / fresh_B.clamp(min=1)
+        drift_B = torch.where(fresh_B < valid_B, drift_B, 0.0)
+        if not self.drifts:
+            self.drifts.append(drift_B.new_zeros(self.rows))
+        self.drifts[0][slice(None) if self.at is None else self.at.to(drift_B.device)] = drift_B
 
 
 class JoinedMemory(Memory):

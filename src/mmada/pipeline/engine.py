@@ -133,7 +133,7 @@ class Engine:
             seeds = [first + row for row in range(rows)]
         if len(seeds) != rows:
             raise InputError(f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row")
-        return row_generators(seeds, self.canvas_device)
+        return row_generators(seeds)
 
     def complete(
         self,

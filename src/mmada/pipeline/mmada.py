@@ -96,7 +96,7 @@ class MMaDA:
 
         ``dtype``: by default the preset's; that of the released checkpoints is the stored one. ``image_tokenizer``:
         a folder or hub id in place of the model's own. ``preset``: the name of a card, such as "mixcot".
-        ``quantisation``: "int8" or "int4" (`mmada.model.quantise`). ``adapter``: a folder of LoRA adapters.
+        ``quantisation``: "int8", "fp8" or "int4" (`mmada.model.quantise`). ``adapter``: a folder of LoRA adapters.
         """
         folder = find_folder(source)
         place = chosen_device("auto" if device is None else device)

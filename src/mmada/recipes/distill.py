@@ -16,10 +16,10 @@ import torch
 
 from mmada.canvas import IMAGE, TEXT, Canvas
 from mmada.diffusion.corrupt import Noise, corrupt
-from mmada.errors import InputError, check_choice, check_whole
+from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.pipeline.cards import card_of
-from mmada.recipes.examples import World, mixed
-from mmada.recipes.language import GENTLE, LanguageRecipe, Stage, cot
+from mmada.recipes.examples import KINDS, World, fitting, mixed
+from mmada.recipes.language import GENTLE, LanguageRecipe, Stage
 from mmada.recipes.trails import SOURCES, Trail, in_blocks, kept_trails
 from mmada.sampling import Speed
 from mmada.training.canvas_learner import CanvasLosses
@@ -50,14 +50,28 @@ class DistillRecipe(LanguageRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Speed.of(self.parallel)  # raises for a rule that is none
         for source, count in self.trails.items():
             check_choice("trails", source, SOURCES)
             check_whole(f"trails of {source}", count, 0)
-        for source, weight in self.own.items():
+        for source in self.own:
+            check_choice("own", source, SOURCES)
+        for kind in self.blocks:
+            check_choice("blocks", kind, KINDS)
+        named = {"replay": self.replay, **{f"own {s}": w for s, w in self.own.items()}}
+        for name, weight in (named | {f"blocks {k}": w for k, w in self.blocks.items()}).items():
+            check_number(name, weight)
+        if not self.weights():
+            raise InputError("weights of own, blocks and replay are all 0; give one of them at least")
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """As `LanguageRecipe.run`."""
+        for source, weight in self.own.items():  # here, as settings that fit each other come one after another
             if weight > 0 and not self.trails.get(source):
-                raise InputError(f"own gives {source} a weight of {weight}, but no trails of it are collected; set trails too")
-        if min([self.replay, *self.own.values(), *self.blocks.values()]) < 0 or not self.weights():
-            raise InputError("weights of own, blocks and replay must be at least 0, and one of them above it")
+                raise InputError(f"own gives {source} weight {weight:g}, but has no trails of it; set trails={{{source}: 500}}")
+        if start is not None and not (start / "config.json").is_file():
+            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to distill")
+        return super().run(out=out, resume=resume, start=start)
 
     def weights(self) -> dict[tuple[str, str], float]:
         """(where from, what) -> weight, without those of weight 0."""
@@ -66,14 +80,16 @@ class DistillRecipe(LanguageRecipe):
 
     def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
         """As `LanguageRecipe.examples`."""
-        if not (start / "config.json").is_file():
-            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to distill")
         trails = kept_trails(start, Speed.of(self.parallel), self.trails, self.plan.seed, cache / "trails")
         block = card_of(start).preset.reasoning.block
         return lambda step, rng: self.states(world, trails, block, step, rng)
 
     def states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:
         """Canvases whose editable places are masked, all of them."""
+        return fitting(self.any_states(world, trails, block, step, rng), self.row_length)
+
+    def any_states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:
+        """The same, of any length."""
         keys, weights = zip(*self.weights().items(), strict=True)
         shares = np.array(weights) / sum(weights)
         mask = world.prompter.vocabulary.mask
@@ -86,8 +102,7 @@ class DistillRecipe(LanguageRecipe):
                 canvas = in_blocks(next(mixed(world, {name: 1.0}, rng, self.row_length)), block, rng, mask)
             else:
                 canvas = self.noised(next(replayed), rng, mask)
-            if canvas.length <= self.row_length:
-                yield canvas
+            yield canvas
 
     def noised(self, canvas: Canvas, rng: Random, mask: int) -> Canvas:
         """The canvas with only those places editable that noise masks."""
@@ -105,17 +120,20 @@ class DistillRecipe(LanguageRecipe):
 
 
 def distill() -> DistillRecipe:
-    """After the last stage: more tokens a pass, in text, questions and pictures."""
-    mixture = dict(cot().curriculum[-1].mixture)
+    """After the last stage: more tokens a pass, in text, questions and pictures, and the rest kept as it was."""
+    mixture = {"drawing": 0.2, "digit_drawing": 0.03, "captioning": 0.02, "asking": 0.38, "comparing": 0.15,
+               "comparing_told": 0.04, "asking_thinking": 0.06, "digit_asking": 0.02, "knowing": 0.015, "editing": 0.06,
+               "equations": 0.02, "calculating_thinking": 0.04, "chatting": 0.01, "thinking_drawing": 0.04,
+               "reading": 0.01}  # fmt: skip
     return DistillRecipe(
         name="distill",
         follows="cot",
-        plan=Plan(steps=1500, seed=7, optim=replace(GENTLE, lr=3e-4, muon_lr=1.2e-3, decay=0.6, final=0.02), save_every=250,
+        plan=Plan(steps=3000, seed=7, optim=replace(GENTLE, lr=3e-4, muon_lr=1.2e-3, decay=0.6, final=0.02), save_every=250,
                   sample_every=500),
         curriculum=(Stage(until=1.0, mixture=mixture),),
         losses=CanvasLosses(text=EVERYTHING, image=EVERYTHING, text_coefficient=2.0, certainty=0.5),
-        trails={"math": 4000, "questions": 2000, "pictures": 2000},
-        own={"math": 0.35, "questions": 0.1, "pictures": 0.1},
-        blocks={"calculating_thinking": 0.2},
-        replay=0.25,
+        trails={"math": 1500, "questions": 1000, "pictures": 400},
+        own={"math": 0.2, "questions": 0.12, "pictures": 0.08},
+        blocks={"calculating_thinking": 0.15},
+        replay=0.45,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mmada.canvas import Canvas
-from mmada.errors import InputError
+from mmada.errors import InputError, check_number
 from mmada.recipes.pools import Pools
 from mmada.tasks.arithmetic import equation_step, plain_equation, problem
 from mmada.tasks.captions import describe, named
@@ -312,16 +312,38 @@ KINDS: dict[str, Maker] = {
 
 def mixed(world: World, weights: Mapping[str, float], rng: Random, longest: int) -> Iterator[Canvas]:
     """Examples without end, each kind by its weight; the rare one longer than ``longest`` tokens is drawn again."""
-    unknown = [name for name in weights if name not in KINDS]
-    if unknown:
-        raise InputError(f"mixture names {unknown[0]!r}; choose among {', '.join(KINDS)}")
+    check_mixture(weights)
     names = list(weights)
     shares = np.array([weights[n] for n in names])
     shares = shares / shares.sum()
-    while True:
-        canvas = KINDS[names[int(rng.choice(len(names), p=shares))]](world, rng)
+
+    def drawn() -> Iterator[Canvas]:
+        while True:
+            yield KINDS[names[int(rng.choice(len(names), p=shares))]](world, rng)
+
+    return fitting(drawn(), longest)
+
+
+def check_mixture(weights: Mapping[str, float]) -> None:
+    """Raise InputError for an unknown kind, or weights that are no shares."""
+    unknown = [name for name in weights if name not in KINDS]
+    if unknown:
+        raise InputError(f"mixture names {unknown[0]!r}; choose among {', '.join(KINDS)}")
+    for name, weight in weights.items():
+        check_number(f"mixture's weight of {name}", weight)
+    if not sum(weights.values()):
+        raise InputError("mixture has no weight above 0; give one kind at least")
+
+
+def fitting(canvases: Iterator[Canvas], longest: int, patience: int = 1000) -> Iterator[Canvas]:
+    """Those of at most ``longest`` tokens. Raises InputError when ``patience`` in turn are longer."""
+    misses = 0
+    for canvas in canvases:
         if canvas.length <= longest:
+            misses = 0
             yield canvas
+        elif (misses := misses + 1) >= patience:
+            raise InputError(f"row_length {longest} is too short for all of {patience} examples; raise it")
 
 
 def corpus(seed: int, lines: int, cot_instruction: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ from mmada.errors import InputError
 from mmada.model.code_bits import plain_state, share_code_bits
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import ImagePlan, MMaDA, Preset, TextPlan
-from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, corpus, mixed
+from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, check_mixture, corpus, mixed
 from mmada.recipes.pools import Pools, PoolSizes
 from mmada.recipes.start import PICTURE, Lora, Start, add_lora, read_start
 from mmada.tokenizers.prompt import Layout, Prompter
@@ -79,6 +79,8 @@ class LanguageRecipe:
     def __post_init__(self) -> None:
         if not self.curriculum or self.curriculum[-1].until < 1:
             raise InputError(f"curriculum of {self.name} must reach until: 1")
+        for stage in self.curriculum:
+            check_mixture(stage.mixture)
         for name in ("rows", "row_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

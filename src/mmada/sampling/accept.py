@@ -169,13 +169,12 @@ class EntropyBound(Rule):
     def accept(self, seen: Candidates) -> Tensor:
         """As `Accept.accept`."""
         rank_N = seen.rank_N(-seen.entropy_N.double())
-        order_N = (seen.first_N + rank_N).argsort()
-        sorted_N = seen.entropy_N.double()[order_N]
-        before_N = sorted_N.cumsum(0) - sorted_N  # entropies rise, so the largest of the first k is the k-th
-        before_N = before_N - before_N[seen.first_N[order_N]]
-        good_N = torch.empty_like(seen.chosen_N, dtype=torch.bool)
-        good_N[order_N] = before_N <= self.bound
-        return good_N
+        # One line a row, so that no rounding of one row reaches another.
+        line_N = torch.unique(seen.first_N, return_inverse=True)[1]
+        sorted_RK = seen.entropy_N.new_zeros(int(line_N.max()) + 1, int(rank_N.max()) + 1, dtype=torch.float64)
+        sorted_RK[line_N, rank_N] = seen.entropy_N.double()
+        before_RK = sorted_RK.cumsum(1) - sorted_RK  # entropies rise, so the largest of the first k is the k-th
+        return before_RK[line_N, rank_N] <= self.bound
 
 
 @dataclass(frozen=True)

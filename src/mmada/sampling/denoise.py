@@ -23,6 +23,7 @@ from mmada.sampling.noise import KeyedNoise
 from mmada.sampling.passes import Ask, Lookahead, Passes, places
 from mmada.sampling.policy import Count, Draw, Guidance, Order, Region, StopAtEos, Whole
 from mmada.sampling.reuse import Reuse
+from mmada.sampling.rows import mixed, wrapped
 from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["Frame", "Phase", "complete", "denoise", "row_generators"]
@@ -86,9 +87,16 @@ class Frame:
         return replace(self, canvas=canvas, changed_BL=changed_BL, passes=self.passes[index : index + 1])
 
 
-def row_generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
-    """One generator a row, so that a row's noise depends on its seed alone; `denoise` takes one number from each."""
-    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+def row_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator a row, so that a row's noise depends on its seed alone; `denoise` takes one number from each. On the CPU, so
+    that a seed means the same on every device."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def key_of(generator: torch.Generator) -> int:
+    """The next number of a generator, whose own stream knows 32 bits of its seed, with all 64 of them."""
+    drawn = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+    return int(mixed(drawn.cpu(), torch.tensor(wrapped(generator.initial_seed()))))
 
 
 def complete(
@@ -136,7 +144,12 @@ def denoise(
         before = sum(planned[:i])
         for step, changed_BL in _run(state, phase, i):
             yield Frame(
-                state.snapshot(), changed_BL, phase.modality, before + step, sum(planned), tuple(state.passes.count_B.tolist())
+                state.snapshot(),
+                changed_BL.clone(),
+                phase.modality,
+                before + step,
+                sum(planned),
+                tuple(state.passes.count_B.tolist()),
             )
 
 
@@ -154,9 +167,7 @@ class _State:
         self.canvas = canvas
         self.tokens_BL = canvas.tokens_BL.clone()
         self.vocabulary = vocabulary
-        self.key_B = torch.cat([torch.randint(2**62, (1,), generator=g, device=g.device) for g in generators]).to(
-            canvas.tokens_BL.device
-        )
+        self.key_B = torch.tensor([key_of(g) for g in generators]).to(canvas.tokens_BL.device)
         self.moment: tuple[int, ...] = ()
         """(phase, part, step of it): alone or in a batch, a row's step has the same."""
         self.passes = Passes(denoiser, canvas, unconditional, vocabulary.mask)
@@ -281,8 +292,10 @@ def _run(state: _State, phase: Phase, number: int) -> Iterator[tuple[int, Tensor
             # Places of earlier parts too: where the mask itself may be drawn, some are left over.
             left_BL = state.masked(phase.modality) & (part_BL <= part)
             left_B = left_BL.sum(1)
+            # A row takes the steps and parts that it would take alone, whatever longer ones stand beside it.
+            alive_B = step < unknown_B if phase.accept else unknown_B > 0
             commits_B = (left_B > 0).long() if phase.accept else phase.count.commits(unknown_B, left_B, step)
-            commits_B = torch.minimum(commits_B, left_B)
+            commits_B = torch.minimum(commits_B, left_B) * alive_B
             if not bool(commits_B.any()):
                 continue
             state.moment = (number, part, step)

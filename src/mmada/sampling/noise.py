@@ -6,8 +6,8 @@ Shapes: N places, V columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
-from typing import Protocol
 
 from torch import Tensor
 
@@ -17,16 +17,8 @@ from mmada.sampling.rows import gumbel, mixed
 __all__ = ["KeyedNoise", "Noise"]
 
 
-class Noise(Protocol):
-    """Standard Gumbel noise for the places of one step; every call draws anew."""
-
-    def __call__(self, width: int) -> Tensor:
-        """Noise (N, width), float64."""
-        ...
-
-    def drawn(self, logits_NV: Tensor, temperature: float) -> Tensor:
-        """Columns (N,) drawn from softmax(logits / temperature)."""
-        ...
+Noise = Callable[[int], Tensor]
+"""Width w -> standard Gumbel noise (N, w) float64 for the places of one step; every call draws anew."""
 
 
 class KeyedNoise:
@@ -45,9 +37,9 @@ class KeyedNoise:
         return KeyedNoise(mixed(key_R[row_N], place_N))
 
     def __call__(self, width: int) -> Tensor:
-        """As `Noise`."""
+        """Noise (N, width)."""
         return gumbel(mixed(self.key_N, next(self.calls)), width)
 
     def drawn(self, logits_NV: Tensor, temperature: float) -> Tensor:
-        """As `Noise`."""
+        """Columns (N,) drawn from softmax(logits / temperature)."""
         return rows.drawn(logits_NV, mixed(self.key_N, next(self.calls)), temperature)

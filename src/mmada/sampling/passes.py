@@ -75,6 +75,9 @@ class Passes:
         """A part of the phase begins, with these places."""
         self.part_BL, self.new_BL = part_BL, torch.zeros_like(part_BL)
         self.inside = self.since = 0
+        # Where the mask itself is drawn, a part can end as it began, and the next one asks about the same tokens at more places.
+        self.computed.clear()
+        self.latest.clear()
 
     def logits(self, ask: Ask, tokens_BL: Tensor) -> Tensor:
         """Guided logits (N, V), those of the shadows behind them."""
@@ -122,6 +125,8 @@ class Passes:
         """The arguments of a pass with memory: what to compute anew, in both halves."""
         assert self.memory is not None
         assert self.reuse is not None
+        drift_B = self.memory.drift.to(rows.device)
+        drift_R = (drift_B[rows] + drift_B[rows + self.canvas.rows]) / 2 if guided else drift_B[rows]
         situation = Situation(
             block_RL=self.part_BL[rows],
             left_RL=at_RL,
@@ -130,7 +135,7 @@ class Passes:
             passes=self.inside,
             since=self.since,
             share=ask.share,
-            drift=self.memory.drift,
+            drift_R=drift_R,
         )
         fresh_RL = self.reuse.fresh(situation)
         if not guided:

@@ -13,15 +13,15 @@ Shapes: B rows, L positions, N masked places of the region that is worked on, V 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from mmada.diffusion.schedule import Schedule
-from mmada.errors import InputError
-from mmada.sampling.noise import Noise
+from mmada.errors import InputError, check_number, check_whole
+from mmada.sampling.noise import KeyedNoise, Noise
 from mmada.sampling.rows import log_odds
 
 __all__ = [
@@ -217,7 +217,9 @@ class Temperature:
 
     def choose(self, logits_NV: Tensor, noise: Noise) -> Tensor:
         """As `Draw.choose`."""
-        return noise.drawn(logits_NV, self.temperature)
+        if isinstance(noise, KeyedNoise):
+            return noise.drawn(logits_NV, self.temperature)
+        return (logits_NV.double() + self.temperature * noise(logits_NV.shape[1])).argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -253,8 +255,7 @@ class Blocks:
     block: int
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise InputError(f"block must be at least 1, got {self.block}")
+        check_whole("block", self.block, 1)
 
     def part(self, rank_BL: Tensor) -> Tensor:
         """As `Region.part`."""
@@ -279,10 +280,8 @@ class StopAtEos:
 
 
 def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}")
+    check_whole("steps", steps, 1)
 
 
 def _check_nonnegative(name: str, value: float) -> None:
-    if not (isfinite(value) and value >= 0):
-        raise InputError(f"{name} must be a number of at least 0, got {value}")
+    check_number(name, value)

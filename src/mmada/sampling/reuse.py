@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mmada.errors import InputError, check_number, check_whole
+from mmada.errors import check_number, check_whole
 
 __all__ = ["CACHES", "BlockCache", "DelayedCache", "DriftCache", "PrefixCache", "Reuse", "Situation", "StepCache"]
 
@@ -31,8 +31,8 @@ class Situation:
 
     ``block_RL``: places of the working part, decided or not; ``left_RL``: those still masked; ``new_RL``: what the step before
     wrote; ``valid_RL``. ``passes``: since the part was entered. ``since``: since the last pass over everything. ``share``: of the
-    steps that are done. ``drift``: 1 - cosine between new and kept values in the last pass, 0 if it computed everything
-    (a scalar).
+    steps that are done. ``drift_R``: 1 - cosine between new and kept values in the last pass, float (R,), 0 if it
+    computed everything.
     """
 
     block_RL: Tensor
@@ -42,7 +42,7 @@ class Situation:
     passes: int
     since: int
     share: float
-    drift: Tensor
+    drift_R: Tensor
 
 
 class Reuse(Protocol):
@@ -126,7 +126,9 @@ class DriftCache:
 
     def fresh(self, now: Situation) -> Tensor | None:
         """As `Reuse.fresh`."""
-        return None if now.passes == 0 or bool(now.drift > self.limit) else span(now.block_RL, self.vicinity) & now.valid_RL
+        if now.passes == 0:
+            return None
+        return now.valid_RL & (span(now.block_RL, self.vicinity) | (now.drift_R > self.limit)[:, None])
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,7 @@ class StepCache:
 
     def __post_init__(self) -> None:
         check_whole("every", self.every, 1)
-        if not 0 <= self.warm <= 1:
-            raise InputError(f"warm must lie in [0, 1], got {self.warm}")
+        check_number("warm", self.warm, 0, 1)
 
     def fresh(self, now: Situation) -> Tensor | None:
         """As `Reuse.fresh`."""

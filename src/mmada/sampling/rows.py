@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["drawn", "gumbel", "log_odds", "mixed"]
+__all__ = ["drawn", "gumbel", "log_odds", "mixed", "wrapped"]
 
 SCRATCH = 2**21
 """Logits that `log_odds` looks at in one go on a CPU: what its caches hold."""
@@ -68,11 +68,12 @@ def log_odds_twin(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
     faster there than one large copy."""
     chosen_N1 = chosen_N[:, None]
     rows = max(1, SCRATCH // logits_NV.shape[1]) if logits_NV.device.type == "cpu" else max(1, len(logits_NV))
-    scratch_rV = logits_NV.new_empty(min(rows, len(logits_NV)), logits_NV.shape[1])
+    wide = torch.promote_types(logits_NV.dtype, torch.float32)  # 16 bits could not hold the sum
+    scratch_rV = logits_NV.new_empty(min(rows, len(logits_NV)), logits_NV.shape[1], dtype=wide)
     rest = []
     for part_rV, chosen_r1 in zip(torch.split(logits_NV, rows), torch.split(chosen_N1, rows), strict=True):
         other_rV = scratch_rV[: len(part_rV)].copy_(part_rV).scatter_(1, chosen_r1, float("-inf"))
-        most_r1 = other_rV.amax(1, keepdim=True).clamp(min=torch.finfo(logits_NV.dtype).min)
+        most_r1 = other_rV.amax(1, keepdim=True).clamp(min=torch.finfo(wide).min)
         rest.append(other_rV.sub_(most_r1).exp_().sum(1).log_() + most_r1[:, 0])
     return logits_NV.gather(1, chosen_N1)[:, 0] - torch.cat(rest)
 

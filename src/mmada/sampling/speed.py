@@ -30,6 +30,12 @@ class Speed:
     lookahead: Lookahead | None = None
 
     def __post_init__(self) -> None:
+        for name, method in (("parallel", "accept"), ("reuse", "fresh"), ("lookahead", "guesses")):
+            value = getattr(self, name)
+            if value is not None and not hasattr(value, method):
+                raise InputError(
+                    f"{name} of a Speed is no such choice: {value!r}; names are read by Speed.of('threshold=0.9', 'block')"
+                )
         if self.lookahead is not None and (self.parallel is not None or self.reuse is not None):
             raise InputError("lookahead is exact and goes with the fixed pace alone; leave out parallel and reuse")
 
@@ -50,16 +56,19 @@ class Speed:
 
 def by_name(field: str, text: str, known: Mapping[str, type[Choice]]) -> Choice:
     """A choice from its name and its numbers in order: "threshold", "threshold=0.8", "hierarchical=0.6,0.9"."""
-    name, _, rest = text.strip().partition("=")
+    name, equals, rest = text.strip().partition("=")
     if name not in known:
         raise InputError(f"{field} {text!r} names no rule; choose among {', '.join(known)}, with numbers as in name=0.9")
     kind = known[name]
     parameters = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
     numbers = rest.split(",") if rest else []
     try:
-        if len(numbers) > len(parameters):
+        if len(numbers) > len(parameters) or "_" in rest or (equals and not rest):
             raise ValueError
         values = {n: int(v) if parameters[n] == "int" else float(v) for n, v in zip(parameters, numbers, strict=False)}
     except ValueError as error:
         raise InputError(f"{field} {text!r} cannot be read; write {name}={','.join(n.upper() for n in parameters)}") from error
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{field} {text!r}: {error}") from error

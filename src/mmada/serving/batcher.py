@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import Memory
-from mmada.errors import check_whole
+from mmada.errors import InputError, check_whole
 from mmada.model.forward import JoinedMemory
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import MMaDA
@@ -31,6 +31,7 @@ from mmada.sampling import Frame
 __all__ = ["Batcher", "Cancelled", "Ticket"]
 
 Result = TypeVar("Result")
+WAIT = 0.05  # seconds between looks whether a request that waits for its turn is still wanted
 PATIENCE = 0.002  # seconds that a pass waits for requests that are between two steps
 
 
@@ -91,7 +92,8 @@ class Batcher:
 
     def __init__(self, model: MMaDA, *, rows: int = 8) -> None:
         network = model.engine.parts.model
-        assert isinstance(network, MMaDAModel), "a batcher needs a model of ours"
+        if not isinstance(network, MMaDAModel):
+            raise InputError(f"batcher needs a model of ours, got {type(network).__name__}")
         self.network, self.free = network, threading.Semaphore(check_whole("rows", rows, 1))
         self.model = MMaDA(Engine(model.engine.parts, model.engine.device), model.source)
         self.model.engine.denoiser = self
@@ -105,23 +107,46 @@ class Batcher:
         self.worker.start()
 
     def submit(self, job: Callable[[MMaDA, Watch], Result]) -> Ticket[Result]:
-        """Start a request: ``job`` calls one method of the model it is given, with that ``watch``."""
+        """Start a request: ``job`` calls one method of the model it is given, with that ``watch``.
+
+        Raises InputError once it is closed.
+        """
+        if not self.open:
+            raise InputError("batcher is closed; make another one")
         ticket: Ticket[Result] = Ticket()
         threading.Thread(target=self.run, args=(job, ticket), daemon=True).start()
         return ticket
 
     def run(self, job: Callable[[MMaDA, Watch], Result], ticket: Ticket[Result]) -> None:
         """A request's thread."""
-        with self.free:
+        try:
+            with self.turn(ticket):
+                ticket.done.set_result(job(self.model, ticket.watch))
+        except BaseException as error:
+            ticket.done.set_exception(error)
+        finally:
+            ticket.shown.put(None)
+
+    @contextmanager
+    def turn(self, ticket: Ticket[Any]) -> Iterator[None]:
+        """A place among the requests that run; one that is cancelled while it waits, or a batcher that closes, ends the wait."""
+        while not self.free.acquire(timeout=WAIT):
+            self.check(ticket)
+        try:
+            self.check(ticket)
             self.count(1)
             try:
-                ticket.check()
-                ticket.done.set_result(job(self.model, ticket.watch))
-            except BaseException as error:
-                ticket.done.set_exception(error)
+                yield
             finally:
                 self.count(-1)
-                ticket.shown.put(None)
+        finally:
+            self.free.release()
+
+    def check(self, ticket: Ticket[Any]) -> None:
+        """Raise `Cancelled` for a request that is to end."""
+        ticket.check()
+        if not self.open:
+            raise Cancelled
 
     def count(self, change: int) -> None:
         """Requests that are running, one more or less."""
@@ -161,7 +186,9 @@ class Batcher:
             self.change.wait_for(lambda: self.waiting or not self.open)
             if not self.open:
                 return []
-            self.change.wait_for(lambda: len(self.waiting) >= self.live, PATIENCE)
+            self.change.wait_for(lambda: len(self.waiting) >= self.live or not self.open, PATIENCE)
+            if not self.open:
+                return []
             first = self.waiting[0]
             alike = [q for q in self.waiting if q.cheap and q.columns == first.columns] if first.cheap else [first]
             for question in alike:

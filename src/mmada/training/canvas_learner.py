@@ -18,7 +18,7 @@ from mmada.canvas import IMAGE, TEXT
 from mmada.data.batches import Batch
 from mmada.diffusion.corrupt import Noise, corrupt, systematic_times
 from mmada.diffusion.objective import Normaliser, chunked_cross_entropy, weighted_mean
-from mmada.errors import InputError
+from mmada.errors import InputError, check_number
 from mmada.model.mmada import MMaDAModel
 from mmada.tokenizers.vocabulary import Vocabulary
 
@@ -53,8 +53,7 @@ class CanvasLosses:
 
     def __post_init__(self) -> None:
         for name in ("text_coefficient", "image_coefficient", "eos_weight", "certainty"):
-            if getattr(self, name) < 0:
-                raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
+            check_number(f"losses.{name}", getattr(self, name))
         for name in ("text_normaliser", "image_normaliser"):
             if getattr(self, name) not in ("example", "token", "masked"):
                 raise InputError(f"losses.{name} must be 'example', 'token' or 'masked', got {getattr(self, name)!r}")
