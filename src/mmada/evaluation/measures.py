@@ -201,7 +201,7 @@ def something_new(scene: Scene, rng: Random) -> Thing:
 
 
 def inpainting(model: MMaDA, rng: Random, count: int) -> Measured:
-    """One thing's surroundings are cut out and another thing is asked for there."""
+    """One thing's surroundings are cut out and another thing is asked for there: by its name alone, then among all others."""
     result = Measured()
     for i in range(count):
         scene = sample_scene(rng, "test", sizes=False)
@@ -211,14 +211,17 @@ def inpainting(model: MMaDA, rng: Random, count: int) -> Measured:
         mask = np.zeros(pixels.shape[:2], bool)
         top, left = (0, 16, 32)[thing.row], (0, 16, 32)[thing.col]
         mask[top : top + 32, left : left + 32] = True
-        picture = model.inpaint(pixels, mask, named(wanted.color, wanted.shape), seed=int(rng.integers(2**31)))
-        after = np.asarray(fit(picture, PICTURE))
-        kept = bool((after[~mask] == pixels[~mask]).all())
-        inside = [t for t in detect(after) if mask[(t.box[0] + t.box[2]) // 2, (t.box[1] + t.box[3]) // 2]]
-        there = any((t.color, t.shape) == (wanted.color, wanted.shape) for t in inside)
-        result.add("inpainting", kept and there)
-        result.add("inpainting: outside unchanged", kept)
-        result.show(picture, f"{wanted.name} at {thing.place}", kept and there)
+        seed, alone = int(rng.integers(2**31)), named(wanted.color, wanted.shape)
+        others = [named(t.color, t.shape) for t in scene.things if t != thing]
+        for name, text in (("inpainting", alone), ("inpainting: whole scene named", " and ".join([*others, alone]))):
+            picture = model.inpaint(pixels, mask, text, seed=seed)
+            after = np.asarray(fit(picture, PICTURE))
+            kept = bool((after[~mask] == pixels[~mask]).all())
+            inside = [t for t in detect(after) if mask[(t.box[0] + t.box[2]) // 2, (t.box[1] + t.box[3]) // 2]]
+            there = any((t.color, t.shape) == (wanted.color, wanted.shape) for t in inside)
+            result.add(name, kept and there)
+            result.add("inpainting: outside unchanged", kept)
+            result.show(picture, f"{text} at {thing.place}", kept and there)
     return result
 
 

@@ -18,7 +18,10 @@ from torch import Tensor
 
 from mmada.canvas import TEXT, Canvas
 from mmada.errors import InputError, check_number, check_whole
+from mmada.images import ImageSource
 from mmada.pipeline import MMaDA, TextResult
+from mmada.pipeline.engine import Watch
+from mmada.pipeline.mmada import TextOptions
 from mmada.sampling import Frame
 from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import Drawable, drawable
@@ -79,6 +82,11 @@ class Sampler:
                 raise InputError(f"sampler.{name} is 0, so all completions of a prompt would be the same; give one above 0")
         check_number("sampler.guidance", self.guidance)
         check_whole("sampler.batch", self.batch, 1)
+
+    def text_options(self, seeds: list[int], watch: Watch) -> TextOptions:
+        """How an answer with reasoning is drawn."""
+        plan: TextOptions = {"thinking": True, "length": self.length, "steps": self.steps, "temperature": self.temperature}
+        return {**plan, "seed": seeds, "watch": watch}
 
 
 @dataclass(frozen=True)
@@ -141,31 +149,16 @@ def maker_of(asked: Asked) -> Maker:
 def texts(model: MMaDA, asked: Sequence[Asked], seeds: list[int], sampler: Sampler) -> list[Rollouts]:
     """Answers with reasoning."""
     frames: list[Frame] = []
-    results = model.generate(
-        [one.words for one in asked],
-        thinking=True,
-        length=sampler.length,
-        steps=sampler.steps,
-        temperature=sampler.temperature,
-        seed=seeds,
-        watch=frames.append,
-    )
+    results = model.generate([one.words for one in asked], **sampler.text_options(seeds, frames.append))
     return answered(model, asked, results, frames)
 
 
 def looks(model: MMaDA, asked: Sequence[Asked], seeds: list[int], sampler: Sampler) -> list[Rollouts]:
     """Answers about pictures, with reasoning."""
     frames: list[Frame] = []
-    results = model.ask(
-        [one.picture for one in asked if one.picture is not None],
-        [one.words for one in asked],
-        thinking=True,
-        length=sampler.length,
-        steps=sampler.steps,
-        temperature=sampler.temperature,
-        seed=seeds,
-        watch=frames.append,
-    )
+    shown: list[ImageSource] = [one.picture for one in asked if one.picture is not None]
+    words = [one.words for one in asked]
+    results = model.ask(shown, words, **sampler.text_options(seeds, frames.append))
     return answered(model, asked, results, frames)
 
 
