@@ -170,7 +170,7 @@ def works(model: MMaDAModel, steps: int, batch_steps: int) -> list[Work]:
             ("exact",),
         ),
         Work(
-            "batch of 8",
+            "batch",
             lambda: plain_answer(model, ragged, batch_steps),
             {"exact": lambda: answer(model, ragged, paced(batch_steps))},
             ("exact",),
@@ -255,8 +255,9 @@ def main() -> None:
     for name, value in {"rounds": 3, "threads": 2, "width": 768, "layers": 12, "heads": 12, "mlp": 2304, "steps": 128,
                         "batch-steps": 128}.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, text in {"device": "cpu", "dtype": "float32", "only": "", "out": "", "memory": ""}.items():
+    for name, text in {"device": "cpu", "dtype": "float32", "out": "", "memory": ""}.items():
         parser.add_argument(f"--{name}", default=text)
+    parser.add_argument("--only", default="", choices=("", "text", "batch", "image", "memory"))
     sizes = parser.parse_args()
     torch.set_num_threads(sizes.threads)
     if sizes.memory:

@@ -210,7 +210,7 @@ def test_a_batch_of_other_settings_is_not_gone_on_with(folder: Path, tmp_path: P
 
 @pytest.mark.parametrize("reward", ["equal", "raising", "nothing", "sleeping"])
 def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, folder: Path, tmp_path: Path) -> None:
-    settings = FEW | rewarded(reward) | {"plan.steps": "2", "tasks": "{math: 1}", "timeout": "0.2", "method.kl": "0"}
+    settings = FEW | rewarded(reward) | {"plan.steps": "2", "tasks": "{math: 1}", "timeout": "0.2"}
     run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     first, second = rows(tmp_path / "run")
     assert first["grad_norm"] == second["grad_norm"] == 0
@@ -254,11 +254,12 @@ def test_rewards_in_processes_and_passes_in_bfloat16(folder: Path, tmp_path: Pat
         ({"rewards": "{}"}, "rewards say nothing of math"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
         ({"group": "1"}, "group"),
+        ({"sampler.parallel": "treshold=0.9"}, r"sampler\.parallel"),
         ({"judge": "gpu"}, "judge"),
         ({"reward_models": "{detector: folder}"}, "reward_models"),
         ({"timeout": "0"}, "timeout"),
         ({"method.name": "ppo"}, r"method\.name"),
-        ({"method.schedule": "linear"}, r"method\.schedule"),
+        ({"method.noise": "linear"}, r"method\.noise"),
         ({"method.updates": "0"}, r"method\.updates"),
         ({"method.name": "spg", "method.clip": "0.2"}, "policy.clip"),
     ],
@@ -276,7 +277,7 @@ def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
 
 
 def test_a_method_is_its_parts() -> None:
-    policy = Method(schedule="algorithm1", updates=3, kl=0.5, clip=0.1).policy()
+    policy = Method(noise="algorithm1", updates=3, kl=0.5, clip=0.1).policy()
     assert policy.noise == RandomMasks(Algorithm1())
     assert (policy.updates, policy.kl) == (3, Kl(0.5))
     assert policy.clip is not None

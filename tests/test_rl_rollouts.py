@@ -160,12 +160,12 @@ def test_groups_are_judged_counted_and_logged(tmp_path: Path, caplog: pytest.Log
     assert lines[2]["failed"] == ["2: given raised (ValueError: broken)"]
 
 
-def test_what_has_no_reward_is_compared_with_nothing_and_in_no_loss() -> None:
+def test_what_has_no_reward_or_nothing_to_compare_with_is_in_no_loss() -> None:
     policy, nan = unigrpo(Systematic()), float("nan")
     reward_B = torch.tensor([1, 3, nan, nan, nan, 5, 2, 2, 2], dtype=torch.float64)
     advantage_B = group_advantages(policy, reward_B, group=3)
     assert advantage_B[2:].tolist() == [0] * 7
     assert advantage_B[:2].tolist() == pytest.approx([-1, 1], abs=1e-3)
     rollouts, _ = fixed([1] * 9, [2] * 9)
-    places_B = taking_part(rollouts.canvas, reward_B).editable_BL.sum(1)
-    assert places_B.tolist() == [2, 2, 0, 0, 0, 2, 2, 2, 2]
+    places_B = taking_part(rollouts.canvas, reward_B, group=3).editable_BL.sum(1)
+    assert places_B.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0]

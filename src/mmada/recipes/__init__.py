@@ -12,6 +12,7 @@ from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
 from mmada.recipes.reinforce import reinforce, reinforce_image, reinforce_math, reinforce_vision
+from mmada.recipes.study import study_league, study_noising, study_tasks
 
 __all__ = ["RECIPES", "Recipe", "run", "text_tokenizer"]
 
@@ -40,6 +41,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reinforce_vision": reinforce_vision,
     "reinforce_image": reinforce_image,
     "reinforce": reinforce,
+    "study_noising": study_noising,
+    "study_league": study_league,
+    "study_tasks": study_tasks,
 }
 
 

@@ -33,11 +33,14 @@ from mmada.training.rl import (
     Algorithm1,
     Clip,
     FrozenCopy,
+    FullMask,
     Iid,
+    Noising,
     Policy,
+    RandomMasks,
     Reference,
     Systematic,
-    Times,
+    Trajectory,
     Truncated,
     coupled_grpo,
     diffu_grpo,
@@ -50,14 +53,16 @@ from mmada.training.rollouts import ASK, Sampler, roll_out
 
 __all__ = ["Method", "ReinforceRecipe", "reinforce", "reinforce_image", "reinforce_math", "reinforce_vision"]
 
-SCHEDULES: dict[str, Times] = {
-    "systematic": Systematic(),
-    "algorithm1": Algorithm1(),
-    "iid": Iid(),
-    "truncated": Truncated(),
+NOISES: dict[str, Noising] = {
+    "systematic": RandomMasks(Systematic()),
+    "algorithm1": RandomMasks(Algorithm1()),
+    "iid": RandomMasks(Iid()),
+    "truncated": RandomMasks(Truncated()),
+    "full": FullMask(),
+    "trajectory": Trajectory(),
 }
 METHODS: dict[str, Callable[..., Policy]] = {
-    "unigrpo": unigrpo,
+    "unigrpo": partial(unigrpo, Systematic()),
     "diffu_grpo": diffu_grpo,
     "mask_grpo": mask_grpo,
     "coupled_grpo": coupled_grpo,
@@ -68,18 +73,19 @@ METHODS: dict[str, Callable[..., Policy]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A published policy optimisation by ``name``. ``schedule``: of UniGRPO's mask ratios. ``updates``: mu. ``clip`` and ``kl``:
-    None is the method's own."""
+    """A published policy optimisation by ``name``. ``updates``: mu. ``noise``: which places are masked again, in place of the
+    method's own plan; of UniGRPO's two, "systematic" is taken. ``clip`` and ``kl``: None is the method's own."""
 
     name: str = "unigrpo"
-    schedule: str = "systematic"
+    noise: str | None = None
     updates: int = 4
     clip: float | None = None
     kl: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("method.name", self.name, METHODS)
-        check_choice("method.schedule", self.schedule, SCHEDULES)
+        if self.noise is not None:
+            check_choice("method.noise", self.noise, NOISES)
         check_whole("method.updates", self.updates, 1)
         for name in ("clip", "kl"):
             if (value := getattr(self, name)) is not None:
@@ -88,8 +94,9 @@ class Method:
 
     def policy(self) -> Policy:
         """The combination of parts."""
-        first = (SCHEDULES[self.schedule],) if self.name == "unigrpo" else ()
-        made = METHODS[self.name](*first, updates=self.updates)
+        made = METHODS[self.name](updates=self.updates)
+        if self.noise is not None:
+            made = replace(made, noise=NOISES[self.noise])
         if self.clip is not None:
             made = replace(made, clip=Clip(self.clip, self.clip))
         return made if self.kl is None else replace(made, kl=replace(made.kl, weight=self.kl))

@@ -42,9 +42,16 @@ def group_advantages(policy: Policy, reward_B: Tensor, *, group: int) -> Tensor:
     return advantage_B
 
 
-def taking_part(canvas: Canvas, reward_B: Tensor) -> Canvas:
-    """The canvas with nothing editable in completions that have no reward: they are in no loss and in no KL."""
-    return Canvas(canvas.tokens_BL, canvas.editable_BL & reward_B.isfinite()[:, None], canvas.valid_BL, canvas.modality_BL)
+def taking_part(canvas: Canvas, reward_B: Tensor, *, group: int) -> Canvas:
+    """The canvas with nothing editable in completions that teach nothing: they are in no loss, in no KL, and are not computed.
+
+    These are completions without a reward, and groups with fewer than two different rewards.
+    """
+    reward_PG = reward_B.view(-1, group)
+    low_P1 = reward_PG.nan_to_num(torch.inf).amin(1, keepdim=True)
+    high_P1 = reward_PG.nan_to_num(-torch.inf).amax(1, keepdim=True)
+    teaches_B = ((low_P1 < high_P1) & reward_PG.isfinite()).view(-1)
+    return Canvas(canvas.tokens_BL, canvas.editable_BL & teaches_B[:, None], canvas.valid_BL, canvas.modality_BL)
 
 
 class PolicyLearner:
@@ -93,10 +100,12 @@ class PolicyLearner:
                 vocabulary=self.vocabulary,
             )
         self.statistics |= {name: float(value) for name, value in found.items()}
-        if not math.isfinite(float(loss.detach())) or not loss.requires_grad:
+        if not math.isfinite(float(loss.detach())):
             self.statistics["left_out"] = 1.0
             logging.getLogger(__name__).warning("update %d of batch %d has the loss %s; left out", inner, number, loss.item())
-            loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
+            loss = loss.detach().new_zeros(())
+        if not loss.requires_grad:  # left out, or no group teaches anything
+            loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), loss)
         return {"policy": loss}
 
     def current(self, number: int, step: int) -> Batch:
@@ -114,7 +123,7 @@ class PolicyLearner:
         """Rollouts, rewards, advantages and masks, and what old policy and reference say of them."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             judged = self.judged(number)
-            canvas = taking_part(judged.rollouts.canvas, judged.reward_B)
+            canvas = taking_part(judged.rollouts.canvas, judged.reward_B, group=self.group)
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
             updates = prepare(
                 self.model,

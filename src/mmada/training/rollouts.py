@@ -22,7 +22,9 @@ from mmada.images import ImageSource
 from mmada.pipeline import MMaDA, TextResult
 from mmada.pipeline.engine import Watch
 from mmada.pipeline.mmada import TextOptions
-from mmada.sampling import Frame
+from mmada.sampling import Frame, Speed
+from mmada.sampling.accept import RULES
+from mmada.sampling.speed import by_name
 from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import Drawable, drawable
 from mmada.tasks.questions import ask_about
@@ -65,7 +67,8 @@ class Sampler:
 
     ``temperature``: of text tokens, above 0, or a group holds one completion G times; ``image_temperature`` and ``guidance``: of
     pictures. ``length``: most tokens of a text, reasoning included; None as the model's preset says, and so for ``steps`` and
-    ``image_steps``. ``batch``: rows that are denoised together. A text stops early, at its end token.
+    ``image_steps``. ``parallel``: a rule by name that decides several text tokens a pass, such as "threshold=0.9". ``batch``:
+    rows that are denoised together. A text stops early, at its end token.
     """
 
     temperature: float = 1.0
@@ -74,6 +77,7 @@ class Sampler:
     length: int | None = None
     steps: int | None = None
     image_steps: int | None = None
+    parallel: str | None = None
     batch: int = 64
 
     def __post_init__(self) -> None:
@@ -82,6 +86,12 @@ class Sampler:
                 raise InputError(f"sampler.{name} is 0, so all completions of a prompt would be the same; give one above 0")
         check_number("sampler.guidance", self.guidance)
         check_whole("sampler.batch", self.batch, 1)
+        _ = self.speed
+
+    @property
+    def speed(self) -> Speed:
+        """How fast texts are decoded."""
+        return Speed(None if self.parallel is None else by_name("sampler.parallel", self.parallel, RULES))
 
     def text_options(self, seeds: list[int], watch: Watch) -> TextOptions:
         """How an answer with reasoning is drawn."""
@@ -123,7 +133,7 @@ def roll_out(model: MMaDA, asked: Sequence[Asked], *, group: int, seed: int, sam
     check_whole("group", group, 1)
     # What the policy is asked about later is text alone, and a text ends at its end token, whatever a released sampler does.
     closed = replace(model.preset.reasoning, stop=True, open_vocabulary=False)
-    model = model.paced(preset=replace(model.preset, reasoning=closed))
+    model = model.paced(text=chosen.speed, preset=replace(model.preset, reasoning=closed))
     rows = [one for one in asked for _ in range(group)]
     seeds = np.random.SeedSequence(seed).generate_state(len(rows), np.uint64) >> np.uint64(2)
     parts: dict[int, Rollouts] = {}

@@ -5,7 +5,7 @@
     Sandwich(omega, beta)   the ELBO for good completions, and for the others   SPG
                             a mix of it and an upper bound, the EUBO
 
-Shapes: K views, B rows, L positions, D width, M scored places, V columns of a modality.
+Shapes: K views, B rows, R of them with scored places, L positions, D width, M scored places, V columns of a modality.
 """
 
 from __future__ import annotations
@@ -44,20 +44,26 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
     Text places are normalised over the text range of the vocabulary, image places over the code slice. At most ``chunk`` rows of
     logits are held at a time. Raises InputError where a token is outside the range of its modality.
     """
+    # Rows without a scored place (of groups that teach nothing) are not computed.
+    some = views.scored_KBL.any(2).any(0).nonzero()[:, 0]
+    log_KBL = torch.zeros(views.scored_KBL.shape, device=views.scored_KBL.device)
+    if not len(some):
+        return log_KBL
+    own_RL, modality_RL = canvas.tokens_BL[some], canvas.modality_BL[some]
     found = []
     for tokens_BL, scored_BL in zip(views.tokens_KBL, views.scored_KBL, strict=True):
-        hidden_BLD = model.hidden(tokens_BL, valid_BL=canvas.valid_BL)
+        hidden_RLD = model.hidden(tokens_BL[some], valid_BL=canvas.valid_BL[some])
         parts = []
         for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
-            at_BL = scored_BL & (canvas.modality_BL == modality)
-            target_M = canvas.tokens_BL[at_BL] - columns.start
+            at_RL = scored_BL[some] & (modality_RL == modality)
+            target_M = own_RL[at_RL] - columns.start
             if bool(((target_M < 0) | (target_M >= len(columns))).any()):
                 name = "text" if modality == TEXT else "image"
                 raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
-            log_M = -chunked_cross_entropy(hidden_BLD[at_BL], model.head(columns), target_M, chunk=chunk)
-            parts.append(log_M.new_zeros(at_BL.shape).masked_scatter(at_BL, log_M))
+            log_M = -chunked_cross_entropy(hidden_RLD[at_RL], model.head(columns), target_M, chunk=chunk)
+            parts.append(log_M.new_zeros(at_RL.shape).masked_scatter(at_RL, log_M))
         found.append(parts[0] + parts[1])
-    return torch.stack(found)
+    return log_KBL.to(found[0].dtype).index_copy(1, some, torch.stack(found))
 
 
 class Likelihood(Protocol):

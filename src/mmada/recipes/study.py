@@ -1,0 +1,192 @@
+"""Studies: runs of one recipe that differ in named settings, over several seeds, judged on the test split before and after.
+
+A study of several hours is resumed after any kill, and its arms can run in processes of their own (`only`): every run has a
+folder, and the report is made from what the folders hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from mmada.config import override, plain
+from mmada.errors import InputError, check_choice, check_whole
+from mmada.evaluation.measures import MEASURES
+from mmada.evaluation.nano import machine, write_results
+from mmada.evaluation.study import curve, plot_study, spread_of
+from mmada.pipeline import MMaDA
+from mmada.recipes.reinforce import ReinforceRecipe, reinforce, reinforce_math
+from mmada.training.log import read_log
+
+__all__ = ["StudyRecipe", "study_league", "study_noising", "study_tasks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecipe:
+    """A comparison.
+
+    ``base``: what the arms have in common. ``arms``: name -> settings of it, as after --set; the first is what the others are
+    compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts, completions and masks, the
+    prompts of one seed the same in all arms. ``measures``: what the trained models are judged by -> examples. ``only``: arms
+    to run now; empty is all.
+    """
+
+    name: str
+    follows: str
+    base: ReinforceRecipe
+    arms: Mapping[str, Mapping[str, str]]
+    seeds: int = 3
+    measures: Mapping[str, int] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_whole("seeds", self.seeds, 1)
+        for arm in self.only:
+            check_choice("only", arm, self.arms)
+        for measure, examples in self.measures.items():
+            check_choice("measures", measure, MEASURES)
+            check_whole(f"measures of {measure}", examples, 1)
+        for arm in self.arms:
+            if not arm or not all(letter.isalnum() or letter in "_-." for letter in arm):
+                raise InputError(f"arms has the name {arm!r}, which is that of a folder too; keep to letters, digits, _ and -")
+            self.run_of(arm, 0)
+
+    def run_of(self, arm: str, seed: int) -> ReinforceRecipe:
+        """One run. Raises InputError where the settings of the arm do not fit."""
+        return override(self.base, {**self.arms[arm], "plan.seed": str(self.base.plan.seed + seed)})
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """Train and judge what is not there yet, then report; returns the model of the first arm's first seed.
+
+        Seeds come before arms, so that a study cut short has compared all arms.
+        """
+        assert start is not None, "a study starts from a model"
+        if (out / "start.json").exists() and not (resume or self.only):
+            raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "start.json").exists():
+            write_results(out / "start.json", self.judged(start))
+        for seed in range(self.seeds):
+            for arm in self.only or self.arms:
+                folder = out / arm / f"seed{seed}"
+                if (folder / "results.json").exists():
+                    continue
+                model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
+                write_results(folder / "results.json", self.judged(model))
+        report(self, out)
+        return out / next(iter(self.only or self.arms)) / "seed0" / "model"
+
+    def judged(self, folder: Path) -> dict[str, object]:
+        """Means of the measures of a model on the test split, the same examples for every model."""
+        model = MMaDA.load(folder, device=self.base.device)
+        found: dict[str, object] = {}
+        for index, (name, examples) in enumerate(self.measures.items()):
+            measured = MEASURES[name][0](model, np.random.default_rng((index, 2**20)), examples)
+            found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
+        return found
+
+
+def report(study: StudyRecipe, out: Path) -> None:
+    """``results.json``, ``study.png`` and a table of the runs that are there."""
+    start = json.loads((out / "start.json").read_text())
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, list[list[float]]] = {}
+    for arm in study.arms:
+        folders = [f for f in (out / arm / f"seed{s}" for s in range(study.seeds)) if (f / "results.json").exists()]
+        if not folders:
+            continue
+        found = [json.loads((folder / "results.json").read_text()) for folder in folders]
+        curves[arm] = [curve(read_log(folder / "log.jsonl")) for folder in folders]
+        rows += [
+            {"arm": arm, "measure": key, "start": start[key]["value"], **spread_of([one[key]["value"] for one in found])}
+            for key in start
+        ]
+    settings = {"study": plain(study), "machine": machine()}
+    write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
+    plot_study(rows, curves, shown(rows), out / "study.png")
+    Console().print(table(study.name, rows))
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measures for the plot: those that are no part of another."""
+    return [name for name in dict.fromkeys(row["measure"] for row in rows) if ":" not in name or name.endswith(": answer")]
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each measure of each arm: before, after, the lowest and highest seed."""
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("arm", "measure", "before", "after", "low", "high", "seeds"):
+        made.add_column(column)
+    for row in rows:
+        numbers = [f"{row[key]:.1%}" for key in ("start", "value", "low", "high")]
+        made.add_row(row["arm"], row["measure"], *numbers, str(row["seeds"]))
+    return made
+
+
+MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
+"""The three tasks of the paper's table 5, as the nano world has them."""
+
+
+def short(recipe: ReinforceRecipe) -> ReinforceRecipe:
+    """A run of a few minutes: 60 batches, whose weights at the end are judged."""
+    plan = replace(recipe.plan, steps=360, save_every=60, sample_every=360)
+    return replace(recipe, plan=plan, method=replace(recipe.method, updates=6))
+
+
+def study_noising() -> StudyRecipe:
+    """Which places to mask again: UniGRPO's two schedules against d1's full mask and independent ratios (figures 3 and 4)."""
+    return StudyRecipe(
+        name="study_noising",
+        follows="cot",
+        base=short(reinforce_math()),
+        arms={
+            "systematic": {"method.noise": "systematic"},
+            "algorithm1": {"method.noise": "algorithm1"},
+            "independent": {"method.noise": "iid"},
+            "high_ratios": {"method.noise": "truncated"},
+            "d1_full_mask": {"method.noise": "full"},
+        },
+        measures={"arithmetic": 192},
+    )
+
+
+def study_league() -> StudyRecipe:
+    """The published methods at equal compute: the same rollouts, and as many passes in their updates."""
+    return StudyRecipe(
+        name="study_league",
+        follows="cot",
+        base=short(reinforce()),
+        arms={
+            "unigrpo": {"method.name": "unigrpo", "method.updates": "6"},
+            "diffu_grpo": {"method.name": "diffu_grpo", "method.updates": "6"},
+            "mask_grpo": {"method.name": "mask_grpo", "method.updates": "6"},
+            "coupled_grpo": {"method.name": "coupled_grpo", "method.updates": "2"},
+            "spg": {"method.name": "spg", "method.updates": "3"},
+            "espo": {"method.name": "espo", "method.updates": "2"},
+        },
+        measures=MEASURED,
+    )
+
+
+def study_tasks() -> StudyRecipe:
+    """Does training on all tasks help each of them (figure 6)?"""
+    return StudyRecipe(
+        name="study_tasks",
+        follows="cot",
+        base=short(reinforce()),
+        arms={
+            "all": {},
+            "math": {"tasks": "{math: 12}"},
+            "vision": {"tasks": "{vision: 12}"},
+            "image": {"tasks": "{image: 12}"},
+        },
+        measures=MEASURED,
+    )
