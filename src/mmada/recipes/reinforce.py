@@ -5,6 +5,7 @@ A batch is some prompts of each task, G completions each, their rewards, and mu 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -209,10 +210,13 @@ class ReinforceRecipe:
         rng = np.random.default_rng((self.plan.seed, 6, number))
         tasks = [task for task, count in self.tasks.items() for _ in range(count)]
         asked = [ASK[task](rng) for task in tasks]
+        began = time.perf_counter()
         rollouts = roll_out(model, asked, group=self.group, seed=int(rng.integers(2**62)), sampler=self.sampler)
+        rolled = time.perf_counter()
         found = judge_groups(rollouts, tasks, judges, group=self.group)
         log.write(number, found.groups)
-        return found
+        spent = {"seconds_rollout": rolled - began, "seconds_reward": time.perf_counter() - rolled}
+        return replace(found, statistics=found.statistics | spent)
 
     def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
         """The model as it is shipped, with the settings that it began with."""
@@ -238,7 +242,7 @@ def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
     return MMaDA(Engine(parts, device))
 
 
-GENTLE = Optim(lr=2e-5, weight_decay=0.0, warmup=10, decay=0.0)
+GENTLE = Optim(lr=1e-4, weight_decay=0.0, warmup=10, decay=0.3, final=0.1)
 TEXT = {"correctness": 2.0, "format": 0.5}  # the paper's
 
 
@@ -247,22 +251,24 @@ def reinforce_math() -> ReinforceRecipe:
     return ReinforceRecipe(
         name="reinforce_math",
         follows="cot",
-        plan=Plan(steps=800, seed=11, optim=GENTLE, average=0.99, save_every=100, sample_every=400),
-        tasks={"math": 8},
+        plan=Plan(steps=600, seed=11, optim=GENTLE, average=0.99, save_every=60, sample_every=600),
+        tasks={"math": 24},
+        sampler=Sampler(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
+        half=True,
         rewards={"math": TEXT, "vision": TEXT, "image": {"detector": 1.0}},
     )
 
 
 def reinforce_vision() -> ReinforceRecipe:
     """Policy optimisation of questions about pictures with reasoning: correctness and format."""
-    return replace(reinforce_math(), name="reinforce_vision", tasks={"vision": 8})
+    return replace(reinforce_math(), name="reinforce_vision", tasks={"vision": 12})
 
 
 def reinforce_image() -> ReinforceRecipe:
     """Policy optimisation of drawing, on what the detector finds of the caption; the paper has "clip" and "image_reward"."""
-    return replace(reinforce_math(), name="reinforce_image", tasks={"image": 8})
+    return replace(reinforce_math(), name="reinforce_image", tasks={"image": 16})
 
 
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
-    return replace(reinforce_math(), name="reinforce", tasks={"math": 4, "vision": 4, "image": 4})
+    return replace(reinforce_math(), name="reinforce", tasks={"math": 16, "vision": 8, "image": 8})

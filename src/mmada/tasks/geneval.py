@@ -9,7 +9,7 @@ import numpy as np
 
 from mmada.tasks.captions import RELATIONS, Group, Meaning, named, satisfies, share
 from mmada.tasks.detector import detect
-from mmada.tasks.scenes import COLORS, HELD_OUT, SHAPES, split_of
+from mmada.tasks.scenes import COLORS, HELD_OUT, SHAPES, Split, split_of
 
 __all__ = ["CATEGORIES", "GenPrompt", "Promise", "grade", "judge", "prompts"]
 
@@ -70,13 +70,13 @@ def fair(prompt: GenPrompt) -> bool:
     return (a.color, a.shape) != (b.color, b.shape)
 
 
-def prompts(category: str, rng: Random, count: int, *, held_out: bool = False) -> list[GenPrompt]:
-    """``count`` prompts. Those naming two groups are of the test split of captions; with one group there are too few to split."""
+def prompts(category: str, rng: Random, count: int, *, held_out: bool = False, split: Split = "test") -> list[GenPrompt]:
+    """``count`` prompts. Those naming two groups are of the split of captions; with one group there are too few to split."""
     found: list[GenPrompt] = []
     while len(found) < count:
         prompt = made(category, rng, held_out)
-        unseen = held_out or len(prompt.meaning.groups) < 2 or split_of(prompt.text) == "test"
-        if fair(prompt) and unseen:
+        of_split = held_out or len(prompt.meaning.groups) < 2 or split_of(prompt.text) == split
+        if fair(prompt) and of_split:
             opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
             found.append(GenPrompt(category, opening + prompt.text, prompt.meaning))
     return found

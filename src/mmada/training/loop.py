@@ -166,4 +166,5 @@ def one_step(
     update_average(average, learner.module, averaged_decay(step, plan.average))
     row = {"step": step, "loss": loss.item(), "grad_norm": norm.item(), "lr_scale": scale}
     row |= {f"loss_{k}": v.item() for k, v in losses.items()}
-    return {**row, **learner.statistics, "rate": learner.examples / (time.perf_counter() - began)}
+    spent = time.perf_counter() - began
+    return {**row, **learner.statistics, "seconds": spent, "rate": learner.examples / spent}

@@ -103,9 +103,7 @@ class PolicyLearner:
         if not math.isfinite(float(loss.detach())):
             self.statistics["left_out"] = 1.0
             logging.getLogger(__name__).warning("update %d of batch %d has the loss %s; left out", inner, number, loss.item())
-            loss = loss.detach().new_zeros(())
-        if not loss.requires_grad:  # left out, or no group teaches anything
-            loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), loss)
+            loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
         return {"policy": loss}
 
     def current(self, number: int, step: int) -> Batch:

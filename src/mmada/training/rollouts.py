@@ -25,9 +25,10 @@ from mmada.pipeline.mmada import TextOptions
 from mmada.sampling import Frame, Speed
 from mmada.sampling.accept import RULES
 from mmada.sampling.speed import by_name
-from mmada.tasks.arithmetic import problem
-from mmada.tasks.captions import Drawable, drawable
-from mmada.tasks.questions import ask_about
+from mmada.tasks.arithmetic import Problem, problem
+from mmada.tasks.captions import drawable
+from mmada.tasks.geneval import CATEGORIES, prompts
+from mmada.tasks.questions import KINDS, Question, ask_about
 from mmada.tasks.render import LOOSE, render
 from mmada.tasks.scenes import sample_scene
 from mmada.tokenizers.vocabulary import Vocabulary
@@ -39,21 +40,21 @@ Random = np.random.Generator
 
 
 def math(rng: Random) -> Asked:
-    """A worded problem of the training split, to be reasoned on."""
-    given = problem(rng)
+    """A worded problem of the training split, to be reasoned on: of one, two and three steps alike."""
+    given = problem(rng, steps=int(rng.integers(1, 4)))
     return Asked(given.text, given)
 
 
 def vision(rng: Random) -> Asked:
-    """A question about a picture of the training split, to be reasoned on."""
+    """A question about a picture of the training split, to be reasoned on: of all kinds alike."""
     scene = sample_scene(rng)
-    question = ask_about(scene, rng)
+    question = ask_about(scene, rng, str(rng.choice(list(KINDS))))
     return Asked(question.text, question, Image.fromarray(render(scene, rng, LOOSE)))
 
 
 def image(rng: Random) -> Asked:
-    """A caption of the training split, to be drawn."""
-    item = drawable(rng)
+    """What to draw, of the training split: captions as in training, and as often the six categories of GenEval."""
+    item = drawable(rng) if rng.random() < 0.5 else prompts(str(rng.choice(CATEGORIES)), rng, 1, split="train")[0]
     return Asked(item.text, item)
 
 
@@ -151,7 +152,7 @@ Maker = Callable[[MMaDA, Sequence[Asked], list[int], Sampler], list[Rollouts]]
 
 def maker_of(asked: Asked) -> Maker:
     """How a prompt is answered."""
-    if isinstance(asked.about, Drawable):
+    if not isinstance(asked.about, (Problem, Question)):
         return pictures
     return texts if asked.picture is None else looks
 

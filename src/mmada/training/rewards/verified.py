@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmada.errors import InputError
-from mmada.tasks.captions import Drawable
+from mmada.tasks.arithmetic import Problem
 from mmada.tasks.geneval import grade, judge
+from mmada.tasks.questions import Question
 from mmada.training.rewards.completion import Completion
 
 __all__ = ["Correctness", "Detector", "Format"]
@@ -30,7 +31,7 @@ class Correctness:
 def right(completion: Completion) -> bool:
     """Whether a completion is right."""
     about = completion.asked.about
-    if not isinstance(about, Drawable):
+    if isinstance(about, (Problem, Question)):
         return about.verify(completion.answer)
     return judge(about, pixels(completion))
 
@@ -63,7 +64,7 @@ class Detector:
     def one(self, completion: Completion) -> float:
         """Of one completion."""
         about = completion.asked.about
-        if not isinstance(about, Drawable):
+        if isinstance(about, (Problem, Question)):
             raise InputError(f"detector judges pictures, and {completion.asked.words!r} asks for text; take correctness")
         return grade(about, pixels(completion))
 

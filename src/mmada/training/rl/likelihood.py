@@ -44,11 +44,9 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
     Text places are normalised over the text range of the vocabulary, image places over the code slice. At most ``chunk`` rows of
     logits are held at a time. Raises InputError where a token is outside the range of its modality.
     """
-    # Rows without a scored place (of groups that teach nothing) are not computed.
-    some = views.scored_KBL.any(2).any(0).nonzero()[:, 0]
-    log_KBL = torch.zeros(views.scored_KBL.shape, device=views.scored_KBL.device)
-    if not len(some):
-        return log_KBL
+    # Rows without a scored place (of groups that teach nothing) are not computed; one row at least is, to keep the graph.
+    some_B = views.scored_KBL.any(2).any(0)
+    some = (some_B if bool(some_B.any()) else some_B.new_ones(1)).nonzero()[:, 0]
     own_RL, modality_RL = canvas.tokens_BL[some], canvas.modality_BL[some]
     found = []
     for tokens_BL, scored_BL in zip(views.tokens_KBL, views.scored_KBL, strict=True):
@@ -63,7 +61,8 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
             log_M = -chunked_cross_entropy(hidden_RLD[at_RL], model.head(columns), target_M, chunk=chunk)
             parts.append(log_M.new_zeros(at_RL.shape).masked_scatter(at_RL, log_M))
         found.append(parts[0] + parts[1])
-    return log_KBL.to(found[0].dtype).index_copy(1, some, torch.stack(found))
+    log_KRL = torch.stack(found)
+    return log_KRL.new_zeros(views.scored_KBL.shape).index_copy(1, some, log_KRL)
 
 
 class Likelihood(Protocol):
