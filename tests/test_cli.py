@@ -221,6 +221,7 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         (["train", "x", "--set", "lr"], "set 'lr' is no assignment"),
         (["eval", "nano", "--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
         (["eval", "nano", "--out", "results.txt"], "should end in .json"),
+        (["eval", "nano", "--beside", "missing.json"], "beside missing.json holds no results"),
         (["info", ""], "model is empty"),
     ],
 )
@@ -264,7 +265,7 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     recipes.run = lambda name, **options: calls.append((name, options))  # type: ignore[attr-defined]
     evaluation.SUITES = {"nano": None}  # type: ignore[attr-defined]
     evaluation.run_suite = lambda suite, model, **options: [  # type: ignore[attr-defined]
-        {"task": "digits", "score": 0.98765, "floor": None, "seeds": options["seeds"]}
+        {"name": "digits", "value": 0.98765, "floor": None, "seeds": options["seeds"]}
     ]
     for module in (recipes, evaluation):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -282,6 +283,12 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert "digits" in shown
     assert "0.9877" in shown
     assert "results.json" in shown
+    Path("cot.json").write_text('{"rows": [{"name": "digits", "value": 0.5432}]}')
+    assert main(["eval", "nano", "--beside", "cot.json"]) == 0
+    assert {"cot", "0.5432"} <= set(capsys.readouterr().out.split())
+    Path("cot.json").write_text('{"rows": [{"name": "digits"}]}')
+    assert main(["eval", "nano", "--beside", "cot.json"]) == 2
+    assert "cot.json holds no results" in capsys.readouterr().err
     assert main(["eval", "nanno"]) == 2
     assert "did you mean 'nano'?" in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ OPTIONS: dict[str, list[str]] = {
     "extend": ["IMAGE", *PICTURE, "--down", "--left", "--prompt", "--right", "--up"],
     "infill": ["TEXT", *SPEED, "--temperature"],
     "train": ["[RECIPE]", "--list", "--out", "--resume", "--set", "--start-from"],
-    "eval": ["SUITE", *MODEL, "--limit", "--out", "--samples", "--seeds", "-o"],
+    "eval": ["SUITE", *MODEL, "--beside", "--limit", "--out", "--samples", "--seeds", "-o"],
     "bench": [*MODEL, "--examples", "--modes", "--out", "--rounds", "--seeds", "--work", "-o"],
     "tokenizer": ["--out"],
     "info": ["[nano|FOLDER|HUB-ID]", "--image-tokenizer", "--json", "--preset"],

@@ -107,10 +107,13 @@ class Eval(ModelOptions):
     """Save pictures there."""
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")] = Path("results.json")
     """Where to write the results."""
+    beside: Annotated[tuple[Path, ...], arg(metavar="FILE", help_behavior_hint="(default: none)")] = ()
+    """Results of other models, shown as more columns: earlier stages, say."""
 
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         super().check()
+        self.others()
         check_whole("seeds", self.seeds, 1)
         check_whole_given("limit", self.limit, 1)
         check_output(self.out, (".json",), "out")
@@ -129,8 +132,21 @@ class Eval(ModelOptions):
         if self.json:
             print(json.dumps(rows, ensure_ascii=False))
             return
+        for name, values in self.others().items():
+            rows = [{**row, name: values.get(row["name"])} for row in rows]
         Console().print(_table(self.suite, rows))
         print(self.out)
+
+    def others(self) -> dict[str, dict[object, float]]:
+        """The values of the results to show beside, by file: measure -> value. Raises `InputError` for a file that has none."""
+        found = {}
+        for path in self.beside:
+            try:
+                rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+                found[str(path.with_suffix(""))] = {row["name"]: float(row["value"]) for row in rows}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"beside {path} holds no results; give a file that mmada eval wrote") from error
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,15 +40,16 @@ Random = np.random.Generator
 
 
 def math(rng: Random) -> Asked:
-    """A worded problem of the training split, to be reasoned on: of one, two and three steps alike."""
-    given = problem(rng, steps=int(rng.integers(1, 4)))
+    """A worded problem of the training split, to be reasoned on; long ones more often, as short ones are soon always right."""
+    given = problem(rng, steps=int(rng.choice((1, 2, 3), p=(0.1, 0.3, 0.6))))
     return Asked(given.text, given)
 
 
 def vision(rng: Random) -> Asked:
-    """A question about a picture of the training split, to be reasoned on: of all kinds alike."""
+    """A question about a picture of the training split, to be reasoned on; kinds that compare things more often."""
     scene = sample_scene(rng)
-    question = ask_about(scene, rng, str(rng.choice(list(KINDS))))
+    hard = np.array([3.0 if kind in ("relation", "compare", "sum") else 1.0 for kind in KINDS])
+    question = ask_about(scene, rng, str(rng.choice(list(KINDS), p=hard / hard.sum())))
     return Asked(question.text, question, Image.fromarray(render(scene, rng, LOOSE)))
 
 

@@ -1,0 +1,112 @@
+"""Studies: every arm and seed is run and judged once, whatever stops it, and the report says what the folders hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmada import assets
+from mmada.errors import InputError
+from mmada.evaluation.measures import MEASURES, Measured
+from mmada.evaluation.study import curve, smooth, spread_of
+from mmada.recipes import RECIPES, run
+from mmada.recipes.reinforce import ReinforceRecipe
+from mmada.recipes.study import StudyRecipe
+
+NANO = Path(assets.__path__[0]) / "nano"
+FEW = {
+    "base.plan.steps": "2",
+    "base.plan.optim.warmup": "0",
+    "base.group": "2",
+    "base.tasks": "{math: 1}",
+    "base.sampler.length": "8",
+    "base.method.updates": "1",
+    "base.half": "false",
+    "base.device": "cpu",
+    "seeds": "2",
+    "measures": "{toy: 3}",
+    "arms": "{one: {}, other: {method.noise: full}}",
+}
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Which models were judged, by a measure that takes no time."""
+    seen: list[Path] = []
+
+    def toy(model: Any, rng: np.random.Generator, count: int) -> Measured:
+        seen.append(Path(str(model.source)))
+        return Measured({"toy": [1.0, 0.0, 0.0][:count], "toy: part": [0.5]})
+
+    monkeypatch.setitem(MEASURES, "toy", (toy, 3))
+    return seen
+
+
+def test_a_study_goes_on_where_it_stopped(judged: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real, runs = tmp_path / "study", ReinforceRecipe.run, []
+
+    def counted(recipe: ReinforceRecipe, *, out: Path, resume: bool, start: Path | None) -> Path:
+        runs.append((out.parent.name, out.name, recipe.plan.seed, recipe.method.noise))
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+        return real(recipe, out=out, resume=resume, start=start)
+
+    monkeypatch.setattr(ReinforceRecipe, "run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run("study_noising", overrides=FEW, out=out, start_from=NANO)
+    assert not (out / "results.json").exists()
+    with pytest.raises(InputError, match="already holds a study"):
+        run("study_noising", overrides=FEW, out=out, start_from=NANO)
+    run("study_noising", overrides=FEW, out=out, start_from=NANO, resume=True)
+    first = RECIPES["study_noising"]().base.plan.seed  # type: ignore[attr-defined]
+    expected = [(arm, f"seed{s}", first + s, noise) for s in (0, 1) for arm, noise in (("one", None), ("other", "full"))]
+    assert runs == [*expected[:3], expected[2], expected[3]]
+    assert len(judged) == 5  # the start and four runs, once each
+    results = json.loads((out / "results.json").read_text())
+    assert {(row["arm"], row["measure"]) for row in results["rows"]} == {
+        (a, m) for a in ("one", "other") for m in ("toy", "toy: part")
+    }
+    assert all(row["seeds"] == 2 and row["start"] == row["value"] for row in results["rows"])
+    assert {arm: [len(c) for c in curves] for arm, curves in results["curves"].items()} == {"one": [2, 2], "other": [2, 2]}
+    assert (out / "study.png").stat().st_size > 5000
+
+
+def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], tmp_path: Path) -> None:
+    few = FEW | {"seeds": "1"}
+    for arm in ("other", "one"):
+        run("study_noising", overrides=few | {"only": f"[{arm}]"}, out=tmp_path / "study", start_from=NANO)
+    results = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert list(results["curves"]) == ["one", "other"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"only": "[three]"}, "only"),
+        ({"measures": "{arithmetics: 3}"}, "measures"),
+        ({"arms": "{'a/b': {}}"}, "is that of a folder"),
+        ({"arms": "{a: {method.nose: full}}"}, "did you mean 'noise'"),
+        ({"seeds": "0"}, "seeds"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_runs(settings: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run("study_league", overrides=settings, out=tmp_path / "study", start_from=NANO)
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_arms_of_the_league_have_as_many_passes() -> None:
+    """Views an update times updates, where coupled masks are three views and others as many as they draw."""
+    league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
+    views = {"unigrpo": 1, "diffu_grpo": 1, "mask_grpo": 1, "coupled_grpo": 3, "spg": 2, "espo": 4}
+    updates = {arm: league.run_of(arm, 0).method.updates for arm in league.arms}
+    assert {arm: views[arm] * updates[arm] for arm in league.arms} == dict.fromkeys(views, 12)
+
+
+def test_curves_and_spread() -> None:
+    log = [{"equal": 0, "reward": 1.0}, {"kl": 0.0}, {"equal": 1}, {"equal": 0, "reward": 3.0}]
+    assert curve(log) == [1, 1, 3]
+    assert smooth([1, 2, 3, 6], 2).tolist() == [1, 1.5, 2.5, 4.5]
+    assert spread_of([0.25, 0.75]) == {"value": 0.5, "low": 0.25, "high": 0.75, "seeds": 2}
