@@ -21,7 +21,7 @@ from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
 from mmada.tasks.scenes import COLORS, SHAPES, Scene
-from mmada.tokenizers.prompt import Message, Prompter
+from mmada.tokenizers.prompt import Message, Prompter, with_thinking
 
 __all__ = ["KINDS", "World", "corpus", "mixed"]
 
@@ -75,11 +75,6 @@ def conversation(
     lengths = [n for n in ANSWER_LENGTHS if n >= needed] or [needed]
     room = lengths[min(len(lengths) - 1, int(rng.geometric(0.7)) - 1)]
     return world.prompter.chat(messages, codes=codes, thinking=thinking, padding=room - needed)
-
-
-def with_thought(reasoning: str, answer: str) -> str:
-    """The format of the paper: the reasoning inside tags, then the answer."""
-    return f"<think> {reasoning}</think> {answer}"
 
 
 def reading(world: World, rng: Random) -> Canvas:
@@ -236,7 +231,7 @@ def asking_thinking(world: World, rng: Random) -> Canvas:
         text, reasoning, answer = question.text, question.reasoning, question.answer
         if kind < 0.18:
             text, reasoning, answer = pick(rng, DESCRIBE), describe(scene), describe(scene)
-    return conversation(world, rng, [(text, with_thought(reasoning, answer))], codes, thinking=True)
+    return conversation(world, rng, [(text, with_thinking(reasoning, answer))], codes, thinking=True)
 
 
 def calculating(world: World, rng: Random) -> Canvas:
@@ -259,7 +254,7 @@ def equations(world: World, rng: Random) -> Canvas:
 def calculating_thinking(world: World, rng: Random) -> Canvas:
     """A worded problem with its steps."""
     asked = problem(rng)
-    return conversation(world, rng, [(asked.text, with_thought(asked.reasoning, asked.answer))], thinking=True)
+    return conversation(world, rng, [(asked.text, with_thinking(asked.reasoning, asked.answer))], thinking=True)
 
 
 def chatting(world: World, rng: Random) -> Canvas:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmada.tasks.arithmetic import Problem
 from mmada.tasks.captions import Drawable
+from mmada.tasks.mathematics import Known
 from mmada.tasks.questions import Question
 
 __all__ = ["Asked", "Completion", "Reward"]
@@ -20,7 +21,7 @@ class Asked:
     """One prompt: its words, the picture that is asked about if there is one, and the task by which an answer is judged."""
 
     words: str
-    about: Problem | Question | Drawable
+    about: Problem | Question | Drawable | Known
     picture: Image.Image | None = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,10 @@ import numpy as np
 from mmada.errors import InputError
 from mmada.tasks.captions import Drawable
 from mmada.tasks.geneval import grade, judge
+from mmada.tokenizers.prompt import well_formed
 from mmada.training.rewards.completion import Completion
 
 __all__ = ["Correctness", "Detector", "Format"]
-
-THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<answer>.*)", re.S)
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,6 @@ class Format:
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """As `Reward`."""
         return [float(well_formed(completion.written)) for completion in completions]
-
-
-def well_formed(written: str) -> bool:
-    """Whether a text is reasoning in tags and an answer."""
-    match = THOUGHT.fullmatch(written)
-    if match is None or written.count("<think>") > 1 or written.count("</think>") > 1:
-        return False
-    return bool(match["thought"].strip()) and bool(match["answer"].strip())
 
 
 @dataclass(frozen=True)
