@@ -112,6 +112,8 @@ def turns(row: Row, *names: str) -> tuple[str, str]:
             found[role] = optional(turn, "value", "content")
         if found["assistant"]:
             break
+    if not all(found.values()):
+        raise ValueError(f"field {' or '.join(names)} has no question with an answer")
     return found["user"], found["assistant"]
 
 
@@ -208,34 +210,31 @@ def reasonflux(row: Row) -> Reasoned:
 
 
 CHOICE = re.compile(r"^\s*\(?([A-H])\s*[:.)]\s*(.+?)\s*$", re.M)
-LABEL = re.compile(r"(?:answer\s*:|answer is)\s*\(?([A-H])\b", re.I)
+LABEL = re.compile(r"(?:(?:Therefore|So|Thus|Hence),?\s+)?(?:the\s+)?(?:correct\s+)?answer\s*(?::|is)\s*\(?([A-H])\b", re.I)
+ORDER = re.compile(r"<image>\s*|First perform reasoning.*?Answer: xxx\.\s*|^\s*Question:\s*", re.M)
 
 
 def geo170k(row: Row) -> Reasoned:
-    """Luckyjhg/Geo170K, qa_tuning: ``image`` and ``conversations``; choices in the question, the label behind ``Answer:``.
-
-    The answer is the choice whose value the reasoning names last, so that it can differ from the label.
-    """
+    """Luckyjhg/Geo170K, qa_tuning: ``image`` and ``conversations``; choices in the question, the label behind ``Answer:``."""
     question, response = turns(row, "conversations")
-    found = list(LABEL.finditer(response))
-    if not found:
+    label = list(LABEL.finditer(response))
+    if not label:
         raise ValueError("field conversations has no 'Answer:' with the letter of a choice")
-    thinking = response[: found[-1].start()].rstrip(" .,:\n").removesuffix("the").removesuffix("Therefore,").strip()
-    prompt = re.sub(r"<image>\s*|First perform reasoning.*?Answer: xxx\.\s*|^\s*Question:\s*", "", question, flags=re.M).strip()
-    values = {letter: amount(value) for letter, value in CHOICE.findall(prompt)}
-    named = amounts(thinking)
-    places = {letter: max((i for i, n in enumerate(named) if n == value), default=-1) for letter, value in values.items()}
-    reached = max(places, key=lambda letter: places[letter], default="")
-    label = found[-1][1].upper()
-    if reached and places[reached] == places.get(label, -2):
-        reached = label  # two choices of one value
-    return Reasoned(source="geo170k", task="vision", prompt=prompt, thinking=thinking,
-                    answer=reached if reached and places[reached] >= 0 else "", gold=label, picture=optional(row, "image") or None)  # fmt: skip
+    prompt, thinking, gold = ORDER.sub("", question).strip(), response[: label[-1].start()].strip(), label[-1][1].upper()
+    picture = text_of(row, "image")
+    return Reasoned(source="geo170k", task="vision", prompt=prompt, thinking=thinking, answer=concluded(prompt, thinking, gold),
+                    gold=gold, picture=picture)  # fmt: skip
 
 
-def amounts(text: str) -> list[str]:
-    """The numbers of a text in one spelling, and roots and fractions as they stand."""
-    return [amount(piece) for piece in re.findall(r"[-\w.√π\\{}/]*\d[\w.√π\\{}/]*", text)]
+def concluded(prompt: str, thinking: str, label: str) -> str:
+    """The letter of the choice whose value the reasoning names last, so that it may differ from the label; empty if none."""
+    named = [amount(piece) for piece in re.findall(r"[-\w.√π\\{}/]*\d[\w.√π\\{}/]*", thinking)]
+    places = {value: place for place, value in enumerate(named)}
+    last = {letter: places.get(amount(value), -1) for letter, value in CHOICE.findall(prompt)}
+    best = max(last.values(), default=-1)
+    if best < 0:
+        return ""
+    return label if last.get(label) == best else next(letter for letter, place in last.items() if place == best)
 
 
 def amount(text: str) -> str:
@@ -312,5 +311,7 @@ def prompts_in(path: Path) -> Iterator[str]:
         try:
             found = optional(row, "question", "problem", "prompt", "instruction") or turns(row, "conversations", "messages")[0]
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"forbid '{path}' has a row without question, problem, prompt or conversations; name one so") from error
+            raise InputError(
+                f"forbid '{path}' has a row without question, problem, prompt or conversations; name one so"
+            ) from error
         yield found.replace("<image>", "")

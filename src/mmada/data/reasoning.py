@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 
 from mmada.errors import InputError
@@ -92,10 +93,7 @@ def fault(example: Reasoned) -> str:
         return "no prompt"
     if not example.thinking.strip():
         return "no reasoning"
-    if example.task == "image":
-        answer = "picture"
-    else:
-        answer = example.answer
+    answer = "picture" if example.task == "image" else example.answer
     if not answer.strip():
         return "no answer"
     if any(LEFTOVER.search(text) for text in (example.prompt, example.thinking, answer)):
@@ -114,7 +112,7 @@ def inside(name: str) -> PurePosixPath | None:
 
 
 class Writer:
-    """Writes records and their pictures into an existing, empty folder; `close` when done."""
+    """Writes records and their pictures into an existing, empty folder; use it in a ``with``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -128,20 +126,16 @@ class Writer:
             picture = load_image(example.picture, f"picture of {example.source}")
             (self.folder / "pictures").mkdir(exist_ok=True)
             line["picture"] = f"pictures/{self.pictures:07d}.png"
-            save_image(Image.fromarray(_plain(picture)), self.folder / line["picture"])
+            pixels = Image.fromarray(np.asarray(picture))  # what else a picture carries stays behind
+            save_image(pixels, self.folder / line["picture"])
             self.pictures += 1
         self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def close(self) -> None:
-        """Finish the file."""
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.file.close()
-
-
-def _plain(picture: Image.Image) -> Any:
-    """Pixels alone: what else a picture carries stays behind."""
-    import numpy as np
-
-    return np.asarray(picture)
 
 
 def read_reasoned(folder: Path) -> Iterator[Reasoned]:

@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from mmada.canvas import Canvas
+from mmada.data.reasoning import Reasoned
 from mmada.errors import InputError, check_number
-from mmada.recipes.pools import Pools
+from mmada.recipes.pools import Pools, Told
 from mmada.tasks.arithmetic import equation_step, plain_equation, problem
 from mmada.tasks.captions import describe, named
 from mmada.tasks.drills import drill
@@ -23,7 +24,7 @@ from mmada.tasks.questions import ask_about
 from mmada.tasks.scenes import COLORS, SHAPES, Scene
 from mmada.tokenizers.prompt import Message, Prompter, with_thinking
 
-__all__ = ["KINDS", "World", "corpus", "mixed"]
+__all__ = ["KINDS", "World", "corpus", "fits_canvas", "mixed"]
 
 Random = np.random.Generator
 DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?",
@@ -48,11 +49,12 @@ ANSWER_LENGTHS = (16, 32, 48, 64)  # an answer and its padding fill one of these
 
 @dataclass(frozen=True)
 class World:
-    """What examples are made from. ``grid``: height and width of a picture in codes."""
+    """What examples are made from. ``grid``: height and width of a picture in codes. ``told``: reasoning of a folder, if any."""
 
     pools: Pools
     prompter: Prompter
     grid: int = 8
+    told: Told | None = None
 
 
 def codes_at(codes: Tensor, index: int) -> list[int]:
@@ -291,9 +293,40 @@ def thinking_drawing(world: World, rng: Random) -> Canvas:
         index = int(rng.integers(len(world.pools.drawn)))
         item = world.pools.drawn[index]
         prompt, think, codes = item.text, describe(item.scene), codes_at(world.pools.drawn_codes, index)
+    return thought_and_picture(world, rng, prompt, think, codes)
+
+
+def thought_and_picture(world: World, rng: Random, prompt: str, think: str, codes: list[int]) -> Canvas:
+    """Either the thought is to be learnt, or the picture that follows it."""
     if rng.random() < 0.4:
         return world.prompter.draw(prompt, think=think, think_length=THINK_LENGTH, edit="think")
     return world.prompter.think_draw_example(prompt, think, THINK_LENGTH, codes)
+
+
+def reasoning(world: World, rng: Random) -> Canvas:
+    """An example of the folder of reasoning: of text, about a picture, or a picture after a thought."""
+    if world.told is None:
+        raise InputError("mixture has reasoning, but no folder of it is given; set reasoning=FOLDER")
+    index = int(rng.integers(len(world.told.examples)))
+    return reasoned(world, rng, world.told.examples[index], world.told.codes[index])
+
+
+def reasoned(world: World, rng: Random, example: Reasoned, codes: list[int] | None) -> Canvas:
+    """The canvas of one such example, its prompt clean (eq. 2)."""
+    if example.task == "image":
+        assert codes is not None, "checked where it was read"
+        return thought_and_picture(world, rng, example.prompt, example.thinking, codes)
+    return conversation(world, rng, [(example.prompt, example.written)], codes, thinking=True)
+
+
+def fits_canvas(world: World, example: Reasoned, codes: list[int] | None, longest: int) -> bool:
+    """Whether an example can be learnt whole on ``longest`` tokens: a thought before a picture has a length of its own."""
+    prompt, think, prompter = example.prompt, example.thinking, world.prompter
+    if example.task == "image":
+        whole = len(prompter.text.encode(f"<think> {think}</think>")) <= THINK_LENGTH
+        return whole and prompter.draw(prompt, think=think, think_length=THINK_LENGTH).length <= longest
+    turns = [Message("user", prompt), Message("assistant", example.written)]
+    return prompter.chat(turns, codes=codes, thinking=True).length <= longest
 
 
 Maker = Callable[[World, Random], Canvas]
@@ -302,6 +335,7 @@ KINDS: dict[str, Maker] = {
     "digit_asking": digit_asking, "editing": editing, "asking": asking, "comparing": comparing, "comparing_told": comparing_told,
     "asking_thinking": asking_thinking, "calculating": calculating, "calculating_thinking": calculating_thinking,
     "equations": equations, "chatting": chatting, "knowing": knowing, "thinking_drawing": thinking_drawing,
+    "reasoning": reasoning,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -23,11 +24,11 @@ from PIL import Image
 from mmada.data.public_sets import MATHEMATICS, READERS, find_picture, rows
 from mmada.data.reasoning import Reasoned, read_reasoned
 from mmada.errors import InputError, check_choice, check_whole, unknown_name
-from mmada.evaluation.measures import shows_flag
+from mmada.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.tasks.arithmetic import Problem, problem
 from mmada.tasks.captions import Drawable, Group, Meaning, describe, drawable, satisfies
-from mmada.tasks.detector import detect
+from mmada.tasks.detector import detect, shows_flag
 from mmada.tasks.flags import flag_picture
 from mmada.tasks.knowledge import KnowledgeItem, knowledge_item
 from mmada.tasks.mathematics import Known, need_math_verify, same_formula, same_short
@@ -36,7 +37,7 @@ from mmada.tasks.render import CLEAN, LOOSE, render
 from mmada.tasks.scenes import Scene, sample_scene
 from mmada.tokenizers.prompt import split_thinking
 from mmada.training.rewards.completion import Asked
-from mmada.training.rewards.worker import OwnProcess, TimedOut
+from mmada.training.rewards.worker import START, OwnProcess, TimedOut
 from mmada.training.rollouts import Sampler, roll_out
 
 __all__ = ["Candidate", "Formulas", "Own", "Source", "source_of"]
@@ -62,16 +63,23 @@ class Source(Protocol):
 
 
 class Formulas:
-    """Compares formulas in a process of its own, which is ended where it takes longer than ``seconds``; `close` when done."""
+    """Compares formulas in a process of its own, which is ended where it takes longer than ``seconds``; `close` when done.
+
+    Any thread may call it; one comparison runs at a time.
+    """
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.worker = OwnProcess(same_formula)  # type: ignore[arg-type]  # it takes any sequence
+        self.lock = Lock()
 
     def __call__(self, gold: str, answer: str) -> str:
         """As `Verdict`."""
         try:
-            same = self.worker.run([(gold, answer)], self.seconds)[0]  # type: ignore[list-item]
+            with self.lock:
+                if self.worker.pipe is None:  # its first call imports math-verify, which is no time of the answer's
+                    self.worker.run([("1", "1")], START)  # type: ignore[list-item]
+                same = self.worker.run([(gold, answer)], self.seconds)[0]  # type: ignore[list-item]
         except TimedOut:
             return "comparing took too long"
         except RuntimeError:  # what is raised there, and its death
@@ -147,7 +155,9 @@ class Nano:
 def nano_math(rng: Random) -> Candidate:
     """Worded arithmetic."""
     asked = problem(rng)
-    made = Reasoned(source="nano", task="math", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer, gold=asked.answer)
+    made = Reasoned(
+        source="nano:math", task="math", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer, gold=asked.answer
+    )
     return Candidate(made, partial(right_steps, asked))
 
 
@@ -163,7 +173,7 @@ def nano_vision(rng: Random) -> Candidate:
     scene = sample_scene(rng)
     asked = ask_about(scene, rng)
     shown = Image.fromarray(render(scene, rng, LOOSE))
-    made = Reasoned(source="nano", task="vision", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer,
+    made = Reasoned(source="nano:vision", task="vision", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer,
                     gold=asked.answer, picture=shown)  # fmt: skip
     return Candidate(made, partial(right_look, asked, scene))
 
@@ -186,7 +196,7 @@ def nano_image(rng: Random) -> Candidate:
     else:
         wanted = drawn = drawable(rng)
         prompt, thought, shown = drawn.text, describe(drawn.scene), render(drawn.scene, plain, CLEAN)
-    made = Reasoned(source="nano", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
+    made = Reasoned(source="nano:image", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
     return Candidate(made, partial(right_picture, wanted, thought))
 
 
@@ -197,7 +207,7 @@ def right_picture(wanted: KnowledgeItem | Drawable, thought: str, given: Reasone
     if isinstance(wanted, Drawable):
         shown = satisfies(wanted.meaning, detect(pixels))
     elif wanted.flag is not None:
-        shown = bool(shows_flag(pixels, wanted.flag))
+        shown = shows_flag(pixels, wanted.flag)
     else:
         assert wanted.scene is not None
         thing = wanted.scene.things[0]
@@ -277,8 +287,6 @@ def own_name(example: Reasoned) -> Reasoned:
 
 def picture(example: Reasoned) -> Image.Image | None:
     """The picture that is asked about."""
-    from mmada.images import load_image
-
     return None if example.picture is None else load_image(example.picture, f"picture of {example.source}")
 
 
