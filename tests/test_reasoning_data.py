@@ -190,10 +190,10 @@ def test_formulas_are_compared_and_a_hang_is_ended(tmp_path: Path) -> None:
     pytest.importorskip("math_verify")
     pairs = [("\\frac{1}{2}", "so it is $\\boxed{0.5}$."), ("x+1", "1+x"), ("12", "13"), ("no", "yes"), ("1", "")]
     assert same_formula(pairs) == [1, 1, 0, 0, 0]
-    formulas = Formulas(2.0)
+    formulas = Formulas(1.0)
     try:
-        assert formulas("5", "9^{9^{9^{9}}}") == "comparing took too long"
         assert formulas("\\sqrt{8}", "$2\\sqrt{2}$") == ""
+        assert formulas("5", "9^{9^{9^{9}}}") == "comparing took too long"
     finally:
         formulas.close()
     wrong = {"question": "3+4?", "answer": "It is 3 + 4 = 7.\n#### 8"}
@@ -218,7 +218,8 @@ def sets(tmp_path: Path) -> Path:
         Image.fromarray(RNG(len(name)).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / "images" / name)
     good = {**CLEVR, "image_filename": "one.png"}
     made = [good, good, {**good, "image_filename": "two.png"}, {**good, "question": "Is it  RED, or not?"},
-            {**good, "image_filename": "gone.png"}, {**good, "image_filename": "../images/one.png"}, {"text": 1}]  # fmt: skip
+            {**good, "image_filename": "gone.png"}, {**good, "image_filename": "../images/one.png"}, {**good, "image_filename": "cut.png"}, {"text": 1}]  # fmt: skip
+    (tmp_path / "images" / "cut.png").write_bytes((tmp_path / "images" / "one.png").read_bytes()[:200])
     dump(tmp_path / "clevr.json", {"info": {}, "questions": made})
     thought = talk("What?", "<think>it purrs.</think> a cat", roles=("human", "gpt"))
     dump(tmp_path / "llava.json", [{"image": "one.png", "conversations": thought}])
@@ -229,7 +230,7 @@ def sets(tmp_path: Path) -> Path:
 def test_what_is_dropped_is_counted_by_reason(sets: Path) -> None:
     sources = [f"clevr:{sets / 'clevr.json'}", f"llava:{sets / 'llava.json'}", "nano:math:5"]
     report = collected(sets, *sources, forbid=[sets / "test.txt"])
-    clevr = {"duplicate": 1, "forbidden prompt": 1, "no picture": 2, "row of another layout": 1}
+    clevr = {"duplicate": 1, "forbidden prompt": 1, "no picture": 2, "unusable row": 1, "unreadable picture": 1}
     assert [(row["source"], row["kept"], row["dropped"]) for row in report.table()] == [
         ("clevr", 2, clevr),
         ("llava", 0, {"no gold answer": 1}),
@@ -260,7 +261,7 @@ def test_nothing_is_left_half_written(sets: Path) -> None:
     (sets / "broken.jsonl").write_text(json.dumps(CLEVR) + "\n{")
     for sources, said in {
         ("nano:math:3", f"clevr:{sets / 'broken.jsonl'}"): "not JSON in line 2",
-        (f"geo170k:{sets / 'clevr.json'}",): "no row of that layout .*conversations is missing",
+        (f"geo170k:{sets / 'clevr.json'}",): "no usable row .*conversations is missing",
         (f"llava:{sets / 'llava.json'}",): "nothing to keep among 1 examples .no gold answer 1",
         ("nano:maths:3",): "must be one of math, vision, image",
         ("nano:math:many",): "should end in how many",
@@ -328,6 +329,11 @@ def own(model: MMaDA, prompts: list[Candidate], count: int) -> list[Reasoned]:
 def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
     prompts = [NANO[task](RNG(seed)) for seed in range(2) for task in NANO]
     made = own(model, prompts, 5)
+    blind = replace(prompts[1].example, picture=None)
+    lacking = [replace(prompts[1], example=blind), Candidate(replace(GOOD, gold="", answer=""), lambda _: "")]
+    sampler = Sampler(length=8, steps=4)
+    given = Own(model=lambda: model, prompts=lacking, count=9, samples=2, sampler=sampler, seed=3)
+    assert [c.broken for c in given] == ["its picture is not found", "there is no answer to judge by"]
     assert len(made) == 10
     assert sorted(m.prompt for m in made) == sorted(c.example.prompt for c in prompts[:5] for _ in range(2))
     assert {m.source for m in made} == {"own:nano:math", "own:nano:vision", "own:nano:image"}
@@ -340,12 +346,12 @@ def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
 
 def test_own_right_answers_of_the_bundled_model_are_kept(tmp_path: Path) -> None:
     report = collect_reasoning(
-        ["own:nano:math:3"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=3, choice=Choice(per_prompt=1)
+        ["own:nano:math:2"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=2, choice=Choice(per_prompt=1)
     )
-    assert report.read == {"own:nano:math": 9}
+    assert report.read == {"own:nano:math": 4}
     kept = list(read_reasoned(tmp_path / "out"))
-    assert 0 < len(kept) == len({k.prompt for k in kept}) <= 3
-    truths = {c.example.prompt: c.example for c in (NANO["math"](RNG((0, 7, 0, i))) for i in range(3))}
+    assert 0 < len(kept) == len({k.prompt for k in kept}) <= 2
+    truths = {c.example.prompt: c.example for c in (NANO["math"](RNG((0, 7, 0, i))) for i in range(2))}
     assert all(k.answer == truths[k.prompt].answer for k in kept)
 
 

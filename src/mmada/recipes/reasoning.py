@@ -20,6 +20,7 @@ from mmada import __version__
 from mmada.data.public_sets import prompts_in
 from mmada.data.reasoning import Reasoned, Writer, fault, normalised
 from mmada.errors import InputError, check_folder, check_whole
+from mmada.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.pipeline.folder import find_folder
 from mmada.recipes.reasoning_sources import Candidate, Formulas, Own, Source, source_of
@@ -80,12 +81,13 @@ class Sieve:
     def keeps(self, candidate: Candidate) -> str:
         """Count the candidate; the reason why it is dropped, empty if it is kept. The dearest question comes last."""
         example = candidate.example
-        reason = "row of another layout" if candidate.broken else fault(example) or self.unwanted(example)
+        reason = "unusable row" if candidate.broken else fault(example) or self.unwanted(example)
         unchecked = False
         if not reason:
             reason = candidate.judge(example)
             unchecked = reason == "no gold answer" and self.choice.unchecked
             reason = "" if unchecked else reason
+        reason = reason or unreadable(example)
         self.report.read[example.source] += 1
         if reason:
             self.report.dropped[example.source, reason] += 1
@@ -108,6 +110,16 @@ class Sieve:
         if choice.longest is None or self.tokens is None:
             return ""
         return "too long" if self.tokens(f"{example.prompt}\n{example.written}") > choice.longest else ""
+
+
+def unreadable(example: Reasoned) -> str:
+    """Whether an example's picture cannot be read: one damaged file should not end the work."""
+    try:
+        if example.picture is not None:
+            load_image(example.picture)
+    except InputError:
+        return "unreadable picture"
+    return ""
 
 
 def collect_reasoning(
@@ -183,7 +195,7 @@ def write(
     settings: Mapping[str, Any],
     advance: Callable[[str], None],
 ) -> None:
-    """Fill the folder. Raises InputError for a source of which no row has the layout that it is said to have."""
+    """Fill the folder. Raises InputError for a source of which no row can be used."""
     with Writer(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
         for text, source in sources:
             broken, fine = "", False
@@ -197,6 +209,6 @@ def write(
                     dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
                 advance(candidate.example.source)
             if broken and not fine:
-                raise InputError(f"source '{text}' has no row of that layout ({broken}); name the set that it is from")
+                raise InputError(f"source '{text}' has no usable row ({broken}); name the set that it is from")
     whole = {"settings": dict(settings), "sources": sieve.report.table()}
     (folder / "report.json").write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -49,7 +49,7 @@ Verdict = Callable[[Reasoned], str]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An example that may be kept. ``broken``: why the source's row holds no example at all; empty if it does."""
+    """An example that may be kept. ``broken``: why the source's row holds none; empty if it does."""
 
     example: Reasoned
     judge: Verdict
@@ -74,7 +74,8 @@ class Formulas:
         self.lock = Lock()
 
     def __call__(self, gold: str, answer: str) -> str:
-        """As `Verdict`."""
+        """As `Verdict`. Raises InputError where math-verify is missing."""
+        need_math_verify()
         try:
             with self.lock:
                 if self.worker.pipe is None:  # its first call imports math-verify, which is no time of the answer's
@@ -234,12 +235,14 @@ class Own:
 
     def __iter__(self) -> Iterator[Candidate]:
         model = self.model()
-        asked = (c for c in islice(self.prompts, self.count) if not c.broken)
+        asked = islice(self.prompts, self.count)
         size = max(1, self.sampler.batch // self.samples)
         number = 0
         while some := list(islice(asked, size)):
-            drawn = [c for c in some if c.example.task == "image"]
-            told = [c for c in some if c.example.task != "image"]
+            faults = [(c, unusable(c)) for c in some]
+            yield from (Candidate(own_name(c.example), c.judge, why) for c, why in faults if why)
+            drawn = [c for c, why in faults if not why and c.example.task == "image"]
+            told = [c for c, why in faults if not why and c.example.task != "image"]
             seed = int(np.random.default_rng((self.seed, 8, number)).integers(2**62))
             if told:
                 yield from self.answers(model, told, seed)
@@ -273,6 +276,16 @@ class Own:
         for candidate, made in zip(every, shown, strict=True):
             thought = str(made.info.get("thinking", ""))
             yield Candidate(own_name(replace(candidate.example, thinking=thought, picture=made)), candidate.judge)
+
+
+def unusable(candidate: Candidate) -> str:
+    """Why an example cannot be asked of a model; empty if it can."""
+    example = candidate.example
+    if candidate.broken or not example.prompt.strip():
+        return candidate.broken or "there is no prompt"
+    if example.task != "image" and not truth(example):
+        return "there is no answer to judge by"
+    return "its picture is not found" if example.task == "vision" and example.picture is None else ""
 
 
 def truth(example: Reasoned) -> str:
