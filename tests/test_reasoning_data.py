@@ -218,7 +218,8 @@ def sets(tmp_path: Path) -> Path:
         Image.fromarray(RNG(len(name)).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / "images" / name)
     good = {**CLEVR, "image_filename": "one.png"}
     made = [good, good, {**good, "image_filename": "two.png"}, {**good, "question": "Is it  RED, or not?"},
-            {**good, "image_filename": "gone.png"}, {**good, "image_filename": "../images/one.png"}, {**good, "image_filename": "cut.png"}, {"text": 1}]  # fmt: skip
+            {**good, "image_filename": "gone.png"}, {**good, "image_filename": "../images/one.png"},
+            {**good, "image_filename": "cut.png"}, {"text": 1}]  # fmt: skip
     (tmp_path / "images" / "cut.png").write_bytes((tmp_path / "images" / "one.png").read_bytes()[:200])
     dump(tmp_path / "clevr.json", {"info": {}, "questions": made})
     thought = talk("What?", "<think>it purrs.</think> a cat", roles=("human", "gpt"))
