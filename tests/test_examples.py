@@ -1,15 +1,18 @@
 """Training examples: every kind makes canvases that can be learnt from, and says what it should."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from mmada.canvas import IMAGE, TEXT, Canvas
+from mmada.data.reasoning import Reasoned
+from mmada.errors import InputError
 from mmada.pipeline.folder import find_folder
-from mmada.recipes.examples import KINDS, World, equations, regridded, with_words_masked
-from mmada.recipes.pools import Pools
+from mmada.recipes.examples import KINDS, World, equations, fits_canvas, reasoned, regridded, with_words_masked
+from mmada.recipes.pools import Pools, Told
 from mmada.tasks.captions import drawable
 from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS
@@ -34,7 +37,14 @@ def world() -> World:
         tuple(sample_scene(rng) for _ in range(9)), codes(9), tuple(drawable(rng) for _ in range(9)), codes(9), (3, 7), codes(2),
         codes(8), codes(len(FLAGS)), {pair: i for i, pair in enumerate(pairs)}, codes(len(pairs)),
     )  # fmt: skip
-    return World(pools, Prompter(text, vocabulary, "think first.", 64))
+    told = Told(
+        tuple(
+            Reasoned(source="s", task=task, prompt="what is 2 + 2?", thinking="2 + 2 = 4.", answer="4", gold="4")
+            for task in ("math", "vision", "image")
+        ),
+        (None, [3] * 64, [5] * 64),
+    )
+    return World(pools, Prompter(text, vocabulary, "think first.", 64), told=told)
 
 
 def words(world: World, canvas: Canvas, *, editable: bool) -> str:
@@ -54,6 +64,28 @@ def test_every_kind_can_be_learnt_from(world: World, kind: str) -> None:
         assert bool(((codes >= v.image_offset) & (codes < v.size)).all())
         again = KINDS[kind](world, np.random.default_rng(8)), KINDS[kind](world, np.random.default_rng(8))
         assert torch.equal(again[0].tokens_BL, again[1].tokens_BL)
+
+
+def test_reasoning_is_learnt_with_its_prompt_clean(world: World) -> None:
+    assert world.told is not None
+    for example, codes in zip(world.told.examples[:2], world.told.codes, strict=False):
+        canvas = reasoned(world, np.random.default_rng(1), example, codes)
+        assert words(world, canvas, editable=True) == "<think> 2 + 2 = 4.</think> 4"
+        assert "think first.\nwhat is 2 + 2?" in words(world, canvas, editable=False)
+        assert not bool((canvas.editable_BL & (canvas.modality_BL == IMAGE)).any())
+    learnt = set()
+    for seed in range(6):  # a thought, or the picture after it
+        canvas = reasoned(world, np.random.default_rng(seed), world.told.examples[2], world.told.codes[2])
+        learnt |= set(canvas.modality_BL[canvas.editable_BL].tolist())
+        assert "what is 2 + 2?" in words(world, canvas, editable=False)
+    assert learnt == {TEXT, IMAGE}
+    example = world.told.examples[0]
+    assert fits_canvas(world, example, None, 60)
+    assert not fits_canvas(world, example, None, 20)
+    long = replace(world.told.examples[2], thinking="2 + 2 = 4. " * 9)
+    assert not fits_canvas(world, long, [5] * 64, 1000)  # it would be cut
+    with pytest.raises(InputError, match="set reasoning=FOLDER"):
+        KINDS["reasoning"](replace(world, told=None), np.random.default_rng(0))
 
 
 def test_equations_are_true_and_lack_one_number_each(world: World) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mmada.commands.options import Command
 from mmada.commands.pictures import Draw, Extend, Inpaint
+from mmada.commands.reason import Reason
 from mmada.commands.runs import Bench, Eval, Tokenizer, Train
 from mmada.commands.show import Convert, Demo, Info
 from mmada.commands.text import Ask, Generate, Infill
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "extend": Extend,
     "infill": Infill,
     "train": Train,
+    "reason": Reason,
     "eval": Eval,
     "bench": Bench,
     "tokenizer": Tokenizer,

@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from mmada.canvas import Canvas
+from mmada.data.reasoning import Reasoned
 from mmada.errors import InputError, check_number
-from mmada.recipes.pools import Pools
+from mmada.recipes.pools import Pools, Told
 from mmada.tasks.arithmetic import equation_step, plain_equation, problem
 from mmada.tasks.captions import describe, named
 from mmada.tasks.drills import drill
@@ -21,9 +22,9 @@ from mmada.tasks.flags import FLAGS
 from mmada.tasks.knowledge import COLOR_FACTS, SHAPE_FACTS, fact_sentence, knowledge_item
 from mmada.tasks.questions import ask_about
 from mmada.tasks.scenes import COLORS, SHAPES, Scene
-from mmada.tokenizers.prompt import Message, Prompter
+from mmada.tokenizers.prompt import Message, Prompter, with_thinking
 
-__all__ = ["KINDS", "World", "corpus", "mixed"]
+__all__ = ["KINDS", "World", "corpus", "fits_canvas", "mixed"]
 
 Random = np.random.Generator
 DESCRIBE = ("describe the picture.", "describe the image.", "what is in the picture?", "what do you see?",
@@ -48,11 +49,12 @@ ANSWER_LENGTHS = (16, 32, 48, 64)  # an answer and its padding fill one of these
 
 @dataclass(frozen=True)
 class World:
-    """What examples are made from. ``grid``: height and width of a picture in codes."""
+    """What examples are made from. ``grid``: height and width of a picture in codes. ``told``: reasoning of a folder, if any."""
 
     pools: Pools
     prompter: Prompter
     grid: int = 8
+    told: Told | None = None
 
 
 def codes_at(codes: Tensor, index: int) -> list[int]:
@@ -75,11 +77,6 @@ def conversation(
     lengths = [n for n in ANSWER_LENGTHS if n >= needed] or [needed]
     room = lengths[min(len(lengths) - 1, int(rng.geometric(0.7)) - 1)]
     return world.prompter.chat(messages, codes=codes, thinking=thinking, padding=room - needed)
-
-
-def with_thought(reasoning: str, answer: str) -> str:
-    """The format of the paper: the reasoning inside tags, then the answer."""
-    return f"<think> {reasoning}</think> {answer}"
 
 
 def reading(world: World, rng: Random) -> Canvas:
@@ -236,7 +233,7 @@ def asking_thinking(world: World, rng: Random) -> Canvas:
         text, reasoning, answer = question.text, question.reasoning, question.answer
         if kind < 0.18:
             text, reasoning, answer = pick(rng, DESCRIBE), describe(scene), describe(scene)
-    return conversation(world, rng, [(text, with_thought(reasoning, answer))], codes, thinking=True)
+    return conversation(world, rng, [(text, with_thinking(reasoning, answer))], codes, thinking=True)
 
 
 def calculating(world: World, rng: Random) -> Canvas:
@@ -259,7 +256,7 @@ def equations(world: World, rng: Random) -> Canvas:
 def calculating_thinking(world: World, rng: Random) -> Canvas:
     """A worded problem with its steps."""
     asked = problem(rng)
-    return conversation(world, rng, [(asked.text, with_thought(asked.reasoning, asked.answer))], thinking=True)
+    return conversation(world, rng, [(asked.text, with_thinking(asked.reasoning, asked.answer))], thinking=True)
 
 
 def chatting(world: World, rng: Random) -> Canvas:
@@ -296,9 +293,40 @@ def thinking_drawing(world: World, rng: Random) -> Canvas:
         index = int(rng.integers(len(world.pools.drawn)))
         item = world.pools.drawn[index]
         prompt, think, codes = item.text, describe(item.scene), codes_at(world.pools.drawn_codes, index)
+    return thought_and_picture(world, rng, prompt, think, codes)
+
+
+def thought_and_picture(world: World, rng: Random, prompt: str, think: str, codes: list[int]) -> Canvas:
+    """Either the thought is to be learnt, or the picture that follows it."""
     if rng.random() < 0.4:
         return world.prompter.draw(prompt, think=think, think_length=THINK_LENGTH, edit="think")
     return world.prompter.think_draw_example(prompt, think, THINK_LENGTH, codes)
+
+
+def reasoning(world: World, rng: Random) -> Canvas:
+    """An example of the folder of reasoning: of text, about a picture, or a picture after a thought."""
+    if world.told is None:
+        raise InputError("mixture has reasoning, but no folder of it is given; set reasoning=FOLDER")
+    index = int(rng.integers(len(world.told.examples)))
+    return reasoned(world, rng, world.told.examples[index], world.told.codes[index])
+
+
+def reasoned(world: World, rng: Random, example: Reasoned, codes: list[int] | None) -> Canvas:
+    """The canvas of one such example, its prompt clean (eq. 2)."""
+    if example.task == "image":
+        assert codes is not None, "checked where it was read"
+        return thought_and_picture(world, rng, example.prompt, example.thinking, codes)
+    return conversation(world, rng, [(example.prompt, example.written)], codes, thinking=True)
+
+
+def fits_canvas(world: World, example: Reasoned, codes: list[int] | None, longest: int) -> bool:
+    """Whether an example can be learnt whole on ``longest`` tokens: a thought before a picture has a length of its own."""
+    prompt, think, prompter = example.prompt, example.thinking, world.prompter
+    if example.task == "image":
+        whole = len(prompter.text.encode(f"<think> {think}</think>")) <= THINK_LENGTH
+        return whole and prompter.draw(prompt, think=think, think_length=THINK_LENGTH).length <= longest
+    turns = [Message("user", prompt), Message("assistant", example.written)]
+    return prompter.chat(turns, codes=codes, thinking=True).length <= longest
 
 
 Maker = Callable[[World, Random], Canvas]
@@ -307,6 +335,7 @@ KINDS: dict[str, Maker] = {
     "digit_asking": digit_asking, "editing": editing, "asking": asking, "comparing": comparing, "comparing_told": comparing_told,
     "asking_thinking": asking_thinking, "calculating": calculating, "calculating_thinking": calculating_thinking,
     "equations": equations, "chatting": chatting, "knowing": knowing, "thinking_drawing": thinking_drawing,
+    "reasoning": reasoning,
 }  # fmt: skip
 
 

@@ -19,12 +19,13 @@ from mmada.canvas import Canvas
 from mmada.data.batches import Batch, pack
 from mmada.device import chosen_device
 from mmada.diffusion.corrupt import Noise
-from mmada.errors import InputError
+from mmada.errors import InputError, check_number
 from mmada.model.code_bits import plain_state, share_code_bits
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import ImagePlan, MMaDA, Preset, TextPlan
-from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, check_mixture, corpus, mixed
-from mmada.recipes.pools import Pools, PoolSizes
+from mmada.pipeline.pictures import fit
+from mmada.recipes.examples import ANSWER_LENGTHS, THINK_LENGTH, World, check_mixture, corpus, fits_canvas, mixed
+from mmada.recipes.pools import Pools, PoolSizes, Told
 from mmada.recipes.start import PICTURE, Lora, Start, add_lora, read_start
 from mmada.tokenizers.prompt import Layout, Prompter
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
@@ -61,7 +62,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageRecipe:
-    """A training stage of the transformer on packed canvases."""
+    """A training stage of the transformer on packed canvases.
+
+    ``reasoning``: a folder that `mmada reason` wrote, which then takes the share ``reasoning_share`` of the mixture.
+    """
 
     name: str
     follows: str
@@ -73,6 +77,8 @@ class LanguageRecipe:
     pools: PoolSizes = field(default_factory=PoolSizes)
     rows: int = 40
     row_length: int = 192
+    reasoning: str = ""
+    reasoning_share: float = 0.25
     compile: bool = True
     device: str = "auto"
 
@@ -84,11 +90,16 @@ class LanguageRecipe:
         for name in ("rows", "row_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_number("reasoning_share", self.reasoning_share, 0.0, 1.0)
 
     def mixture(self, step: int) -> Mapping[str, float]:
         """The mixture in force at a step."""
         share = step / self.plan.steps
-        return next(stage.mixture for stage in self.curriculum if share < stage.until or stage is self.curriculum[-1])
+        named = next(stage.mixture for stage in self.curriculum if share < stage.until or stage is self.curriculum[-1])
+        if not self.reasoning:
+            return named
+        rest = (1 - self.reasoning_share) / sum(named.values())
+        return {**{kind: weight * rest for kind, weight in named.items()}, "reasoning": self.reasoning_share}
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
@@ -108,6 +119,8 @@ class LanguageRecipe:
         layout = replace(begun.preset.layout, pads="none") if begun.preset else Layout()
         prompter = Prompter(text, vocabulary, instruction, grid * grid, layout)
         world = World(Pools.build(begun.image, self.pools, cache=out.parent / "codes"), prompter, grid)
+        if self.reasoning:
+            world = replace(world, told=self.told(world, begun, cache=out.parent / "codes"))
 
         examples = self.examples(world, start, out.parent)
 
@@ -133,6 +146,18 @@ class LanguageRecipe:
             compile_model=self.compile,
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)
+
+    def told(self, world: World, begun: Start, *, cache: Path) -> Told:
+        """The reasoning examples that a row holds whole. Raises InputError where it holds none."""
+        how = begun.preset.fit if begun.preset else "crop"
+        read = Told.read(Path(self.reasoning), begun.image, lambda picture: fit(picture, PICTURE, how), cache=cache)
+        told = read.only(lambda example, codes: fits_canvas(world, example, codes, self.row_length))
+        if not told.examples:
+            raise InputError(f"reasoning {self.reasoning} has no example that fits: a row has {self.row_length} tokens, a "
+                             f"thought before a picture {THINK_LENGTH}; raise row_length or collect shorter ones")  # fmt: skip
+        if lost := len(read.examples) - len(told.examples):
+            print(f"reasoning {self.reasoning}: {lost} of {len(read.examples)} examples are too long for a row and left out")
+        return told
 
     def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, np.random.Generator], Iterator[Canvas]]:
         """(step, generator) -> examples without end; what is made once for all steps is kept in ``cache``."""

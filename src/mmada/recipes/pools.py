@@ -1,15 +1,21 @@
-"""The pictures of the nano recipes with what they show: scenes to look at, captioned scenes to draw, digits, flags."""
+"""The pictures of the nano recipes with what they show: scenes to look at, captioned scenes to draw, digits, flags; and those of
+a folder of reasoning examples."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from mmada.data.pictures import encode_pictures
+from mmada.data.reasoning import EXAMPLES, Reasoned, read_reasoned
 from mmada.errors import InputError
+from mmada.images import load_image
 from mmada.tasks.captions import Drawable, drawable
 from mmada.tasks.digits import digit_image, digit_indices, digit_label
 from mmada.tasks.flags import FLAGS, flag_picture
@@ -18,7 +24,7 @@ from mmada.tasks.render import CLEAN, LOOSE, render
 from mmada.tasks.scenes import Scene, Thing, sample_scene
 from mmada.tokenizers.image import ImageTokenizer
 
-__all__ = ["PoolSizes", "Pools"]
+__all__ = ["PoolSizes", "Pools", "Told"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,3 +94,34 @@ class Pools:
         labels = tuple(digit_label(i) for i in digits)
         return Pools(loose, codes["loose"], drawn, codes["drawn"], labels, codes["digits"], codes["digits_seen"],
                      codes["flags"], single, codes["single"])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Told:
+    """Reasoning examples of a folder. ``codes``: those of each example's picture; none for text alone."""
+
+    examples: tuple[Reasoned, ...]
+    codes: tuple[list[int] | None, ...]
+
+    @staticmethod
+    def read(folder: Path, tokenizer: ImageTokenizer, fit: Callable[[Image.Image], Image.Image], *, cache: Path) -> Told:
+        """Read the folder and encode its pictures, made by ``fit`` the size that the model looks at. Raises InputError."""
+        examples = tuple(read_reasoned(folder))
+        shown = [example for example in examples if example.picture is not None]
+
+        def pixels(index: int) -> np.ndarray:
+            source = shown[index].picture
+            assert source is not None
+            return np.asarray(fit(load_image(source, "picture")))
+
+        rows: list[list[int]] = []
+        if shown:
+            facts = hashlib.sha256((folder / EXAMPLES).read_bytes()).hexdigest()
+            rows = encode_pictures(tokenizer, pixels, len(shown), cache=cache, name="reasoning", facts=facts).tolist()
+        following = iter(rows)
+        return Told(examples, tuple(None if example.picture is None else next(following) for example in examples))
+
+    def only(self, wanted: Callable[[Reasoned, list[int] | None], bool]) -> Told:
+        """Those examples of which ``wanted`` says yes."""
+        some = [pair for pair in zip(self.examples, self.codes, strict=True) if wanted(*pair)]
+        return Told(tuple(example for example, _ in some), tuple(codes for _, codes in some))

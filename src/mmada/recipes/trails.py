@@ -24,7 +24,7 @@ from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.pipeline.cards import card_of
 from mmada.sampling import Frame, Speed
-from mmada.tasks.arithmetic import check_steps, problem
+from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import drawable, satisfies
 from mmada.tasks.detector import detect
 from mmada.tasks.questions import ask_about
@@ -89,7 +89,7 @@ def math(model: MMaDA, rng: Random) -> Iterator[Trail]:
     asked, frames = [problem(rng) for _ in range(ROWS)], list[Frame]()
     answers = model.generate([p.text for p in asked], thinking=True, watch=frames.append)
     for row, (given, answer) in enumerate(zip(asked, answers, strict=True)):
-        if answer.text.strip() == given.answer and check_steps(answer.thinking, given):
+        if given.solved(answer.thinking, answer.text):
             yield retrace(frames, row, model.preset.reasoning.block)
 
 

@@ -54,6 +54,10 @@ class Problem:
         """Whether an answer, without its reasoning, ends in the right number."""
         return extract_answer(answer) == self.answer
 
+    def solved(self, reasoning: str, answer: str) -> bool:
+        """Whether the answer is the right number alone and every step of the reasoning right."""
+        return answer.strip() == self.answer and check_steps(reasoning, self)
+
 
 def add(a: int, b: int) -> Step:
     """a + b."""

@@ -11,6 +11,7 @@ Training canvases hold the true tokens with ``editable`` marking what may be mas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,11 +21,12 @@ from mmada.errors import InputError, check_choice, check_whole
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["MASK_TEXT", "Layout", "Message", "Prompter", "split_thinking"]
+__all__ = ["MASK_TEXT", "Layout", "Message", "Prompter", "split_thinking", "well_formed", "with_thinking"]
 
 MASK_TEXT = "[MASK]"
 LITERAL_EOT = "<eot_id>"
 """What ends a turn in part of the released training data: ordinary text, not the end-of-turn token."""
+THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<answer>.*)", re.S)
 
 
 @dataclass(frozen=True)
@@ -208,3 +210,16 @@ def split_thinking(answer: str) -> tuple[str, str]:
         return answer.strip(), ""
     thought, _, tail = rest.partition("</think>")
     return (before + tail).strip(), thought.strip()
+
+
+def with_thinking(thinking: str, answer: str) -> str:
+    """The format of the paper for every task: the reasoning inside tags, then the answer."""
+    return f"<think> {thinking}</think> {answer}"
+
+
+def well_formed(written: str) -> bool:
+    """Whether a text is ``<think> reasoning </think> answer``: each tag once, in this order, and neither part empty."""
+    match = THOUGHT.fullmatch(written)
+    if match is None or written.count("<think>") > 1 or written.count("</think>") > 1:
+        return False
+    return bool(match["thought"].strip()) and bool(match["answer"].strip())

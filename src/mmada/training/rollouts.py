@@ -25,14 +25,14 @@ from mmada.pipeline.mmada import TextOptions
 from mmada.sampling import Frame, Speed
 from mmada.sampling.accept import RULES
 from mmada.sampling.speed import by_name
-from mmada.tasks.arithmetic import Problem, problem
+from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import drawable
 from mmada.tasks.geneval import CATEGORIES, prompts
-from mmada.tasks.questions import KINDS, Question, ask_about
+from mmada.tasks.questions import KINDS, ask_about
 from mmada.tasks.render import LOOSE, render
 from mmada.tasks.scenes import sample_scene
 from mmada.tokenizers.vocabulary import Vocabulary
-from mmada.training.rewards.completion import Asked, Completion
+from mmada.training.rewards.completion import DRAWN, Asked, Completion
 
 __all__ = ["ASK", "Rollouts", "Sampler", "distinct", "roll_out"]
 
@@ -153,7 +153,7 @@ Maker = Callable[[MMaDA, Sequence[Asked], list[int], Sampler], list[Rollouts]]
 
 def maker_of(asked: Asked) -> Maker:
     """How a prompt is answered."""
-    if not isinstance(asked.about, (Problem, Question)):
+    if isinstance(asked.about, DRAWN):
         return pictures
     return texts if asked.picture is None else looks
 

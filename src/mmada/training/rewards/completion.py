@@ -11,9 +11,13 @@ from PIL import Image
 from mmada.tasks.arithmetic import Problem
 from mmada.tasks.captions import Drawable
 from mmada.tasks.geneval import GenPrompt
+from mmada.tasks.mathematics import Known
 from mmada.tasks.questions import Question
 
-__all__ = ["Asked", "Completion", "Reward"]
+__all__ = ["DRAWN", "Asked", "Completion", "Reward"]
+
+DRAWN = (Drawable, GenPrompt)
+"""What a picture is drawn for; the others are answered with text."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Asked:
     """One prompt: its words, the picture that is asked about if there is one, and the task by which an answer is judged."""
 
     words: str
-    about: Problem | Question | Drawable | GenPrompt
+    about: Problem | Question | Known | Drawable | GenPrompt
     picture: Image.Image | None = None
 
 

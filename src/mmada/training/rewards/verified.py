@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmada.errors import InputError
-from mmada.tasks.arithmetic import Problem
 from mmada.tasks.geneval import grade, judge
-from mmada.tasks.questions import Question
-from mmada.training.rewards.completion import Completion
+from mmada.tokenizers.prompt import well_formed
+from mmada.training.rewards.completion import DRAWN, Completion
 
 __all__ = ["Correctness", "Detector", "Format"]
-
-THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<answer>.*)", re.S)
 
 
 @dataclass(frozen=True)
@@ -31,9 +27,9 @@ class Correctness:
 def right(completion: Completion) -> bool:
     """Whether a completion is right."""
     about = completion.asked.about
-    if isinstance(about, (Problem, Question)):
-        return about.verify(completion.answer)
-    return judge(about, pixels(completion))
+    if isinstance(about, DRAWN):
+        return judge(about, pixels(completion))
+    return about.verify(completion.answer)
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,6 @@ class Format:
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """As `Reward`."""
         return [float(well_formed(completion.written)) for completion in completions]
-
-
-def well_formed(written: str) -> bool:
-    """Whether a text is reasoning in tags and an answer."""
-    match = THOUGHT.fullmatch(written)
-    if match is None or written.count("<think>") > 1 or written.count("</think>") > 1:
-        return False
-    return bool(match["thought"].strip()) and bool(match["answer"].strip())
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Detector:
     def one(self, completion: Completion) -> float:
         """Of one completion."""
         about = completion.asked.about
-        if isinstance(about, (Problem, Question)):
+        if not isinstance(about, DRAWN):
             raise InputError(f"detector judges pictures, and {completion.asked.words!r} asks for text; take correctness")
         return grade(about, pixels(completion))
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from mmada.training.rewards.completion import Completion, Reward
 
-__all__ = ["OwnProcess", "OwnThread", "TimedOut", "Worker"]
+__all__ = ["START", "OwnProcess", "OwnThread", "TimedOut", "Worker"]
 
 START = 120.0
 """Seconds that a process may take to start, before any time-out counts."""

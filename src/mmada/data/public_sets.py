@@ -1,0 +1,317 @@
+"""Readers of public reasoning sets: from the fields of each set to the one record, and the files that they come in.
+
+A reader takes a row as it stands in the set's file and returns a `Reasoned`; `docs/reasoning_data.md` says which fields were
+seen where. None of them downloads anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmada.data.reasoning import Reasoned, inside
+from mmada.errors import InputError
+from mmada.images import ImageSource
+
+__all__ = ["MATHEMATICS", "READERS", "boxed", "find_picture", "prompts_in", "rows"]
+
+Row = dict[str, Any]
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a .jsonl, .json or .parquet file; of a JSON object, those of its only list.
+
+    Raises InputError for a file that is missing, damaged or of another kind, and where parquet cannot be read here.
+    """
+    if not path.is_file():
+        raise InputError(f"source file '{path}' does not exist; check the path")
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        yield from parquet_rows(path)
+    elif kind == ".jsonl":
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield row_of(line, path, f" in line {number}")
+    elif kind == ".json":
+        yield from json_rows(path)
+    else:
+        raise InputError(f"source file '{path}' should end in .jsonl, .json or .parquet")
+
+
+def row_of(text: str, path: Path, where: str = "") -> Any:
+    """JSON, or the sentence that says where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"source file '{path}' is not JSON{where}; get a whole copy of it") from error
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSON file."""
+    whole = row_of(path.read_text(encoding="utf-8-sig", errors="replace"), path)
+    lists = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else [whole]
+    if len(lists) != 1 or not isinstance(lists[0], list):
+        raise InputError(f"source file '{path}' should hold one list of examples; give such a file")
+    yield from lists[0]
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """The rows of a parquet file, some at a time."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise InputError(f"source file '{path}' needs pyarrow; install it with: pip install 'mmada[parquet]'") from error
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these
+        raise InputError(f"source file '{path}' is no whole parquet file; get a new copy of it") from error
+
+
+def text_of(row: Row, *names: str) -> str:
+    """The first of the fields that the row has, as text. Raises ValueError where it has none."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value).strip()
+    raise ValueError(f"field {' or '.join(names)} is missing")
+
+
+def optional(row: Row, *names: str) -> str:
+    """The same, empty where it has none."""
+    return text_of({**row, "": ""}, *names, "")
+
+
+def boxed(text: str) -> str:
+    """What stands in the last ``\\boxed{...}`` of a text, braces balanced; empty if there is none."""
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
+        return ""
+    begin = text.index("{", start) + 1
+    depth = 1
+    for place in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[begin:place].strip()
+    return ""
+
+
+def turns(row: Row, *names: str) -> tuple[str, str]:
+    """(first question, the answer to it) of a conversation in either of the two usual layouts."""
+    talk = next((row[name] for name in names if isinstance(row.get(name), list)), None)
+    if talk is None:
+        raise ValueError(f"field {' or '.join(names)} is missing")
+    found = {"user": "", "assistant": ""}
+    for turn in talk:
+        role = {"human": "user", "gpt": "assistant"}.get(name := optional(turn, "from", "role"), name)
+        if role in found and not found[role]:
+            found[role] = optional(turn, "value", "content")
+        if found["assistant"]:
+            break
+    if not all(found.values()):
+        raise ValueError(f"field {' or '.join(names)} has no question with an answer")
+    return found["user"], found["assistant"]
+
+
+THOUGHTS = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<REASONING>", "</REASONING>"))
+ANSWERS = (("<answer>", "</answer>"), ("<|begin_of_solution|>", "<|end_of_solution|>"), ("<CONCLUSION>", "</CONCLUSION>"))
+
+
+def between(text: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """(what stands in the first pair of tags that the text has, what is behind it); ("", text) if it has none."""
+    for opening, closing in pairs:
+        if opening in text and closing in text:
+            middle, _, behind = text.partition(opening)[2].partition(closing)
+            return middle.strip(), behind.strip()
+    return "", text.strip()
+
+
+def split_response(response: str) -> tuple[str, str]:
+    """(reasoning, answer) of a response with tags; without them all of it is reasoning, and its answer what it boxes."""
+    thinking, behind = between(response, THOUGHTS)
+    if not thinking:
+        return response.strip(), boxed(response)
+    return thinking, between(behind, ANSWERS)[0] or behind
+
+
+def gsm8k(row: Row) -> Reasoned:
+    """openai/gsm8k. ``answer``: worked solution with ``<<48/2=24>>`` marks, then ``#### 24``."""
+    solution, mark, gold = text_of(row, "answer").rpartition("####")
+    if not mark:
+        raise ValueError("field answer has no '####'")
+    thinking, gold = re.sub(r"<<[^<>]*>>", "", solution).strip(), gold.strip().replace(",", "")
+    numbers = [n.replace(",", "") for n in re.findall(r"-?\d[\d,]*(?:\.\d+)?", (thinking.splitlines() or [""])[-1])]
+    # The answer is what the solution itself arrives at: a last line that never names the gold number is one to look at.
+    reached = gold if any(float(n) == number(gold) for n in numbers) else numbers[-1] if numbers else ""
+    return Reasoned(source="gsm8k", task="math", prompt=text_of(row, "question"), thinking=thinking, answer=reached, gold=gold)
+
+
+def number(text: str) -> float:
+    """A number, NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def limo(row: Row) -> Reasoned:
+    """GAIR/LIMO. ``question``, ``solution`` (a long trace that boxes its answer), ``answer``."""
+    solution = text_of(row, "solution")
+    return Reasoned(source="limo", task="math", prompt=text_of(row, "question"), thinking=solution, answer=boxed(solution),
+                    gold=text_of(row, "answer"))  # fmt: skip
+
+
+def s1k(row: Row) -> Reasoned:
+    """simplescaling/s1K-1.1 (``deepseek_thinking_trajectory``, ``deepseek_attempt``) and s1K (``thinking_trajectories``,
+    ``attempt``); ``solution`` is an answer or a worked solution that boxes it."""
+    traces = row.get("thinking_trajectories")
+    first = {"first": traces[0]} if isinstance(traces, list) and traces else {}
+    solution = text_of(row, "solution")
+    return Reasoned(
+        source="s1k",
+        task="math",
+        prompt=text_of(row, "question"),
+        thinking=text_of({**row, **first}, "deepseek_thinking_trajectory", "first"),
+        answer=text_of(row, "deepseek_attempt", "attempt"),
+        gold=boxed(solution) or solution,
+    )
+
+
+def openthoughts(row: Row) -> Reasoned:
+    """open-thoughts/OpenThoughts-114k: ``conversations`` with its thought and solution tags and no gold answer, or the
+    ``metadata`` config, which has ``ground_truth_solution``."""
+    if "problem" in row:
+        truth = optional(row, "ground_truth_solution")
+        thinking, answer = text_of(row, "deepseek_reasoning"), text_of(row, "deepseek_solution")
+        return Reasoned(source="openthoughts", task="math", prompt=text_of(row, "problem"), thinking=thinking, answer=answer,
+                        gold=boxed(truth) or (truth if len(truth) < 100 else ""))  # fmt: skip
+    prompt, response = turns(row, "conversations")
+    thinking, answer = split_response(response)
+    return Reasoned(source="openthoughts", task="math", prompt=prompt, thinking=thinking, answer=answer)
+
+
+def acemath(row: Row) -> Reasoned:
+    """nvidia/AceMath-Instruct-Training-Data: ``messages`` whose answer works and boxes, and ``answer``."""
+    prompt, response = turns(row, "messages")
+    thinking, answer = split_response(response)
+    return Reasoned(source="acemath", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=optional(row, "answer"))
+
+
+def reasonflux(row: Row) -> Reasoned:
+    """ReasonFlux and others of an instruction layout: ``instruction``, ``input``, ``output``, and a gold ``answer`` if any."""
+    prompt = f"{text_of(row, 'instruction', 'problem', 'question', 'prompt')}\n{optional(row, 'input')}".strip()
+    thinking, answer = split_response(text_of(row, "output", "response", "solution", "completion"))
+    gold = optional(row, "answer", "gold_answer")
+    return Reasoned(source="reasonflux", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=gold)
+
+
+CHOICE = re.compile(r"^\s*\(?([A-H])\s*[:.)]\s*(.+?)\s*$", re.M)
+LABEL = re.compile(r"(?:(?:Therefore|So|Thus|Hence),?\s+)?(?:the\s+)?(?:correct\s+)?answer\s*(?::|is)\s*\(?([A-H])\b", re.I)
+ORDER = re.compile(r"<image>\s*|First perform reasoning.*?Answer: xxx\.\s*|^\s*Question:\s*", re.M)
+
+
+def geo170k(row: Row) -> Reasoned:
+    """Luckyjhg/Geo170K, qa_tuning: ``image`` and ``conversations``; choices in the question, the label behind ``Answer:``."""
+    question, response = turns(row, "conversations")
+    label = list(LABEL.finditer(response))
+    if not label:
+        raise ValueError("field conversations has no 'Answer:' with the letter of a choice")
+    prompt, thinking, gold = ORDER.sub("", question).strip(), response[: label[-1].start()].strip(), label[-1][1].upper()
+    picture = text_of(row, "image")
+    return Reasoned(source="geo170k", task="vision", prompt=prompt, thinking=thinking, answer=concluded(prompt, thinking, gold),
+                    gold=gold, picture=picture)  # fmt: skip
+
+
+def concluded(prompt: str, thinking: str, label: str) -> str:
+    """The letter of the choice whose value the reasoning names last, so that it may differ from the label; empty if none."""
+    named = [amount(piece) for piece in re.findall(r"[-\w.√π\\{}/]*\d[\w.√π\\{}/]*", thinking)]
+    places = {value: place for place, value in enumerate(named)}
+    last = {letter: places.get(amount(value), -1) for letter, value in CHOICE.findall(prompt)}
+    best = max(last.values(), default=-1)
+    if best < 0:
+        return ""
+    return label if last.get(label) == best else next(letter for letter, place in last.items() if place == best)
+
+
+def amount(text: str) -> str:
+    """A quantity without unit, spaces and ``.0``."""
+    plain = re.sub(r"(?:degrees?|cm|dm|mm|m|°|²|\^2|\s)+$|\s|[.,;]$", "", text.strip().rstrip(".,;"))
+    value = number(plain)
+    return plain if value != value else f"{value:g}"
+
+
+def clevr(row: Row) -> Reasoned:
+    """CLEVR_v1.0 questions (``question``, ``answer``, ``image_filename``, and the functional ``program`` as reasoning), and the
+    R1-V sets (``problem``, ``solution`` = ``<answer> 3 </answer>``, ``image``), which have prompts alone."""
+    if "problem" in row:
+        gold = between(text_of(row, "solution"), ANSWERS)[0] or text_of(row, "solution")
+        return Reasoned(source="clevr", task="vision", prompt=text_of(row, "problem"), gold=gold, picture=picture_of(row))
+    gold = text_of(row, "answer")
+    thinking = program_words(row.get("program") or [])
+    return Reasoned(source="clevr", task="vision", prompt=text_of(row, "question"), thinking=thinking, answer=gold, gold=gold,
+                    picture=text_of(row, "image_filename"))  # fmt: skip
+
+
+def program_words(program: Sequence[Row]) -> str:
+    """A functional program in words: "scene. filter color: red. count." """
+    steps = []
+    for step in program:
+        name = optional(step, "function", "type").replace("_", " ")
+        values = step.get("value_inputs") or step.get("side_inputs") or []
+        steps.append(f"{name}: {', '.join(map(str, values))}." if values else f"{name}.")
+    return " ".join(steps)
+
+
+def llava(row: Row) -> Reasoned:
+    """LLaVA-1.5's and LLaVA-CoT's layout: ``image`` and ``conversations``, of which the first turn is taken; its answer may hold
+    reasoning in tags. The sets have no gold answer of their own."""
+    question, response = turns(row, "conversations")
+    thinking, behind = between(response, THOUGHTS)
+    answer = (between(behind, ANSWERS)[0] or behind) if thinking else response
+    picture = picture_of(row)
+    return Reasoned(source="llava", task="math" if picture is None else "vision", thinking=thinking, answer=answer,
+                    prompt=question.replace("<image>", "").strip(), picture=picture)  # fmt: skip
+
+
+def picture_of(row: Row) -> ImageSource | None:
+    """A picture's name, or the bytes that parquet files hold."""
+    value = row.get("image")
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    return value if isinstance(value, (str, bytes)) and value else None
+
+
+READERS: dict[str, Callable[[Row], Reasoned]] = {
+    "gsm8k": gsm8k, "limo": limo, "s1k": s1k, "openthoughts": openthoughts, "acemath": acemath, "reasonflux": reasonflux,
+    "geo170k": geo170k, "clevr": clevr, "llava": llava,
+}  # fmt: skip
+"""Set -> its reader. A reader raises ValueError for a row that is not of its layout."""
+MATHEMATICS = frozenset({"gsm8k", "limo", "s1k", "openthoughts", "acemath", "reasonflux"})
+"""Sets whose answers are formulas, to be compared as such."""
+
+
+def find_picture(name: str, folders: Sequence[Path]) -> Path | None:
+    """The first file of that name below the folders; None if there is none, or the name leads out of them."""
+    below = inside(name)
+    return None if below is None else next((folder / below for folder in folders if (folder / below).is_file()), None)
+
+
+def prompts_in(path: Path) -> Iterator[str]:
+    """The prompts of any of these files, or the lines of a .txt: what must not be trained on."""
+    if path.suffix.lower() == ".txt":
+        if not path.is_file():
+            raise InputError(f"forbid '{path}' does not exist; check the path")
+        yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return
+    for row in rows(path):
+        try:
+            found = optional(row, "question", "problem", "prompt", "instruction") or turns(row, "conversations", "messages")[0]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"forbid '{path}' has a row without question, problem, prompt or conversations; name one so"
+            ) from error
+        yield found.replace("<image>", "")

@@ -1,0 +1,167 @@
+"""Reasoning examples: one record for every task, and the folder that they are kept in.
+
+    FOLDER/examples.jsonl    one record a line: source, task, prompt, thinking, answer, gold, picture
+    FOLDER/pictures/*.png    what the records' ``picture`` names, relative to the folder
+
+What a model learns to write is the same for every task: ``<think> thinking</think> answer``, and for a picture to be drawn
+``<think> thinking</think>`` before the picture itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from mmada.errors import InputError
+from mmada.images import ImageSource, load_image, save_image
+from mmada.tokenizers.prompt import well_formed, with_thinking
+
+__all__ = ["EXAMPLES", "Reasoned", "Task", "Writer", "fault", "inside", "normalised", "read_reasoned"]
+
+Task = Literal["math", "vision", "image"]
+EXAMPLES = "examples.jsonl"
+"""The file of a folder that holds the records."""
+TEXTS = ("source", "task", "prompt", "thinking", "answer", "gold")
+LEFTOVER = re.compile(r"</?(?:think|answer|image|summary|caption|reasoning|conclusion)>|<\|[^|<>\s]+\|>", re.I)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reasoned:
+    """A prompt, the reasoning that answers it and the answer.
+
+    ``task``: "math" is text alone, "vision" asks about ``picture``, "image" asks for it: the picture is the answer. ``gold``: the
+    answer that the set itself gives, apart from the reasoning; empty where it gives none.
+    """
+
+    source: str
+    task: Task
+    prompt: str
+    thinking: str = ""
+    answer: str = ""
+    gold: str = ""
+    picture: ImageSource | None = None
+
+    @property
+    def written(self) -> str:
+        """What a model learns to write, as text."""
+        return with_thinking(self.thinking, self.answer)
+
+    @property
+    def asked(self) -> str:
+        """A key of the prompt with its picture: equal for what is the same question, whatever its case and spacing."""
+        return digest(normalised(self.prompt), self.task, "" if self.task == "image" else seen(self.picture))
+
+    @property
+    def key(self) -> str:
+        """A key of the whole example: equal for exact duplicates."""
+        return digest(self.prompt, self.task, self.thinking, self.answer, seen(self.picture))
+
+    def texts(self) -> dict[str, str]:
+        """Everything but the picture, as a line of the file."""
+        return {name: getattr(self, name) for name in TEXTS}
+
+
+def normalised(text: str) -> str:
+    """A text without case, punctuation and spacing, to compare prompts by."""
+    return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"]", text.casefold()))
+
+
+def digest(*parts: str) -> str:
+    """A short key of texts."""
+    return hashlib.sha256("\x1f".join(parts).encode(errors="replace")).hexdigest()[:32]
+
+
+def seen(picture: ImageSource | None) -> str:
+    """A key of a picture's bytes; of a file, of its name."""
+    if picture is None or isinstance(picture, (str, Path)):
+        return str(picture or "")
+    data = picture if isinstance(picture, bytes) else picture.tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def fault(example: Reasoned) -> str:
+    """What is wrong with the form of an example, in two or three words; empty if nothing is."""
+    if not example.prompt.strip():
+        return "no prompt"
+    if not example.thinking.strip():
+        return "no reasoning"
+    answer = "picture" if example.task == "image" else example.answer
+    if not answer.strip():
+        return "no answer"
+    if any(LEFTOVER.search(text) for text in (example.prompt, example.thinking, answer)):
+        return "leftover tags"
+    if not well_formed(with_thinking(example.thinking, answer)):
+        return "not well formed"
+    if (example.task == "math") != (example.picture is None):
+        return "no picture" if example.picture is None else "picture not asked for"
+    return ""
+
+
+def inside(name: str) -> PurePosixPath | None:
+    """A file's name from a data set as a path below a folder; None for one that leads out of it."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return None if not name or path.is_absolute() or ".." in path.parts or "\0" in name else path
+
+
+class Writer:
+    """Writes records and their pictures into an existing, empty folder; use it in a ``with``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = (folder / EXAMPLES).open("w", encoding="utf-8")
+        self.pictures = 0
+
+    def add(self, example: Reasoned) -> None:
+        """Write one. Raises InputError for a picture that cannot be read."""
+        line: dict[str, str] = example.texts()
+        if example.picture is not None:
+            picture = load_image(example.picture, f"picture of {example.source}")
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            line["picture"] = f"pictures/{self.pictures:07d}.png"
+            pixels = Image.fromarray(np.asarray(picture))  # what else a picture carries stays behind
+            save_image(pixels, self.folder / line["picture"])
+            self.pictures += 1
+        self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def read_reasoned(folder: Path) -> Iterator[Reasoned]:
+    """The records of a folder, their pictures as paths. Raises InputError for a folder or line that is none of ours."""
+    path = folder / EXAMPLES
+    if not path.is_file():
+        raise InputError(f"reasoning folder '{folder}' has no {EXAMPLES}; give a folder that `mmada reason` wrote")
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield of_fields(json.loads(line), folder)
+            except ValueError as error:
+                raise InputError(f"{path} is damaged in line {number} ({error}); make it again with `mmada reason`") from error
+
+
+def of_fields(fields: Mapping[str, Any], folder: Path) -> Reasoned:
+    """A record from a line of the file. Raises ValueError for a line that is none."""
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in TEXTS):
+        raise ValueError(f"it should have the texts {', '.join(TEXTS)}")
+    if fields["task"] not in ("math", "vision", "image"):
+        raise ValueError(f"its task is {fields['task']!r}")
+    name = fields.get("picture")
+    picture = None
+    if name is not None:
+        below = inside(name) if isinstance(name, str) else None
+        if below is None:
+            raise ValueError(f"its picture {name!r} lies outside the folder")
+        picture = folder / below
+    return Reasoned(**{name: fields[name] for name in TEXTS}, picture=picture)

@@ -1,0 +1,348 @@
+"""Where reasoning examples come from: public sets, the nano world, folders of ours, and a model's own answers.
+
+    gsm8k:train.jsonl        a public set, from a file in its own layout (`mmada.data.public_sets.READERS`)
+    nano:math:1000           the nano world: math, vision or image
+    folder:runs/reason       what an earlier run kept
+    own:SOURCE:200           a model's own answers to the first 200 prompts of any of these (rejection sampling)
+
+A source yields candidates: an example and how its correctness is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from mmada.data.public_sets import MATHEMATICS, READERS, find_picture, rows
+from mmada.data.reasoning import Reasoned, read_reasoned
+from mmada.errors import InputError, check_choice, check_whole, unknown_name
+from mmada.images import load_image
+from mmada.pipeline import MMaDA
+from mmada.tasks.arithmetic import Problem, problem
+from mmada.tasks.captions import Drawable, Group, Meaning, describe, drawable, satisfies
+from mmada.tasks.detector import detect, shows_flag
+from mmada.tasks.flags import flag_picture
+from mmada.tasks.knowledge import KnowledgeItem, knowledge_item
+from mmada.tasks.mathematics import Known, need_math_verify, same_formula, same_short
+from mmada.tasks.questions import Question, ask_about, check_reasoning
+from mmada.tasks.render import CLEAN, LOOSE, render
+from mmada.tasks.scenes import Scene, sample_scene
+from mmada.tokenizers.prompt import split_thinking
+from mmada.training.rewards.completion import Asked
+from mmada.training.rewards.worker import START, OwnProcess, TimedOut
+from mmada.training.rollouts import Sampler, roll_out
+
+__all__ = ["Candidate", "Formulas", "Own", "Source", "source_of"]
+
+Random = np.random.Generator
+Verdict = Callable[[Reasoned], str]
+"""What is wrong with an example's answer, in two or three words; empty if nothing is."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An example that may be kept. ``broken``: why the source's row holds none; empty if it does."""
+
+    example: Reasoned
+    judge: Verdict
+    broken: str = ""
+
+
+class Source(Protocol):
+    """Candidates without their number known beforehand; each iteration begins anew."""
+
+    def __iter__(self) -> Iterator[Candidate]: ...
+
+
+class Formulas:
+    """Compares formulas in a process of its own, which is ended where it takes longer than ``seconds``; `close` when done.
+
+    Any thread may call it; one comparison runs at a time.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.seconds = seconds
+        self.worker = OwnProcess(same_formula)  # type: ignore[arg-type]  # it takes any sequence
+        self.lock = Lock()
+
+    def __call__(self, gold: str, answer: str) -> str:
+        """As `Verdict`. Raises InputError where math-verify is missing."""
+        need_math_verify()
+        try:
+            with self.lock:
+                if self.worker.pipe is None:  # its first call imports math-verify, which is no time of the answer's
+                    self.worker.run([("1", "1")], START)  # type: ignore[list-item]
+                same = self.worker.run([(gold, answer)], self.seconds)[0]  # type: ignore[list-item]
+        except TimedOut:
+            return "comparing took too long"
+        except RuntimeError:  # what is raised there, and its death
+            return "answer cannot be compared"
+        return "" if same else "wrong answer"
+
+    def close(self) -> None:
+        """End the process."""
+        self.worker.close()
+
+
+def compared(example: Reasoned, formulas: Formulas | None) -> str:
+    """The verdict on an answer by the set's own gold answer: the same words, or by ``formulas`` the same mathematics."""
+    if not example.gold:
+        return "no gold answer"
+    if same_short(example.gold, example.answer):
+        return ""
+    return "wrong answer" if formulas is None else formulas(example.gold, example.answer)
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """A file of a public set. ``images``: folders that its pictures are looked for in."""
+
+    name: str
+    path: Path
+    images: tuple[Path, ...]
+    formulas: Formulas
+
+    def __iter__(self) -> Iterator[Candidate]:
+        judge = partial(compared, formulas=self.formulas if self.name in MATHEMATICS else None)
+        folders = (*self.images, self.path.parent, self.path.parent / "images")
+        for row in rows(self.path):
+            try:
+                example = READERS[self.name](row)
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
+                yield Candidate(Reasoned(source=self.name, task="math", prompt=str(row)[:200]), judge, str(error))
+                continue
+            if isinstance(example.picture, str):
+                example = replace(example, picture=find_picture(example.picture, folders))
+            yield Candidate(example, judge)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of ours."""
+
+    path: Path
+    formulas: Formulas
+
+    def __iter__(self) -> Iterator[Candidate]:
+        for example in read_reasoned(self.path):
+            if not example.gold and example.task != "image":  # it was kept unchecked
+                yield Candidate(example, lambda _: "no gold answer")
+            else:
+                known = example.task == "image"  # judged when it was made; nothing here could do it again
+                yield Candidate(example, (lambda _: "") if known else partial(compared, formulas=self.formulas))
+
+
+@dataclass(frozen=True)
+class Nano:
+    """The training split of the nano world."""
+
+    task: str
+    count: int
+    seed: int
+
+    def __iter__(self) -> Iterator[Candidate]:
+        for index in range(self.count):
+            yield NANO[self.task](np.random.default_rng((self.seed, 7, list(NANO).index(self.task), index)))
+
+
+def nano_math(rng: Random) -> Candidate:
+    """Worded arithmetic."""
+    asked = problem(rng)
+    made = Reasoned(
+        source="nano:math", task="math", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer, gold=asked.answer
+    )
+    return Candidate(made, partial(right_steps, asked))
+
+
+def right_steps(asked: Problem, given: Reasoned) -> str:
+    """As `Verdict`."""
+    if asked.solved(given.thinking, given.answer):
+        return ""
+    return "wrong reasoning" if asked.verify(given.answer) else "wrong answer"
+
+
+def nano_vision(rng: Random) -> Candidate:
+    """A question about a scene."""
+    scene = sample_scene(rng)
+    asked = ask_about(scene, rng)
+    shown = Image.fromarray(render(scene, rng, LOOSE))
+    made = Reasoned(source="nano:vision", task="vision", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer,
+                    gold=asked.answer, picture=shown)  # fmt: skip
+    return Candidate(made, partial(right_look, asked, scene))
+
+
+def right_look(asked: Question, scene: Scene, given: Reasoned) -> str:
+    """As `Verdict`."""
+    if not asked.verify(given.answer):
+        return "wrong answer"
+    return "" if check_reasoning(given.thinking, asked, scene) else "wrong reasoning"
+
+
+def nano_image(rng: Random) -> Candidate:
+    """A thought, then the picture: of knowledge, or of what a caption says."""
+    plain = np.random.default_rng(0)  # the canonical style draws nothing from it
+    wanted: KnowledgeItem | Drawable
+    if rng.random() < 0.6:
+        wanted = item = knowledge_item(rng)
+        prompt, thought = item.prompt, item.think
+        shown = flag_picture(item.flag) if item.flag is not None else render(item.scene or Scene(()), plain, CLEAN)
+    else:
+        wanted = drawn = drawable(rng)
+        prompt, thought, shown = drawn.text, describe(drawn.scene), render(drawn.scene, plain, CLEAN)
+    made = Reasoned(source="nano:image", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
+    return Candidate(made, partial(right_picture, wanted, thought))
+
+
+def right_picture(wanted: KnowledgeItem | Drawable, thought: str, given: Reasoned) -> str:
+    """As `Verdict`."""
+    assert isinstance(given.picture, Image.Image)
+    pixels = np.asarray(given.picture.convert("RGB"))
+    if isinstance(wanted, Drawable):
+        shown = satisfies(wanted.meaning, detect(pixels))
+    elif wanted.flag is not None:
+        shown = shows_flag(pixels, wanted.flag)
+    else:
+        assert wanted.scene is not None
+        thing = wanted.scene.things[0]
+        shown = satisfies(Meaning((Group(1, thing.color, thing.shape),)), detect(pixels))
+    if not shown:
+        return "wrong picture"
+    return "" if given.thinking.strip() == thought else "wrong reasoning"
+
+
+NANO: dict[str, Callable[[Random], Candidate]] = {"math": nano_math, "vision": nano_vision, "image": nano_image}
+"""Task -> one example of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """Rejection sampling: a model's answers, ``samples`` of each prompt, judged as the prompts' own answers are."""
+
+    model: Callable[[], MMaDA]
+    prompts: Source
+    count: int
+    samples: int
+    sampler: Sampler
+    seed: int
+
+    def __iter__(self) -> Iterator[Candidate]:
+        model = self.model()
+        asked = islice(self.prompts, self.count)
+        size = max(1, self.sampler.batch // self.samples)
+        number = 0
+        while some := list(islice(asked, size)):
+            faults = [(c, unusable(c)) for c in some]
+            yield from (Candidate(own_name(c.example), c.judge, why) for c, why in faults if why)
+            drawn = [c for c, why in faults if not why and c.example.task == "image"]
+            told = [c for c, why in faults if not why and c.example.task != "image"]
+            seed = int(np.random.default_rng((self.seed, 8, number)).integers(2**62))
+            if told:
+                yield from self.answers(model, told, seed)
+            if drawn:
+                yield from self.drawings(model, drawn, seed)
+            number += 1
+
+    def answers(self, model: MMaDA, some: Sequence[Candidate], seed: int) -> Iterator[Candidate]:
+        """Texts with reasoning, by the rollouts of reinforcement."""
+        asked = [Asked(c.example.prompt, Known(truth(c.example)), picture(c.example)) for c in some]
+        made = roll_out(model, asked, group=self.samples, seed=seed, sampler=self.sampler).completions
+        for index, completion in enumerate(made):
+            candidate = some[index // self.samples]
+            answer, thinking = split_thinking(completion.written)
+            # Asked for again by its gold answer, also where the set has none but the one that it wrote.
+            own = own_name(replace(candidate.example, thinking=thinking, answer=answer, gold=truth(candidate.example)))
+            yield Candidate(own, candidate.judge)
+
+    def drawings(self, model: MMaDA, some: Sequence[Candidate], seed: int) -> Iterator[Candidate]:
+        """Pictures after a thought on the same canvas."""
+        every = [c for c in some for _ in range(self.samples)]
+        seeds = (np.random.SeedSequence(seed).generate_state(len(every), np.uint64) >> np.uint64(2)).tolist()
+        shown = model.draw(
+            [c.example.prompt for c in every],
+            thinking=True,
+            seed=seeds,
+            steps=self.sampler.image_steps,
+            guidance=self.sampler.guidance,
+            temperature=self.sampler.image_temperature,
+        )
+        for candidate, made in zip(every, shown, strict=True):
+            thought = str(made.info.get("thinking", ""))
+            yield Candidate(own_name(replace(candidate.example, thinking=thought, picture=made)), candidate.judge)
+
+
+def unusable(candidate: Candidate) -> str:
+    """Why an example cannot be asked of a model; empty if it can."""
+    example = candidate.example
+    if candidate.broken or not example.prompt.strip():
+        return candidate.broken or "there is no prompt"
+    if example.task != "image" and not truth(example):
+        return "there is no answer to judge by"
+    return "its picture is not found" if example.task == "vision" and example.picture is None else ""
+
+
+def truth(example: Reasoned) -> str:
+    """The right answer to a prompt: the gold one, or the only one that its set has."""
+    return example.gold or example.answer
+
+
+def own_name(example: Reasoned) -> Reasoned:
+    """The example as one that a model made."""
+    return replace(example, source=f"own:{example.source}")
+
+
+def picture(example: Reasoned) -> Image.Image | None:
+    """The picture that is asked about."""
+    return None if example.picture is None else load_image(example.picture, f"picture of {example.source}")
+
+
+def source_of(
+    text: str,
+    *,
+    images: tuple[Path, ...],
+    seed: int,
+    formulas: Formulas,
+    own: Callable[[Source, int], Own],
+) -> Source:
+    """A source by its name, see the top. ``own``: how a model answers (prompts, their number). Raises InputError."""
+    kind, _, rest = text.partition(":")
+    if kind == "own":
+        inner, _, count = rest.rpartition(":")
+        if not inner:
+            raise InputError(f"source '{text}' is not complete; write own:SOURCE:PROMPTS, as in own:nano:math:200")
+        if inner.startswith("nano:") and inner.count(":") == 1:  # own:nano:math:200
+            inner = f"{inner}:{count}"
+        if inner.startswith("own:"):
+            raise InputError(f"source '{text}' asks for own answers to own answers; name where the prompts are")
+        prompts = source_of(inner, images=images, seed=seed, formulas=formulas, own=own)
+        return own(prompts, whole(text, count))
+    if kind == "nano":
+        task, _, count = rest.partition(":")
+        check_choice(f"source '{text}': its task", task, NANO)
+        return Nano(task, whole(text, count), seed)
+    if kind == "folder":
+        list(islice(read_reasoned(Path(rest)), 1))  # raises here, before any work
+        return Folder(Path(rest), formulas)
+    if kind not in READERS:
+        raise unknown_name("source", kind, [*READERS, "nano", "folder", "own"])
+    if not rest:
+        raise InputError(f"source '{text}' names no file; write {kind}:FILE")
+    if kind in MATHEMATICS:
+        need_math_verify()
+    if not Path(rest).is_file():
+        raise InputError(f"source file '{rest}' does not exist; check the path")
+    return PublicSet(kind, Path(rest), images, formulas)
+
+
+def whole(text: str, count: str) -> int:
+    """The number at the end of a source."""
+    if not count.isdecimal():
+        raise InputError(f"source '{text}' should end in how many, as in nano:math:1000 or own:nano:math:200")
+    return check_whole(f"source '{text}': its number", int(count), 1)
