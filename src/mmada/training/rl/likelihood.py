@@ -44,25 +44,35 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
     Text places are normalised over the text range of the vocabulary, image places over the code slice. At most ``chunk`` rows of
     logits are held at a time. Raises InputError where a token is outside the range of its modality.
     """
-    # Rows without a scored place (of groups that teach nothing) are not computed; one row at least is, to keep the graph.
-    some_B = views.scored_KBL.any(2).any(0)
-    some = (some_B if bool(some_B.any()) else some_B.new_ones(1)).nonzero()[:, 0]
-    own_RL, modality_RL = canvas.tokens_BL[some], canvas.modality_BL[some]
     found = []
-    for tokens_BL, scored_BL in zip(views.tokens_KBL, views.scored_KBL, strict=True):
-        hidden_RLD = model.hidden(tokens_BL[some], valid_BL=canvas.valid_BL[some])
-        parts = []
-        for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
-            at_RL = scored_BL[some] & (modality_RL == modality)
-            target_M = own_RL[at_RL] - columns.start
-            if bool(((target_M < 0) | (target_M >= len(columns))).any()):
-                name = "text" if modality == TEXT else "image"
-                raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
-            log_M = -chunked_cross_entropy(hidden_RLD[at_RL], model.head(columns), target_M, chunk=chunk)
-            parts.append(log_M.new_zeros(at_RL.shape).masked_scatter(at_RL, log_M))
-        found.append(parts[0] + parts[1])
-    log_KRL = torch.stack(found)
-    return log_KRL.new_zeros(views.scored_KBL.shape).index_copy(1, some, log_KRL)
+    for k, (tokens_BL, scored_BL) in enumerate(zip(views.tokens_KBL, views.scored_KBL, strict=True)):
+        # Rows of which a view scores nothing are not computed in it; one row of the first is, to keep the graph.
+        some_B = scored_BL.any(1)
+        some = (some_B | (torch.arange(len(some_B), device=some_B.device) == 0) if k == 0 else some_B).nonzero()[:, 0]
+        log_BL = torch.zeros(scored_BL.shape, device=scored_BL.device)
+        if len(some):
+            log_RL = row_log_probabilities(model, canvas, tokens_BL, scored_BL, some, vocabulary, chunk)
+            log_BL = log_BL.to(log_RL).index_copy(0, some, log_RL)
+        found.append(log_BL)
+    return torch.stack(found)
+
+
+def row_log_probabilities(
+    model: Scorer, canvas: Canvas, tokens_BL: Tensor, scored_BL: Tensor, some: Tensor, vocabulary: Vocabulary, chunk: int
+) -> Tensor:
+    """The same (R, L) of the rows ``some`` (R,) of one view."""
+    own_RL, modality_RL, scored_RL = canvas.tokens_BL[some], canvas.modality_BL[some], scored_BL[some]
+    hidden_RLD = model.hidden(tokens_BL[some], valid_BL=canvas.valid_BL[some])
+    parts = []
+    for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
+        at_RL = scored_RL & (modality_RL == modality)
+        target_M = own_RL[at_RL] - columns.start
+        if bool(((target_M < 0) | (target_M >= len(columns))).any()):
+            name = "text" if modality == TEXT else "image"
+            raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
+        log_M = -chunked_cross_entropy(hidden_RLD[at_RL], model.head(columns), target_M, chunk=chunk)
+        parts.append(log_M.new_zeros(at_RL.shape).masked_scatter(at_RL, log_M))
+    return parts[0] + parts[1]
 
 
 class Likelihood(Protocol):
