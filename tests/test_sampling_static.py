@@ -312,17 +312,7 @@ def on_gpu(case: str, static: Static | None, model: MMaDAModel) -> list[Frame]:
     return list(steps)
 
 
-@pytest.fixture
-def exact_products() -> Iterator[None]:
-    """Products in float32 as on a CPU."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 @pytest.mark.gpu
-@pytest.mark.usefixtures("exact_products")
 @pytest.mark.parametrize("case", CASES)
 def test_a_gpu_gives_the_frames_of_a_cpu(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     plain = told(frames(network(), case, None))
