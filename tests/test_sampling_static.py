@@ -129,9 +129,10 @@ def test_the_cases_hold_what_they_are_for() -> None:
     assert len(ended) < len(frames(network(0), "at a temperature", None))
     left = [frames(network(seed, 1.0), "open vocabulary", None, seed)[-1] for seed in range(3)]
     assert any(bool((f.tokens_BL == V.mask).any()) for f in left)
-    counted = Counting(network(3))
-    shown = frames(counted, "early ends", Static(8), 3)
-    assert counted.runs > len(shown) - 1
+    late, at_once = Counting(network(3)), Counting(network(3))
+    shown = frames(late, "early ends", Static(8), 3)
+    frames(at_once, "early ends", Static(1), 3)
+    assert late.runs > len(shown) - 1 == at_once.runs
 
 
 class Counting:
@@ -326,11 +327,10 @@ def test_a_gpu_gives_the_frames_of_a_cpu(monkeypatch: pytest.MonkeyPatch, case: 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype) -> None:
-    """Bit for bit: the same kernels on the same numbers, for each block of a shape, ragged rows included."""
-    torch.manual_seed(0)
-    model = tiny_model(V.size).to("cuda", dtype)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float) -> None:
+    """For each block of a shape, ragged rows included; other tokens or places are further off by far."""
+    model = network().to("cuda", dtype)
     canvas = Canvas.stack([answer([21, 22], 20), answer([30, 31, 32, 33, 13], 20)]).to("cuda")
     graphs = Graphs(runs=2)
     for number in range(5):
@@ -338,11 +338,12 @@ def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype) -> None:
         tokens_BL = torch.where(canvas.editable_BL, torch.randint_like(canvas.tokens_BL, 40), canvas.tokens_BL)
         ask = model.prepared(at_BL=at_BL, columns=V.text_columns, valid_BL=canvas.valid_BL)
         replayed = graphs.run(ask, tokens_BL).clone()
-        assert torch.equal(replayed, ask(tokens_BL))
+        torch.testing.assert_close(replayed, ask(tokens_BL), atol=error, rtol=error)
     assert len(graphs.recorded) == 1
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("case", ["a batch", "early ends", "pictures"])
 def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """As the watch on the CPU, with CUDA's own; over fixed places, the beginnings of parts and the looks aside."""
