@@ -282,6 +282,17 @@ def test_a_recording_serves_all_blocks_of_one_shape(monkeypatch: pytest.MonkeyPa
     assert graphs.seen.total() == 3  # two ordinary runs and the recording, of twelve
 
 
+def test_a_recording_leaves_the_passes_that_it_serves_as_they_are() -> None:
+    model, canvas, graphs = network(), answer([21, 22], 6), Graphs(again, runs=0)
+    masks_BL = canvas.editable_BL.cumsum(1)
+    blocks = [canvas.editable_BL & (masks_BL > number) & (masks_BL <= number + 3) for number in (0, 3, 0)]
+    asks = [model.prepared(at_BL=at_BL, columns=V.text_columns) for at_BL in blocks[:2]]
+    for ask, at_BL in zip((*asks, asks[0]), blocks, strict=True):
+        expected = model.predict(canvas.tokens_BL, at_BL=at_BL, columns=V.text_columns)
+        torch.testing.assert_close(graphs.run(ask, canvas.tokens_BL), expected)
+    assert len(graphs.recorded) == 1
+
+
 def test_what_cannot_be_fixed_runs_as_ever() -> None:
     class Bare:
         """A model that prepares nothing."""
