@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.helpers import tiny_model
 
-from mmada.model.forward import forward
+from mmada.model.forward import Layout, forward
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 
 
@@ -32,12 +32,14 @@ def test_equal_to_the_hidden_states_of_training(model: MMaDAModel, ragged: bool,
     at = (torch.rand(4, 11) < 0.4) & valid
     at[2] = False  # a row that asks for nothing
     whole = model.hidden(tokens, valid_BL=valid)[at]
-    assert torch.allclose(forward(model.model, tokens, at_BL=at, valid_BL=valid), whole, atol=1e-12)
+    assert torch.allclose(forward(model.model, tokens, Layout.of(model.model, at, valid)), whole, atol=1e-12)
 
 
 def test_all_places_of_equal_rows(model: MMaDAModel) -> None:
     tokens, valid = batch(3, 7, ragged=False)
-    assert torch.allclose(forward(model.model, tokens, at_BL=valid), model.hidden(tokens).flatten(0, 1), atol=1e-12)
+    assert torch.allclose(
+        forward(model.model, tokens, Layout.of(model.model, valid)), model.hidden(tokens).flatten(0, 1), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("ragged", [False, True])

@@ -13,7 +13,7 @@ head size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import accumulate
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["JoinedMemory", "Memory", "forward"]
+__all__ = ["JoinedMemory", "Layout", "Memory", "forward"]
 
 
 class Memory:
@@ -137,68 +137,91 @@ class Shadows:
         return Shadows(position_BL[shadow_BL], slot_BL[shadow_BL], tuple(shadow_BL.sum(1).tolist()))
 
 
-@torch.no_grad()
-def forward(
-    model: Any,
-    tokens_BL: Tensor,
-    *,
-    at_BL: Tensor,
-    valid_BL: Tensor | None = None,
-    fresh_BL: Tensor | None = None,
-    memory: Memory | None = None,
-    shadow_BL: Tensor | None = None,
-    mask: int = 0,
-) -> Tensor:
-    """Hidden states (N + M, D) after the last norm: of the places ``at_BL``, then of the shadows of ``shadow_BL``, row-major.
+@dataclass(frozen=True)
+class Layout:
+    """Which places a pass runs and which it answers for: all that it needs to know on the host, so that the pass itself, over any
+    tokens in this layout, waits for nothing.
 
-    ``model``: a `LlamaModel`. ``fresh_BL``: the places to run, a part of the valid ones that holds ``at_BL``; None is all. Fewer
-    than all need a ``memory`` that has seen every row once. ``mask``: the token of the shadows.
+    ``flat_T``: the fresh places as numbers among the B x L. ``turn``: rotation (cos, sin) of fresh places and shadows.
+    ``asked_Q``: those of them that have queries in the last layer, ``asked_B`` fresh ones a row. ``ends``: where rows of so many
+    places each begin and end, end to end; on a GPU only, for `ragged`.
     """
-    valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
-    fresh_BL = valid_BL if fresh_BL is None or memory is None else fresh_BL & valid_BL
-    packing = Packing.of(valid_BL, fresh_BL)
-    shadows = Shadows.of(valid_BL, torch.zeros_like(at_BL) if shadow_BL is None else shadow_BL)
-    tokens_T = torch.cat((tokens_BL[fresh_BL], torch.full_like(shadows.slot_M, mask)))
-    position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand_as(tokens_BL)
-    position_T = torch.cat((position_BL[fresh_BL], shadows.position_M))
-    asked_T = torch.cat((at_BL[fresh_BL], torch.ones_like(shadows.slot_M, dtype=torch.bool)))
+
+    packing: Packing
+    shadows: Shadows
+    flat_T: Tensor
+    turn: tuple[Tensor, Tensor]
+    asked_Q: Tensor
+    asked_B: tuple[int, ...]
+    ends: Mapping[tuple[int, ...], Tensor]
+
+    @staticmethod
+    @torch.no_grad()
+    def of(
+        model: Any,
+        at_BL: Tensor,
+        valid_BL: Tensor | None = None,
+        fresh_BL: Tensor | None = None,
+        shadow_BL: Tensor | None = None,
+    ) -> Layout:
+        """The layout for a `LlamaModel` that runs ``fresh_BL`` of the valid places (None is all) and answers for ``at_BL``, a
+        part of them, and for a shadow at each of ``shadow_BL``."""
+        valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
+        fresh_BL = valid_BL if fresh_BL is None else fresh_BL & valid_BL
+        packing = Packing.of(valid_BL, fresh_BL)
+        shadows = Shadows.of(valid_BL, torch.zeros_like(at_BL) if shadow_BL is None else shadow_BL)
+        flat_T = fresh_BL.flatten().nonzero()[:, 0]
+        position_T = torch.cat((flat_T % at_BL.shape[1], shadows.position_M))
+        cos_1TE, sin_1TE = model.rotary_emb(model.embed_tokens.weight, position_T[None])
+        asked_T = torch.cat((at_BL.flatten()[flat_T], torch.ones_like(shadows.slot_M, dtype=torch.bool)))
+        asked_B = tuple(at_BL.sum(1).tolist())
+        counts = {packing.fresh_B, packing.valid_B, asked_B} if at_BL.is_cuda else set()
+        ends = {n: torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=at_BL.device) for n in counts}
+        turn = (cos_1TE[0, :, None], sin_1TE[0, :, None])
+        return Layout(packing, shadows, flat_T, turn, asked_T.nonzero()[:, 0], asked_B, ends)
+
+
+@torch.no_grad()
+def forward(model: Any, tokens_BL: Tensor, layout: Layout, *, memory: Memory | None = None, mask: int = 0) -> Tensor:
+    """Hidden states (N + M, D) after the last norm: of the places that ``layout`` asks for, then of its shadows, row-major.
+
+    ``model``: a `LlamaModel`. A layout that runs fewer than all places needs a ``memory`` that has seen every row once. ``mask``:
+    the token of the shadows.
+    """
+    tokens_T = torch.cat((tokens_BL.flatten()[layout.flat_T], torch.full_like(layout.shadows.slot_M, mask)))
     x_TD = model.embed_tokens(tokens_T)
-    cos_1TE, sin_1TE = model.rotary_emb(x_TD, position_T[None])
     layers = model.layers[: model.config.num_hidden_layers]
-    attention = Attention(packing, shadows, memory, (cos_1TE[0, :, None], sin_1TE[0, :, None]))
+    attention = Attention(layout, memory)
     for number, layer in enumerate(layers):
         normed_TD = layer.input_layernorm(x_TD)
         if number < len(layers) - 1:
-            x_TD = x_TD + attention.attend(layer.self_attn, number, normed_TD, packing.fresh_B)
+            x_TD = x_TD + attention.attend(layer.self_attn, number, normed_TD)
         else:
-            x_TD = x_TD[asked_T] + attention.attend(layer.self_attn, number, normed_TD, at_BL.sum(1).tolist(), asked_T)
+            x_TD = x_TD[layout.asked_Q] + attention.attend(layer.self_attn, number, normed_TD, last=True)
         x_TD = x_TD + gated(layer.mlp, layer.post_attention_layernorm(x_TD))
     return cast(Tensor, model.norm(x_TD))
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Self-attention of packed rows, with the rotation ``turn`` (cos, sin) of every fresh place and shadow."""
+    """Self-attention of packed rows."""
 
-    packing: Packing
-    shadows: Shadows
+    layout: Layout
     memory: Memory | None
-    turn: tuple[Tensor, Tensor]
 
-    def attend(
-        self, layer: Any, number: int, normed_TD: Tensor, lengths: Sequence[int], chosen_T: Tensor | None = None
-    ) -> Tensor:
-        """What attention layer ``number`` adds; ``chosen_T`` picks the places that have queries, ``lengths`` of them a row."""
-        size, own = layer.head_dim, len(self.packing.slot_T)
-        key_TGE = rotated(layer.k_proj(normed_TD).unflatten(-1, (-1, size)), *self.turn)
+    def attend(self, layer: Any, number: int, normed_TD: Tensor, last: bool = False) -> Tensor:
+        """What attention layer ``number`` adds: at every fresh place and shadow, in the ``last`` layer at those asked for."""
+        size, own = layer.head_dim, len(self.layout.packing.slot_T)
+        cos, sin = self.layout.turn
+        key_TGE = rotated(layer.k_proj(normed_TD).unflatten(-1, (-1, size)), cos, sin)
         value_TGE = layer.v_proj(normed_TD).unflatten(-1, (-1, size))
-        cos, sin = self.turn
-        if chosen_T is not None:
-            normed_TD, cos, sin = normed_TD[chosen_T], cos[chosen_T], sin[chosen_T]
+        if last:
+            normed_TD, cos, sin = (x[self.layout.asked_Q] for x in (normed_TD, cos, sin))
         query_QHE = rotated(layer.q_proj(normed_TD).unflatten(-1, (-1, size)), cos, sin)
-        asked = len(query_QHE) - len(self.shadows.slot_M)
+        asked = len(query_QHE) - len(self.layout.shadows.slot_M)
         rows = self.rows(number, key_TGE[:own], value_TGE[:own])
-        outputs = [rows.attention(query_QHE[:asked], lengths)]
+        queries = self.layout.asked_B if last else self.layout.packing.fresh_B
+        outputs = [rows.attention(query_QHE[:asked], queries, self.layout.ends)]
         if asked < len(query_QHE):
             outputs.append(self.shadowed(query_QHE[asked:], key_TGE[own:], value_TGE[own:], rows))
         return cast(Tensor, layer.o_proj(torch.cat(outputs).flatten(1)))
@@ -206,17 +229,18 @@ class Attention:
     def rows(self, number: int, key_TGE: Tensor, value_TGE: Tensor) -> Rows:
         """What the queries of each row attend to."""
         if self.memory is None:
-            return PackedRows(key_TGE, value_TGE, self.packing.fresh_B)
-        return self.memory.write(number, key_TGE, value_TGE, self.packing)
+            return PackedRows(key_TGE, value_TGE, self.layout.packing.fresh_B)
+        return self.memory.write(number, key_TGE, value_TGE, self.layout.packing)
 
     def shadowed(self, query_MHE: Tensor, key_MGE: Tensor, value_MGE: Tensor, rows: Rows) -> Tensor:
         """Attention (M, H, E) of the shadows."""
         parts, start = [], 0
-        for row, count in enumerate(self.shadows.count_B):
+        shadows = self.layout.shadows
+        for row, count in enumerate(shadows.count_B):
             if count:
                 mine = slice(start, start + count)
                 key_SGE, value_SGE = rows.row(row)
-                slot_m = self.shadows.slot_M[mine, None]
+                slot_m = shadows.slot_M[mine, None]
                 others = torch.arange(len(key_SGE), device=slot_m.device)[None] != slot_m
                 seen = torch.cat((others, torch.eye(count, dtype=torch.bool, device=slot_m.device)), dim=1)
                 key, value = torch.cat((key_SGE, key_MGE[mine])), torch.cat((value_SGE, value_MGE[mine]))
@@ -243,13 +267,13 @@ class Rows(ABC):
         keys, values = zip(*(self.row(i) for i in range(len(self.lengths))), strict=True)
         return torch.cat(keys), torch.cat(values)
 
-    def attention(self, query_QHE: Tensor, queries: Sequence[int]) -> Tensor:
-        """Attention (Q, H, E) of each row to itself: as one product where all rows are alike, else as one of ragged rows where
-        there is a kernel for it, else row by row."""
+    def attention(self, query_QHE: Tensor, queries: Sequence[int], ends: Mapping[tuple[int, ...], Tensor]) -> Tensor:
+        """Attention (Q, H, E) of each row, which has ``queries`` of them, to itself: as one product where all rows are alike,
+        else as one of ragged rows where there is a kernel for it (``ends``: as in `Layout`), else row by row."""
         if len(set(zip(queries, self.lengths, strict=True))) == 1:
             return sdpa(query_QHE.view(len(queries), -1, *query_QHE.shape[1:]), *self.alike()).flatten(0, 1)
         if query_QHE.is_cuda and query_QHE.dtype in (torch.float16, torch.bfloat16) and find_spec("torch.nn.attention.varlen"):
-            return ragged(query_QHE, *self.end_to_end(), queries, self.lengths)
+            return ragged(query_QHE, *self.end_to_end(), queries, self.lengths, ends)
         split = enumerate(torch.split(query_QHE, list(queries)))
         return torch.cat([sdpa(query[None], *(x[None] for x in self.row(i)))[0] for i, query in split if len(query)])
 
@@ -331,11 +355,18 @@ def rotated(x_THE: Tensor, cos_T1E: Tensor, sin_T1E: Tensor) -> Tensor:
     return turned_THE
 
 
-def ragged(query_QHE: Tensor, key_TGE: Tensor, value_TGE: Tensor, queries: Sequence[int], lengths: Sequence[int]) -> Tensor:
+def ragged(
+    query_QHE: Tensor,
+    key_TGE: Tensor,
+    value_TGE: Tensor,
+    queries: Sequence[int],
+    lengths: Sequence[int],
+    ends: Mapping[tuple[int, ...], Tensor],
+) -> Tensor:
     """Attention (Q, H, E) of rows of any lengths in one kernel (flash attention, CUDA, 16 bits)."""
     from torch.nn.attention.varlen import varlen_attn
 
-    ends_Q, ends_T = (torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=query_QHE.device) for n in (queries, lengths))
+    ends_Q, ends_T = ends[tuple(queries)], ends[tuple(lengths)]
     shared = query_QHE.shape[1] != key_TGE.shape[1]
     found = varlen_attn(query_QHE, key_TGE, value_TGE, ends_Q, ends_T, max(queries), max(lengths), enable_gqa=shared)
     return cast(Tensor, found)

@@ -8,6 +8,8 @@ Shapes: B rows, L positions, D width, N asked-for positions, V vocabulary column
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -18,10 +20,10 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada.errors import InputError
-from mmada.model.forward import Memory, forward
+from mmada.model.forward import Layout, Memory, forward
 from mmada.model.layout import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
-__all__ = ["MMaDAConfig", "MMaDAModel", "attention_bias"]
+__all__ = ["MMaDAConfig", "MMaDAModel", "Prepared", "attention_bias"]
 
 
 class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
@@ -138,13 +140,16 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         ``fresh_BL``, ``memory``, ``shadow_BL``, ``mask``: as in `forward`, which runs it; shadows come after the places.
         """
         here, there = self.lm_head.weight.device, tokens_BL.device
-        valid_BL = None if valid_BL is None else valid_BL.to(here)
-        fresh_BL, shadow_BL = (None if x is None else x.to(here) for x in (fresh_BL, shadow_BL))
-        hidden_ND = forward(
-            self.model, tokens_BL.to(here), at_BL=at_BL.to(here), valid_BL=valid_BL, fresh_BL=fresh_BL, memory=memory,
-            shadow_BL=shadow_BL, mask=mask,
-        )  # fmt: skip
+        fresh_BL = None if memory is None else fresh_BL
+        marks = [None if x is None else x.to(here) for x in (valid_BL, fresh_BL, shadow_BL)]
+        layout = Layout.of(self.model, at_BL.to(here), *marks)
+        hidden_ND = forward(self.model, tokens_BL.to(here), layout, memory=memory, mask=mask)
         return times(hidden_ND, self.head(columns)).float().to(there)
+
+    def prepared(self, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Prepared:
+        """`predict` for these arguments, of the tokens alone: all that the host has to know is asked for now."""
+        here = self.lm_head.weight.device
+        return Prepared(self, Layout.of(self.model, at_BL.to(here), None if valid_BL is None else valid_BL.to(here)), columns)
 
     def forward(
         self,
@@ -170,6 +175,36 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         output = MaskedLMOutput(loss=loss, logits=logits)
         return cast(tuple[Tensor, ...], output.to_tuple()) if return_dict is False else output
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A pass of ``model`` over fixed places and token ids: nothing in it waits for the device."""
+
+    model: MMaDAModel
+    layout: Layout
+    columns: range
+
+    @torch.no_grad()
+    def __call__(self, tokens_BL: Tensor) -> Tensor:
+        """Logits (N, V) float32, as `MMaDAModel.predict`."""
+        hidden_ND = forward(self.model.model, tokens_BL.to(self.layout.flat_T.device), self.layout)
+        return times(hidden_ND, self.model.head(self.columns)).float().to(tokens_BL.device)
+
+    @property
+    def shape(self) -> Hashable:
+        """Passes of one shape differ in the numbers of their tensors alone."""
+        return self.layout.packing.fresh_B, self.layout.asked_B, self.columns
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What they differ in."""
+        return (self.layout.flat_T, self.layout.asked_Q, *self.layout.turn)
+
+    def copied(self) -> Prepared:
+        """The same pass with tensors of its own."""
+        flat_T, asked_Q, cos, sin = (x.clone() for x in self.tensors)
+        return replace(self, layout=replace(self.layout, flat_T=flat_T, asked_Q=asked_Q, turn=(cos, sin)))
 
 
 def times(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:

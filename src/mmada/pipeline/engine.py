@@ -16,7 +16,7 @@ from mmada.errors import MAX_SEED, InputError, check_whole
 from mmada.pipeline.folder import ModelFolder, read_image_tokenizer
 from mmada.pipeline.pictures import Grid
 from mmada.pipeline.preset import ImagePlan
-from mmada.sampling import Frame, Phase, Speed, denoise, row_generators
+from mmada.sampling import Frame, Phase, Speed, Static, denoise, row_generators
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.tokenizers.prompt import Prompter, split_thinking
@@ -60,6 +60,8 @@ class Engine:
         self.device = device
         self.denoiser: Denoiser = parts.model
         """What the loop asks: the model, or something that watches it."""
+        self.static: Static | None = Static() if device.type == "cuda" else None
+        """Places that stay fixed for a block: the same tokens, for a GPU; where the host computes, less arithmetic is faster."""
         self.passes: list[int] = []
         """Passes of the model for every row completed so far."""
         # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
@@ -155,6 +157,7 @@ class Engine:
             vocabulary=self.parts.vocabulary,
             generators=generators,
             unconditional=Canvas.stack(unconditional).to(self.canvas_device) if guided else None,
+            static=self.static,
         ):
             frames.append(frame)
             if watch is not None:

@@ -1,5 +1,5 @@
 """Sampling: complete a canvas. `denoise` is the one loop; the choices are in `policy`, `accept` (parallel unmasking), `reuse`
-(keys and values between steps) and `passes` (looking ahead)."""
+(keys and values between steps), `passes` (looking ahead) and `static` (places that stay fixed, for a GPU)."""
 
 from mmada.sampling.accept import (
     Accept,
@@ -35,6 +35,7 @@ from mmada.sampling.policy import (
 )
 from mmada.sampling.reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation, StepCache
 from mmada.sampling.speed import Speed
+from mmada.sampling.static import Static
 
 __all__ = [
     "Accept",
@@ -69,6 +70,7 @@ __all__ = [
     "Situation",
     "Speed",
     "Stable",
+    "Static",
     "StepCache",
     "StopAtEos",
     "Temperature",

@@ -14,7 +14,7 @@ Shapes: N masked places at work (row-major), V vocabulary columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -35,6 +35,8 @@ __all__ = [
     "MarginAbove",
     "Stable",
     "Threshold",
+    "recent",
+    "taken_back",
 ]
 
 
@@ -268,6 +270,21 @@ def all_before(seen: Candidates, rank_N: Tensor, good_N: Tensor) -> Tensor:
     last_N = torch.full_like(rank_N, -1)
     last_N.scatter_reduce_(0, seen.first_N, torch.where(good_N, rank_N, -1), "amax")
     return rank_N <= last_N[seen.first_N]
+
+
+def taken_back(again_MV: Tensor, token_M: Tensor, shadow_RL: Tensor, commits_R: Tensor, verify: float) -> Tensor:
+    """Decided places whose token has a probability below ``verify`` now, fewer than the row commits, the worst first."""
+    p_RL = torch.full(shadow_RL.shape, 2.0, dtype=torch.float64, device=shadow_RL.device)
+    p_RL[shadow_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
+    rank_RL = p_RL.argsort(dim=1, stable=True).argsort(dim=1)
+    return (p_RL < verify) & (rank_RL < commits_R[:, None] - 1)
+
+
+def recent(seen: Candidates, history: int) -> Candidates | None:
+    """The candidates without what is more than ``history`` steps back."""
+    if history == 0:
+        return None
+    return replace(seen, before=None if seen.before is None else recent(seen.before, history - 1))
 
 
 def check_share(name: str, value: float) -> None:

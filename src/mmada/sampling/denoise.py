@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, islice
 
 import torch
 from torch import Tensor
 
 from mmada.canvas import Canvas, Denoiser, Modality
 from mmada.errors import InputError
-from mmada.sampling.accept import Accept, Candidates
+from mmada.sampling.accept import Accept, Candidates, recent, taken_back
 from mmada.sampling.noise import KeyedNoise
 from mmada.sampling.passes import Ask, Lookahead, Passes, places
 from mmada.sampling.policy import Count, Draw, Guidance, Order, Region, StopAtEos, Whole
 from mmada.sampling.reuse import Reuse
 from mmada.sampling.rows import mixed, wrapped
+from mmada.sampling.static import Places, Question, Static
 from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["Frame", "Phase", "complete", "denoise", "row_generators"]
@@ -107,9 +109,13 @@ def complete(
     vocabulary: Vocabulary,
     generators: Sequence[torch.Generator],
     unconditional: Canvas | None = None,
+    static: Static | None = None,
 ) -> Canvas:
     """The canvas of the last frame of `denoise`."""
-    *_, last = denoise(denoiser, canvas, phases, vocabulary=vocabulary, generators=generators, unconditional=unconditional)
+    steps = denoise(
+        denoiser, canvas, phases, vocabulary=vocabulary, generators=generators, unconditional=unconditional, static=static
+    )
+    *_, last = steps
     return last.canvas
 
 
@@ -121,6 +127,7 @@ def denoise(
     vocabulary: Vocabulary,
     generators: Sequence[torch.Generator],
     unconditional: Canvas | None = None,
+    static: Static | None = None,
 ) -> Iterator[Frame]:
     """Fill the editable masked places of ``canvas``, phase after phase; a `Frame` at the start and each step.
 
@@ -133,24 +140,20 @@ def denoise(
     whatever positions. Both run as one batch. Steps that commit nothing run no forward and yield no frame;
     ended rows leave the batch.
 
+    ``static``: phases at the fixed pace that keep nothing between steps run over fixed places, where the denoiser can prepare for
+    them (`Preparing`): the same frames, for a GPU. Without it, and in all others, a step runs over what is masked then.
+
     Raises ValueError where generators or the unconditional canvas do not fit.
     """
     _check(canvas, phases, generators, unconditional)
-    state = _State(denoiser, canvas, vocabulary, generators, unconditional)
+    state = _State(denoiser, canvas, vocabulary, generators, unconditional, static)
     planned = [_planned(phase, state.masked(phase.modality)) for phase in phases]
     nothing_BL = torch.zeros_like(canvas.editable_BL)
     yield Frame(state.snapshot(), nothing_BL, phases[0].modality, 0, sum(planned), (0,) * canvas.rows)
     for i, phase in enumerate(phases):
         before = sum(planned[:i])
-        for step, changed_BL in _run(state, phase, i):
-            yield Frame(
-                state.snapshot(),
-                changed_BL.clone(),
-                phase.modality,
-                before + step,
-                sum(planned),
-                tuple(state.passes.count_B.tolist()),
-            )
+        for step, done, passes in _run(state, phase, i):
+            yield Frame(done.canvas, done.changed_BL, phase.modality, before + step, sum(planned), passes)
 
 
 class _State:
@@ -163,6 +166,7 @@ class _State:
         vocabulary: Vocabulary,
         generators: Sequence[torch.Generator],
         unconditional: Canvas | None,
+        static: Static | None,
     ) -> None:
         self.canvas = canvas
         self.tokens_BL = canvas.tokens_BL.clone()
@@ -172,6 +176,10 @@ class _State:
         """(phase, part, step of it): alone or in a batch, a row's step has the same."""
         self.passes = Passes(denoiser, canvas, unconditional, vocabulary.mask)
         self.before: Candidates | None = None
+        self.static = static if hasattr(denoiser, "prepared") else None
+        self.graphs = None if self.static is None else self.static.recorder(canvas.tokens_BL.device)
+        self.question: Question | None = None
+        """What all steps of the part ask, where its places are fixed."""
         v = vocabulary
         self.barred = canvas.tokens_BL.new_tensor([v.mask, v.soi, v.eoi, v.t2i, v.mmu, v.r2i, v.ipad])
 
@@ -183,34 +191,55 @@ class _State:
         """Places of ``modality`` that are still to be filled, bool (B, L)."""
         return places(self.canvas, modality) & (self.tokens_BL == self.vocabulary.mask)
 
+    def enter(self, phase: Phase, inside_BL: Tensor, left_BL: Tensor, now: _Pace) -> None:
+        """A part ``inside_BL`` begins; its steps and what is left over before it have the places ``left_BL``."""
+        self.passes.enter(inside_BL)
+        self.before = self.question = None
+        if self.look(phase):
+            places = Places.of(left_BL, inside_BL.any(1))
+            self.question = Question(self.passes, self.ask(phase, places, None, now), places, self.graphs)
+
     def step(self, phase: Phase, left_BL: Tensor, now: _Pace) -> Tensor:
-        """Commit some of the places ``left_BL`` in each row at work; returns those places, bool (B, L)."""
-        rows = now.commits_B.nonzero()[:, 0]
-        at_RL, shadow_RL = left_BL[rows], self.doubted(phase, rows)
-        logits_NV = self.passes.logits(self.ask(phase, rows, at_RL, shadow_RL, now), self.tokens_BL)
-        logits_NV, again_MV = logits_NV[: int(at_RL.sum())], logits_NV[int(at_RL.sum()) :]
-        noise = KeyedNoise.of(self.key_B[rows], self.moment, at_RL)
+        """Commit some of the places ``left_BL`` in each row at work; returns those places, bool (B, L).
+
+        Over fixed places nothing in here waits for the device.
+        """
+        asked = Places.of(left_BL, now.commits_B > 0) if self.question is None else self.question.places
+        shadow_RL = self.doubted(phase, asked.rows_R)
+        logits_NV = self.logits(self.ask(phase, asked, shadow_RL, now))
+        logits_NV, again_MV = logits_NV[: len(asked.row_N)], logits_NV[len(asked.row_N) :]
+        noise = KeyedNoise.of(self.key_B, self.moment, asked.row_N, asked.place_N)
         chosen_N = phase.draw.choose(logits_NV, noise)
         score_N = phase.order.score(logits_NV, chosen_N, noise, now.step, phase.count.steps).double()
-        score_RL = score_N.new_full(at_RL.shape, float("-inf"))
         # Finite, so that even an impossible candidate comes before the places that are none.
-        score_RL[at_RL] = score_N.clamp(min=torch.finfo(torch.float64).min)
-        rank_RL = score_RL.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        commit_RL = at_RL & (rank_RL < now.commits_B[rows, None])
+        score_BL = asked.put(score_N.clamp(min=torch.finfo(torch.float64).min), score_N.new_full(left_BL.shape, float("-inf")))
+        score_BL = score_BL.masked_fill(~left_BL, float("-inf"))  # a fixed place may have been decided
+        rank_BL = score_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        commit_BL = left_BL & (rank_BL < now.commits_B[:, None])
         if phase.accept is not None:
-            commit_RL[at_RL] |= self.accepted(phase.accept, logits_NV, chosen_N, rows, at_RL)
-        tokens_RL = self.tokens_BL[rows]
-        drawn_RL = tokens_RL.masked_scatter(at_RL, chosen_N + self.columns(phase).start)
-        back_RL = torch.zeros_like(at_RL)
+            commit_BL |= asked.put(self.accepted(phase.accept, logits_NV, chosen_N, asked), torch.zeros_like(left_BL))
+        drawn_BL = asked.put(chosen_N + self.columns(phase).start, self.tokens_BL)
+        drawn_BL = torch.where(commit_BL, drawn_BL, self.tokens_BL)
         if shadow_RL is not None and phase.accept is not None:
-            token_M = tokens_RL[shadow_RL] - self.columns(phase).start
-            back_RL = taken_back(again_MV, token_M, shadow_RL, commit_RL.sum(1), phase.accept.verify)
-        drawn_RL = torch.where(commit_RL, drawn_RL, tokens_RL)
-        self.tokens_BL[rows] = drawn_RL.masked_fill(back_RL, self.vocabulary.mask)
-        changed_BL = torch.zeros_like(left_BL)
-        changed_BL[rows] = commit_RL | back_RL
-        self.passes.new_BL = changed_BL
-        return changed_BL
+            token_M = self.tokens_BL[asked.rows_R][shadow_RL] - self.columns(phase).start
+            commits_R = commit_BL[asked.rows_R].sum(1)
+            back_RL = taken_back(again_MV, token_M, shadow_RL, commits_R, phase.accept.verify)
+            back_BL = torch.zeros_like(left_BL).index_copy(0, asked.rows_R, back_RL)
+            drawn_BL, commit_BL = drawn_BL.masked_fill(back_BL, self.vocabulary.mask), commit_BL | back_BL
+        self.tokens_BL = drawn_BL
+        self.passes.new_BL = commit_BL
+        return commit_BL
+
+    def look(self, phase: Phase) -> int:
+        """Steps of a phase between two looks at what they wrote; 0 where every step has to be waited for."""
+        plain = phase.accept is None and phase.reuse is None and phase.lookahead is None
+        return self.static.look if plain and self.static is not None else 0
+
+    def logits(self, ask: Ask) -> Tensor:
+        """What the model says, of fixed places if there are any."""
+        if self.question is None:
+            return self.passes.logits(ask, self.tokens_BL)
+        return self.question.logits(self.tokens_BL, ask.working_B)
 
     def doubted(self, phase: Phase, rows: Tensor) -> Tensor | None:
         """Decided places of the part, where the rule may take tokens back."""
@@ -218,20 +247,20 @@ class _State:
             return None
         return self.passes.part_BL[rows] & (self.tokens_BL[rows] != self.vocabulary.mask)
 
-    def accepted(self, rule: Accept, logits_NV: Tensor, chosen_N: Tensor, rows: Tensor, at_RL: Tensor) -> Tensor:
+    def accepted(self, rule: Accept, logits_NV: Tensor, chosen_N: Tensor, asked: Places) -> Tensor:
         """The candidates that a rule takes, bool (N,)."""
-        row_N, place_N = at_RL.nonzero().T
-        seen = Candidates(logits_NV, chosen_N, rows[row_N], place_N, self.before)
+        seen = Candidates(logits_NV, chosen_N, asked.row_N, asked.place_N, self.before)
         taken_N = rule.accept(seen)
         self.before = recent(seen, rule.history)
         return taken_N
 
-    def ask(self, phase: Phase, rows: Tensor, at_RL: Tensor, shadow_RL: Tensor | None, now: _Pace) -> Ask:
+    def ask(self, phase: Phase, asked: Places, shadow_RL: Tensor | None, now: _Pace) -> Ask:
         """The question of a step."""
         closed = phase.modality == "text" and not phase.open_vocabulary
         return Ask(
-            rows=rows,
-            at_RL=at_RL,
+            rows=asked.rows_R,
+            at_RL=asked.at_RL,
+            working_B=now.commits_B > 0,
             columns=self.columns(phase),
             barred=self.barred if closed else None,
             modality=phase.modality,
@@ -250,7 +279,7 @@ class _State:
         if phase.accept is not None and phase.accept.verify > 0:
             ended_B &= ~(masked_BL & inside_BL).any(1)  # until then an end may be taken back
         rest_BL = masked_BL & ended_B[:, None]
-        self.tokens_BL[rest_BL] = self.vocabulary.eos
+        self.tokens_BL = self.tokens_BL.masked_fill(rest_BL, self.vocabulary.eos)
         return rest_BL
 
     def columns(self, phase: Phase) -> range:
@@ -268,6 +297,14 @@ class _Pace:
     left_B: Tensor
     commits_B: Tensor
 
+    @staticmethod
+    def of(phase: Phase, step: int, unknown_B: Tensor, left_B: Tensor) -> _Pace:
+        """The pace of a phase; a rule in its place may commit more."""
+        # A row takes the steps and parts that it would take alone, whatever longer ones stand beside it.
+        alive_B = step < unknown_B if phase.accept else unknown_B > 0
+        commits_B = (left_B > 0).long() if phase.accept else phase.count.commits(unknown_B, left_B, step)
+        return _Pace(step, unknown_B, left_B, torch.minimum(commits_B, left_B) * alive_B)
+
     def later(self, count: Count, ahead: int) -> Tensor:
         """Places to commit so many steps ahead, (B,), for one step ahead at a time."""
         step, left_B, commits_B = self.step, self.left_B, self.commits_B
@@ -277,47 +314,53 @@ class _Pace:
         return commits_B
 
 
-def _run(state: _State, phase: Phase, number: int) -> Iterator[tuple[int, Tensor]]:
-    """Phase ``number``: yields (step within the phase from 1, places written)."""
+@dataclass(frozen=True)
+class _Done:
+    """A step that was taken, ``step`` from 1 within its part: what it left, where it wrote, and passes (B,) so far."""
+
+    step: int
+    canvas: Canvas
+    changed_BL: Tensor
+    passes_B: Tensor
+
+
+def _run(state: _State, phase: Phase, number: int) -> Iterator[tuple[int, _Done, tuple[int, ...]]]:
+    """Phase ``number``: yields (step within the phase from 1, what it did, passes so far)."""
     state.passes.begin(phase.reuse, phase.lookahead)
     masked_BL = state.masked(phase.modality)
     part_BL = phase.region.part(masked_BL.cumsum(1) - 1)
-    done = 0
+    before = 0
     for part in range(_parts(phase, masked_BL)):
         inside_BL = state.masked(phase.modality) & (part_BL == part)
-        state.passes.enter(inside_BL)
-        state.before = None
-        unknown_B = inside_BL.sum(1)
-        for step in range(_steps(phase, inside_BL)):
-            # Places of earlier parts too: where the mask itself may be drawn, some are left over.
-            left_BL = state.masked(phase.modality) & (part_BL <= part)
-            left_B = left_BL.sum(1)
-            # A row takes the steps and parts that it would take alone, whatever longer ones stand beside it.
-            alive_B = step < unknown_B if phase.accept else unknown_B > 0
-            commits_B = (left_B > 0).long() if phase.accept else phase.count.commits(unknown_B, left_B, step)
-            commits_B = torch.minimum(commits_B, left_B) * alive_B
-            if not bool(commits_B.any()):
-                continue
-            state.moment = (number, part, step)
-            changed_BL = state.step(phase, left_BL, _Pace(step, unknown_B, left_B, commits_B))
-            changed_BL |= state.end(phase, inside_BL)
-            yield done + step + 1, changed_BL
-        done += _steps(phase, inside_BL)
+        # Places of earlier parts too: where the mask itself may be drawn, some are left over.
+        upto_BL = part_BL <= part
+        steps = _part(state, phase, (number, part), inside_BL, upto_BL) if bool(inside_BL.any()) else iter(())
+        while kept := list(islice(steps, state.look(phase) or 1)):
+            # The one place where a step over fixed places is waited for.
+            left_BL = state.masked(phase.modality) & upto_BL
+            *wrote, going = torch.stack([*(done.changed_BL.any() for done in kept), left_BL.any()]).tolist()
+            passes = torch.stack([done.passes_B for done in kept]).tolist()
+            for done, passes_B in compress(zip(kept, passes, strict=True), wrote):
+                yield before + done.step, done, tuple(passes_B)
+            if not going:
+                break
+        before += _steps(phase, inside_BL)
 
 
-def taken_back(again_MV: Tensor, token_M: Tensor, shadow_RL: Tensor, commits_R: Tensor, verify: float) -> Tensor:
-    """Decided places whose token has a probability below ``verify`` now, fewer than the row commits, the worst first."""
-    p_RL = torch.full(shadow_RL.shape, 2.0, dtype=torch.float64, device=shadow_RL.device)
-    p_RL[shadow_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
-    rank_RL = p_RL.argsort(dim=1, stable=True).argsort(dim=1)
-    return (p_RL < verify) & (rank_RL < commits_R[:, None] - 1)
-
-
-def recent(seen: Candidates, history: int) -> Candidates | None:
-    """The candidates without what is more than ``history`` steps back."""
-    if history == 0:
-        return None
-    return replace(seen, before=None if seen.before is None else recent(seen.before, history - 1))
+def _part(state: _State, phase: Phase, where: tuple[int, int], inside_BL: Tensor, upto_BL: Tensor) -> Iterator[_Done]:
+    """The steps of one part of a phase (``where``), the places ``inside_BL``; over fixed places those too that commit nothing."""
+    unknown_B = inside_BL.sum(1)
+    for step in range(_steps(phase, inside_BL)):
+        left_BL = state.masked(phase.modality) & upto_BL
+        now = _Pace.of(phase, step, unknown_B, left_BL.sum(1))
+        if step == 0:
+            state.enter(phase, inside_BL, left_BL, now)
+        if state.question is None and not bool(now.commits_B.any()):
+            continue
+        state.moment = (*where, step)
+        changed_BL = state.step(phase, left_BL, now)
+        changed_BL |= state.end(phase, inside_BL)
+        yield _Done(step + 1, state.snapshot(), changed_BL.clone(), state.passes.count_B.clone())
 
 
 def _steps(phase: Phase, inside_BL: Tensor) -> int:

@@ -29,12 +29,11 @@ class KeyedNoise:
         self.calls = count()
 
     @staticmethod
-    def of(key_R: Tensor, moment: tuple[int, ...], at_RL: Tensor) -> KeyedNoise:
-        """Of the places ``at_RL`` (row-major) at a moment of rows that have the keys ``key_R``."""
+    def of(key_B: Tensor, moment: tuple[int, ...], row_N: Tensor, place_N: Tensor) -> KeyedNoise:
+        """Of places ``place_N`` at a moment, in the rows ``row_N`` of those that have the keys ``key_B``."""
         for number in moment:
-            key_R = mixed(key_R, number)
-        row_N, place_N = at_RL.nonzero().T
-        return KeyedNoise(mixed(key_R[row_N], place_N))
+            key_B = mixed(key_B, number)
+        return KeyedNoise(mixed(key_B[row_N], place_N))
 
     def __call__(self, width: int) -> Tensor:
         """Noise (N, width)."""

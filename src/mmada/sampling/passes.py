@@ -37,12 +37,14 @@ class Lookahead:
 class Ask:
     """One step's question: the places ``at_RL`` of ``rows`` over ``columns``.
 
-    ``barred``: columns that no place may take. ``share``: of the steps that are done. ``pace``: places (B,) to be committed
-    at the step that is so many ahead, for `Lookahead`. ``shadow_RL``: decided places that are asked for once more, None is none.
+    ``working_B``: rows that commit something. ``barred``: columns that no place may take. ``share``: of the steps that are done.
+    ``pace``: places (B,) to be committed at the step that is so many ahead, for `Lookahead`. ``shadow_RL``: decided places that
+    are asked for once more, None is none.
     """
 
     rows: Tensor
     at_RL: Tensor
+    working_B: Tensor
     columns: range
     barred: Tensor | None
     modality: Modality
@@ -57,7 +59,7 @@ class Passes:
 
     def __init__(self, denoiser: Denoiser, canvas: Canvas, unconditional: Canvas | None, mask: int) -> None:
         self.denoiser, self.canvas, self.unconditional, self.mask = denoiser, canvas, unconditional, mask
-        self.count_B = torch.zeros(canvas.rows, dtype=torch.long)
+        self.count_B = torch.zeros(canvas.rows, dtype=torch.long, device=canvas.tokens_BL.device)
         self.begin(None, None)
 
     def begin(self, reuse: Reuse | None, lookahead: Lookahead | None) -> None:
@@ -84,23 +86,35 @@ class Passes:
         if self.lookahead is not None:
             return self.ahead(ask, tokens_BL, self.lookahead.guesses)
         logits_NV = self.run(ask, tokens_BL[ask.rows], ask.rows, ask.at_RL)
+        self.count_B += ask.working_B
         self.inside, self.since = self.inside + 1, self.since + 1
         return logits_NV
 
     def run(self, ask: Ask, tokens_RL: Tensor, rows: Tensor, at_RL: Tensor) -> Tensor:
         """One pass over canvases of ``rows`` (a row may come more than once) that now hold ``tokens_RL``."""
-        asked = replace(taken(self.canvas, rows, at_RL), tokens_BL=tokens_RL)
-        guided = ask.guidance.scale > 0 and self.unconditional is not None
-        batch = Canvas.stack([asked, self.counterpart(asked, rows, at_RL, ask.modality)]) if guided else asked
+        batch, guided = self.batch(ask, tokens_RL, rows, at_RL), self.guided(ask)
         extra = self.remembered(ask, rows, at_RL, guided) if self.memory is not None else {}
         if ask.shadow_RL is not None:
             extra |= {"shadow_BL": self.both(ask, rows, ask.shadow_RL, guided), "mask": self.mask}
-        self.count_B[torch.unique(rows).cpu()] += 1
         logits_NV = self.denoiser.predict(
             batch.tokens_BL, at_BL=batch.editable_BL, columns=ask.columns, valid_BL=batch.valid_BL, **extra
         )
-        if guided:
-            asked_for = int(batch.editable_BL.sum())
+        return self.combined(ask, logits_NV, int(batch.editable_BL.sum()) if guided else None)
+
+    def guided(self, ask: Ask) -> bool:
+        """Whether a pass has an unconditional half."""
+        return ask.guidance.scale > 0 and self.unconditional is not None
+
+    def batch(self, ask: Ask, tokens_RL: Tensor, rows: Tensor, at_RL: Tensor) -> Canvas:
+        """What a pass runs on, with its unconditional half; ``editable`` marks the places asked for."""
+        asked = replace(taken(self.canvas, rows, at_RL), tokens_BL=tokens_RL)
+        return Canvas.stack([asked, self.counterpart(asked, rows, at_RL, ask.modality)]) if self.guided(ask) else asked
+
+    def combined(self, ask: Ask, logits_NV: Tensor, asked_for: int | None = None) -> Tensor:
+        """Guided logits of what `batch` was asked, without what is barred; the places come first, ``asked_for`` of them in both
+        halves (None is all), then the shadows."""
+        if self.guided(ask):
+            asked_for = len(logits_NV) if asked_for is None else asked_for
             parts = (logits_NV[:asked_for], logits_NV[asked_for:])
             logits_NV = torch.cat([ask.guidance.combine(*part.chunk(2)) for part in parts if len(part)])
         return logits_NV if ask.barred is None else logits_NV.index_fill(1, ask.barred, float("-inf"))
@@ -173,6 +187,7 @@ class Passes:
             computed = torch.split(self.run(ask, tokens_QL, owner_Q, at_QL), at_QL.sum(1).tolist())
             for row in {row for row, _, _ in wanted}:
                 self.computed[row] = []
+                self.count_B[row] += 1
             for (row, _, tokens_L), logits_nV in zip(wanted, computed, strict=True):
                 self.computed[row].append((tokens_L, logits_nV))
         parts = []

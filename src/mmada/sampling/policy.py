@@ -13,6 +13,7 @@ Shapes: B rows, L positions, N masked places of the region that is worked on, V 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Literal, Protocol
 
@@ -120,10 +121,14 @@ class ScheduleCount:
         """As `Count.commits`."""
         if step == self.steps - 1:
             return masked_B
-        # In float32, as the released sampler: cos(pi / 3) is then just below 1/2, and one place more is committed.
-        ratio = self.schedule.ratio(torch.tensor((step + 1) / self.steps))
-        left_B = (unknown_B * ratio.to(unknown_B.device)).floor().long().clamp(min=1)
+        left_B = (unknown_B.float() * self.ratios[step]).floor().long().clamp(min=1)
         return masked_B - torch.minimum(left_B, (masked_B - 1).clamp(min=0))
+
+    @cached_property
+    def ratios(self) -> tuple[float, ...]:
+        """Share that stays masked after each step. In float32, as the released sampler: cos(pi / 3) is then just below 1/2, and
+        one place more is committed."""
+        return tuple(float(self.schedule.ratio(torch.tensor((step + 1) / self.steps))) for step in range(self.steps))
 
 
 # Which
@@ -275,7 +280,8 @@ class StopAtEos:
 
     def ended(self, tokens_BL: Tensor, inside_BL: Tensor, masked_BL: Tensor) -> Tensor:
         """Rows (B,) bool with an end token at one of the places ``inside_BL`` and none of ``masked_BL`` before it."""
-        ends_BL = torch.isin(tokens_BL, tokens_BL.new_tensor(self.ids)) & inside_BL
+        # One by one: a tensor of the ids would have to be copied to the device, which waits for it.
+        ends_BL = torch.stack([tokens_BL == number for number in self.ids]).any(0) & inside_BL
         return (ends_BL & (masked_BL.cumsum(1) == 0)).any(1)
 
 

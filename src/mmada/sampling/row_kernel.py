@@ -70,7 +70,7 @@ def row(logits, stride, keys, chosen, odds, temperature, width, DRAW: tl.constex
 def run(logits_NV: Tensor, key_N: Tensor, chosen_N: Tensor, odds_N: Tensor, temperature: float, *, draw: bool) -> None:
     """Launch one program a row; ``chosen_N`` or ``odds_N`` is written."""
     logits_NV = logits_NV if logits_NV.stride(1) == 1 else logits_NV.contiguous()
-    heat = torch.tensor(temperature, dtype=torch.float64, device=logits_NV.device)
+    heat = torch.full((), temperature, dtype=torch.float64, device=logits_NV.device)  # no copy from the host, which would wait
     if len(logits_NV):
         row[(len(logits_NV),)](
             logits_NV, logits_NV.stride(0), key_N, chosen_N, odds_N, heat, logits_NV.shape[1], DRAW=draw, SPAN=BLOCK
