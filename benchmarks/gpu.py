@@ -47,7 +47,7 @@ from mmada.sampling import (
 from mmada.tokenizers.vocabulary import RELEASED as V
 
 SCALE, BLOCK = 3.5, 32
-WAYS: dict[str, Static | None] = {"ordinary": None, "fixed places": Static(graphs=False), "recorded": Static()}
+WAYS: dict[str, Static | None] = {"ordinary": None, "fixed places": Static(), "recorded": Static(graphs=True)}
 Job = Callable[[], tuple[Tensor, int]]
 Work = tuple[dict[str, Job], Callable[[Meter], object]]
 

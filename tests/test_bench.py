@@ -13,15 +13,15 @@ import mmada
 from mmada.errors import InputError
 from mmada.evaluation.bench import bench, mode_of
 from mmada.evaluation.cost import Meter, Peaks
-from mmada.sampling import BlockCache, Lookahead, Speed, StepCache, Threshold
+from mmada.sampling import BlockCache, Lookahead, Speed, Threshold
 
 
 def test_modes_by_name() -> None:
     assert mode_of("exact").speed == Speed()
     assert mode_of("threshold=0.8+block=2").speed == Speed(Threshold(0.8), BlockCache(2))
     assert mode_of("lookahead=4").speed == Speed(lookahead=Lookahead(4))
-    fast = mode_of("steps=8+cache=3")
-    assert (fast.steps, fast.speed) == (8, Speed(reuse=StepCache(3)))
+    fast = mode_of("steps=8+block=1")
+    assert (fast.steps, fast.speed) == (8, Speed(reuse=BlockCache(1)))
     for wrong in ("exactly", "lookahead=x", "steps=0", "threshold=2", "block+lookahead=2", "block+prefix", "stable+factor=1"):
         with pytest.raises(InputError):
             mode_of(wrong)

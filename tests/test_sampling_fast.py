@@ -37,7 +37,6 @@ from mmada.sampling import (
     Situation,
     Speed,
     Stable,
-    StepCache,
     StopAtEos,
     Temperature,
     Threshold,
@@ -57,7 +56,7 @@ RULES = [
     DraftVerify(0.1, 0.0),
     DraftVerify(0.1, 0.3),
 ]
-REUSE = [PrefixCache(), BlockCache(), BlockCache(2, 3), DelayedCache(2), DriftCache(0.01, 1), StepCache(2, 0.2)]
+REUSE = [PrefixCache(), BlockCache(), BlockCache(2, 3), DelayedCache(2), DriftCache(0.01, 1), DelayedCache()]
 
 
 @pytest.fixture(scope="module")
@@ -212,16 +211,15 @@ def test_a_cache_that_is_always_refreshed_is_none(model: MMaDAModel) -> None:
     picture, blank = picture_row([21, 22], 2), picture_row([], 2)
     phase = replace(IMAGE, guidance=Guidance(2.0))
     plain = frames(model, picture, phase, unconditional=blank)
-    for reuse in (StepCache(every=1), StepCache(warm=1.0)):
-        again = frames(model, picture, replace(phase, reuse=reuse), unconditional=blank)
-        assert torch.equal(again[-1].tokens_BL, plain[-1].tokens_BL)
+    again = frames(model, picture, replace(phase, reuse=DelayedCache(refresh=1)), unconditional=blank)
+    assert torch.equal(again[-1].tokens_BL, plain[-1].tokens_BL)
 
 
 def test_a_cache_leaves_places_out(model: MMaDAModel) -> None:
     now = Situation(
         block_RL=torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0]]).bool(), left_RL=torch.tensor([[0, 0, 0, 0, 1, 1, 0, 0]]).bool(),
         new_RL=torch.tensor([[0, 0, 0, 1, 0, 0, 0, 0]]).bool(), valid_RL=torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0]]).bool(),
-        passes=1, since=1, share=0.5, drift_R=torch.tensor([0.1]),
+        passes=1, since=1, drift_R=torch.tensor([0.1]),
     )  # fmt: skip
 
     def fresh(reuse: Reuse, now: Situation = now) -> list[int] | None:
@@ -235,8 +233,6 @@ def test_a_cache_leaves_places_out(model: MMaDAModel) -> None:
     assert fresh(DelayedCache(), replace(now, new_RL=torch.zeros_like(now.new_RL))) == [4, 5]
     assert fresh(DriftCache(limit=0.2)) == [3, 4, 5]
     assert fresh(DriftCache(limit=0.05)) == [0, 1, 2, 3, 4, 5, 6]  # all of this row, whatever others do
-    assert fresh(StepCache(every=3, warm=0.3)) == [3, 4, 5]
-    assert fresh(StepCache(every=3, warm=0.6)) is None
     assert fresh(BlockCache(), replace(now, passes=0)) is None
     assert fresh(BlockCache(refresh=2), replace(now, since=2)) is None
 
@@ -289,7 +285,7 @@ def test_choices_by_name() -> None:
     assert Speed.of("hierarchical=0.5,0.9").parallel == Hierarchical(0.5, 0.9)
     assert Speed.of("stable=0.02,3").parallel == Stable(0.02, 3)
     assert Speed.of("entropy", "block=2,8") == Speed(EntropyBound(), BlockCache(2, 8))
-    assert Speed.of(reuse="steps=4") == Speed(reuse=StepCache(4))
+    assert Speed.of(reuse="delayed=4") == Speed(reuse=DelayedCache(4))
     assert Speed.of(lookahead=2) == Speed(lookahead=Lookahead(2))
     for wrong in ("treshold=0.8", "threshold=a", "threshold=1,2", "threshold=1.5", "threshold=nan", "stable=0.1,2.5", "="):
         with pytest.raises(InputError, match=r"parallel|confidence"):

@@ -311,8 +311,8 @@ def test_what_cannot_be_fixed_runs_as_ever() -> None:
 
 
 def test_only_a_gpu_records() -> None:
-    assert Static().recorder(torch.device("cpu")) is None
-    assert Static(graphs=False).recorder(torch.device("cuda")) is None
+    assert Static(graphs=True).recorder(torch.device("cpu")) is None
+    assert Static().recorder(torch.device("cuda")) is None
 
 
 def on_gpu(case: str, static: Static | None, model: MMaDAModel) -> list[Frame]:
@@ -330,10 +330,10 @@ def test_a_gpu_gives_the_frames_of_a_cpu(monkeypatch: pytest.MonkeyPatch, case: 
     plain = told(frames(network(), case, None))
     model = network().to("cuda")
     assert told(on_gpu(case, None, model)) == plain
-    assert told(on_gpu(case, Static(3, graphs=False), model)) == plain
+    assert told(on_gpu(case, Static(3), model)) == plain
     graphs = Graphs(runs=1)
     monkeypatch.setattr(Static, "recorder", lambda self, device: graphs)
-    assert told(on_gpu(case, Static(3), model)) == plain
+    assert told(on_gpu(case, Static(3, graphs=True), model)) == plain
     assert graphs.recorded
 
 
@@ -359,7 +359,7 @@ def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float
 def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """As the watch on the CPU, with CUDA's own; over fixed places, the beginnings of parts and the looks aside."""
     model = network().to("cuda")
-    on_gpu(case, Static(graphs=False), model)  # kernels are compiled, and what is read once is there
+    on_gpu(case, Static(), model)  # kernels are compiled, and what is read once is there
     part, enter = loop._part, loop._State.enter
 
     def strictly(mode: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -377,6 +377,6 @@ def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) ->
 
     monkeypatch.setattr(loop, "_part", watched)
     monkeypatch.setattr(loop._State, "enter", lambda *args: strictly("default", enter, *args))
-    assert len(on_gpu(case, Static(graphs=False), model)) > 3
+    assert len(on_gpu(case, Static(), model)) > 3
     with pytest.raises(RuntimeError, match="synchroniz"):
         on_gpu(case, None, model)

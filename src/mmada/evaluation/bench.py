@@ -24,6 +24,7 @@ from mmada.evaluation.nano import machine, write_results
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import MMaDA
 from mmada.sampling import Speed
+from mmada.sampling.reuse import CACHES
 from mmada.tasks.arithmetic import problem
 from mmada.tasks.geneval import CATEGORIES, prompts
 from mmada.tasks.questions import ask_about
@@ -39,11 +40,8 @@ DEFAULT_MODES = {
     "math": ("exact", "lookahead=3", "threshold=0.9", "threshold=0.95", "factor=0.3", "entropy=0.01", "margin=0.9",
              "hierarchical=0.8,0.98", "stable", "draft", "block", "factor=0.3+block"),
     "questions": ("exact", "lookahead=3", "threshold=0.9", "factor=0.3", "entropy=0.1", "draft", "threshold=0.9+block"),
-    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=6", "steps=16+cache=3"),
+    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=6"),
 }  # fmt: skip
-
-
-CACHED = ("prefix", "block", "delayed", "drift", "cache")
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,13 @@ class Mode:
 
 
 def mode_of(name: str) -> Mode:
-    """A mode from its name: "exact", or parts joined by "+": a rule, a cache, lookahead=N, steps=N (of a picture), cache=K,W
-    (`StepCache`)."""
+    """A mode from its name: "exact", or parts joined by "+": a rule, a cache, lookahead=N, steps=N (of a picture)."""
     parallel = reuse = None
     lookahead, steps = 0, None
     seen: set[str] = set()
     for part in [] if name == "exact" else name.split("+"):
         key, _, value = part.partition("=")
-        kind = key if key in ("lookahead", "steps") else "reuse" if key in CACHED else "rule"
+        kind = key if key in ("lookahead", "steps") else "reuse" if key in CACHES else "rule"
         if kind in seen:
             raise InputError(
                 f"mode {name!r} names two of one kind ({kind}); join a rule, a cache, lookahead=N and steps=N at most"
@@ -81,7 +78,7 @@ def mode_of(name: str) -> Mode:
                 raise InputError(f"mode {name!r}: {key} takes a whole number of at least 1, as in {key}=3")
             lookahead, steps = (int(value), steps) if key == "lookahead" else (lookahead, int(value))
         elif kind == "reuse":
-            reuse = f"steps={value}" if key == "cache" else part
+            reuse = part
         else:
             parallel = part
     return Mode(name, Speed.of(parallel, reuse, lookahead), steps)

@@ -33,7 +33,7 @@ from mmada.sampling.policy import (
     Temperature,
     Whole,
 )
-from mmada.sampling.reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation, StepCache
+from mmada.sampling.reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation
 from mmada.sampling.speed import Speed
 from mmada.sampling.static import Static
 
@@ -71,7 +71,6 @@ __all__ = [
     "Speed",
     "Stable",
     "Static",
-    "StepCache",
     "StopAtEos",
     "Temperature",
     "Threshold",

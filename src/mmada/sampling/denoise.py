@@ -265,7 +265,6 @@ class _State:
             barred=self.barred if closed else None,
             modality=phase.modality,
             guidance=phase.guidance,
-            share=now.step / phase.count.steps,
             pace=lambda ahead: now.later(phase.count, ahead),
             shadow_RL=shadow_RL,
         )

@@ -100,5 +100,5 @@ class Recorder:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 found = function()
         except RuntimeError as error:
-            raise RuntimeError("a pass cannot be recorded as a CUDA graph; decode with Static(graphs=False)") from error
+            raise RuntimeError("a pass cannot be recorded as a CUDA graph; decode with Static()") from error
         return found, graph.replay

@@ -37,7 +37,7 @@ class Lookahead:
 class Ask:
     """One step's question: the places ``at_RL`` of ``rows`` over ``columns``.
 
-    ``working_B``: rows that commit something. ``barred``: columns that no place may take. ``share``: of the steps that are done.
+    ``working_B``: rows that commit something. ``barred``: columns that no place may take.
     ``pace``: places (B,) to be committed at the step that is so many ahead, for `Lookahead`. ``shadow_RL``: decided places that
     are asked for once more, None is none.
     """
@@ -49,7 +49,6 @@ class Ask:
     barred: Tensor | None
     modality: Modality
     guidance: Guidance
-    share: float
     pace: Callable[[int], Tensor]
     shadow_RL: Tensor | None = None
 
@@ -148,7 +147,6 @@ class Passes:
             valid_RL=self.canvas.valid_BL[rows],
             passes=self.inside,
             since=self.since,
-            share=ask.share,
             drift_R=drift_R,
         )
         fresh_RL = self.reuse.fresh(situation)

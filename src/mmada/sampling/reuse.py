@@ -4,7 +4,6 @@
     everything outside the block       BlockCache(vicinity, refresh)
     decided tokens, a step late        DelayedCache(refresh)
     until values drift                 DriftCache(limit, vicinity)
-    known codes of a picture           StepCache(every, warm)
 
 All of them approximate: attention is bidirectional, so keys and values of every place change with every token. Without any (the
 default) each step computes every place. The first pass on a block, or on a picture, always does.
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from mmada.errors import check_number, check_whole
 
-__all__ = ["CACHES", "BlockCache", "DelayedCache", "DriftCache", "PrefixCache", "Reuse", "Situation", "StepCache"]
+__all__ = ["CACHES", "BlockCache", "DelayedCache", "DriftCache", "PrefixCache", "Reuse", "Situation"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,8 @@ class Situation:
     """What a rule may look at before a pass, all bool (R, L).
 
     ``block_RL``: places of the working part, decided or not; ``left_RL``: those still masked; ``new_RL``: what the step before
-    wrote; ``valid_RL``. ``passes``: since the part was entered. ``since``: since the last pass over everything. ``share``: of the
-    steps that are done. ``drift_R``: 1 - cosine between new and kept values in the last pass, float (R,), 0 if it
-    computed everything.
+    wrote; ``valid_RL``. ``passes``: since the part was entered. ``since``: since the last pass over everything. ``drift_R``: 1 -
+    cosine between new and kept values in the last pass, float (R,), 0 if it computed everything.
     """
 
     block_RL: Tensor
@@ -41,7 +39,6 @@ class Situation:
     valid_RL: Tensor
     passes: int
     since: int
-    share: float
     drift_R: Tensor
 
 
@@ -131,24 +128,7 @@ class DriftCache:
         return now.valid_RL & (span(now.block_RL, self.vicinity) | (now.drift_R > self.limit)[:, None])
 
 
-@dataclass(frozen=True)
-class StepCache:
-    """For pictures: all places in the first ``warm`` share of the steps and every ``every`` steps after it; else only the masked
-    ones and those just decided (ReCAP)."""
-
-    every: int = 3
-    warm: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_whole("every", self.every, 1)
-        check_number("warm", self.warm, 0, 1)
-
-    def fresh(self, now: Situation) -> Tensor | None:
-        """As `Reuse.fresh`."""
-        return None if now.share < self.warm or due(self.every, now) else (now.left_RL | now.new_RL) & now.valid_RL
-
-
 CACHES: dict[str, type[Reuse]] = {
-    "prefix": PrefixCache, "block": BlockCache, "delayed": DelayedCache, "drift": DriftCache, "steps": StepCache,
+    "prefix": PrefixCache, "block": BlockCache, "delayed": DelayedCache, "drift": DriftCache,
 }  # fmt: skip
 """Rules by the names that people give them by."""

@@ -31,11 +31,11 @@ class Static:
 
     ``look``: steps between two looks at what they wrote, each of which waits for the device; frames come by so many, and a part
     that ends early runs up to ``look - 1`` steps more, which change nothing and are not shown. ``graphs``: passes that come often
-    are recorded as CUDA graphs (`Graphs`); of effect on a GPU only.
+    are recorded as CUDA graphs (`Graphs`); of effect on a GPU only, and not the default before it has been run on one.
     """
 
     look: int = 8
-    graphs: bool = True
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         check_whole("look", self.look, 1)
