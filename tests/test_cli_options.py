@@ -22,7 +22,6 @@ OPTIONS: dict[str, list[str]] = {
     "extend": ["IMAGE", *PICTURE, "--down", "--left", "--prompt", "--right", "--up"],
     "infill": ["TEXT", *SPEED, "--temperature"],
     "train": ["[RECIPE]", "--list", "--out", "--resume", "--set", "--start-from"],
-    "eval": ["SUITE", *MODEL, "--beside", "--limit", "--out", "--samples", "--seeds", "-o"],
     "reason": [
         "SOURCE",
         *MODEL,
@@ -37,10 +36,22 @@ OPTIONS: dict[str, list[str]] = {
         "--unchecked",
         "-o",
     ],
+    "eval": ["SUITE", *MODEL, "--beside", "--limit", "--out", "--samples", "--seeds", "-o"],
     "bench": [*MODEL, "--examples", "--modes", "--out", "--rounds", "--seeds", "--work", "-o"],
     "tokenizer": ["--out"],
     "info": ["[nano|FOLDER|HUB-ID]", "--image-tokenizer", "--json", "--preset"],
-    "convert": ["FOLDER|HUB-ID", "OUT", "--adapter", "--dtype", "--noise", "--preset", "--rows", "--seed", "--shard-size"],
+    "convert": [
+        "FOLDER|HUB-ID",
+        "OUT",
+        "--adapter",
+        "--dtype",
+        "--mean",
+        "--noise",
+        "--preset",
+        "--rows",
+        "--seed",
+        "--shard-size",
+    ],
 }
 
 

@@ -97,6 +97,22 @@ def test_ids_that_disagree_with_the_tokenizers_are_named(llada: Path, tmp_path: 
         MMaDA.load(tmp_path / "model", device="cpu")
 
 
+def test_the_mean_of_three_models(llada: Path, tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("b", "c")]
+    for seed, other in enumerate(others):
+        checkpoint.write_transformer(other, seed, width=8, heads=2, layers=1, mlp=12, llada=True)
+    models = [state(path) for path in (llada, *others)]
+    mean = state(convert(llada, tmp_path / "mean", dtype=torch.float32, mean=others))
+    for name, value in mean.items():
+        expected = sum(model[name].float() for model in models) / 3
+        assert torch.allclose(value, expected, atol=1e-6)
+        assert not torch.allclose(value, models[0][name].float(), atol=1e-6)
+    checkpoint.write_transformer(tmp_path / "wider", 0, width=16, heads=2, layers=1, mlp=12, llada=True)
+    with pytest.raises(InputError, match="wider has weights of other names or shapes"):
+        convert(llada, tmp_path / "none", mean=[tmp_path / "wider"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_widening_repeats_and_does_not_shrink(llada: Path) -> None:
     first, second = (widen(read_model(llada, device=CPU), 126_500, noise=1.0, seed=2) for _ in range(2))
     assert torch.equal(first.lm_head.weight, second.lm_head.weight)

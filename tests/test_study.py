@@ -1,13 +1,13 @@
 """Studies: every arm and seed is run and judged once, whatever stops it, and the report says what the folders hold."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmada import assets
 from mmada.errors import InputError
 from mmada.evaluation.measures import MEASURES, Measured
 from mmada.evaluation.study import curve, smooth, spread_of
@@ -15,7 +15,6 @@ from mmada.recipes import RECIPES, run
 from mmada.recipes.reinforce import ReinforceRecipe
 from mmada.recipes.study import StudyRecipe
 
-NANO = Path(assets.__path__[0]) / "nano"
 FEW = {
     "base.plan.steps": "2",
     "base.plan.optim.warmup": "0",
@@ -41,10 +40,13 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return Measured({"toy": [1.0, 0.0, 0.0][:count], "toy: part": [0.5]})
 
     monkeypatch.setitem(MEASURES, "toy", (toy, 3))
+    monkeypatch.setattr(sys.modules["mmada.recipes.reinforce"], "show", lambda *_: [])  # sample pictures take a second a run
     return seen
 
 
-def test_a_study_goes_on_where_it_stopped(judged: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_goes_on_where_it_stopped(
+    judged: list[Path], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, real, runs = tmp_path / "study", ReinforceRecipe.run, []
 
     def counted(recipe: ReinforceRecipe, *, out: Path, resume: bool, start: Path | None) -> Path:
@@ -55,11 +57,11 @@ def test_a_study_goes_on_where_it_stopped(judged: list[Path], tmp_path: Path, mo
 
     monkeypatch.setattr(ReinforceRecipe, "run", counted)
     with pytest.raises(KeyboardInterrupt):
-        run("study_noising", overrides=FEW, out=out, start_from=NANO)
+        run("study_noising", overrides=FEW, out=out, start_from=folder)
     assert not (out / "results.json").exists()
     with pytest.raises(InputError, match="already holds a study"):
-        run("study_noising", overrides=FEW, out=out, start_from=NANO)
-    run("study_noising", overrides=FEW, out=out, start_from=NANO, resume=True)
+        run("study_noising", overrides=FEW, out=out, start_from=folder)
+    run("study_noising", overrides=FEW, out=out, start_from=folder, resume=True)
     first = RECIPES["study_noising"]().base.plan.seed  # type: ignore[attr-defined]
     expected = [(arm, f"seed{s}", first + s, noise) for s in (0, 1) for arm, noise in (("one", None), ("other", "full"))]
     assert runs == [*expected[:3], expected[2], expected[3]]
@@ -73,10 +75,10 @@ def test_a_study_goes_on_where_it_stopped(judged: list[Path], tmp_path: Path, mo
     assert (out / "study.png").stat().st_size > 5000
 
 
-def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], tmp_path: Path) -> None:
+def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], folder: Path, tmp_path: Path) -> None:
     few = FEW | {"seeds": "1"}
     for arm in ("other", "one"):
-        run("study_noising", overrides=few | {"only": f"[{arm}]"}, out=tmp_path / "study", start_from=NANO)
+        run("study_noising", overrides=few | {"only": f"[{arm}]"}, out=tmp_path / "study", start_from=folder)
     results = json.loads((tmp_path / "study" / "results.json").read_text())
     assert list(results["curves"]) == ["one", "other"]
 
@@ -91,9 +93,11 @@ def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], tmp_
         ({"seeds": "0"}, "seeds"),
     ],
 )
-def test_wrong_settings_are_refused_before_anything_runs(settings: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_wrong_settings_are_refused_before_anything_runs(
+    settings: dict[str, str], message: str, folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=message):
-        run("study_league", overrides=settings, out=tmp_path / "study", start_from=NANO)
+        run("study_league", overrides=settings, out=tmp_path / "study", start_from=folder)
     assert not (tmp_path / "study").exists()
 
 

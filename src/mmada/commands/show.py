@@ -101,6 +101,8 @@ class Convert:
     """LoRA adapters to merge in (needs peft)."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=MODEL_DEFAULT)] = None
     """Settings to write: mixcot, base, pretrain or llada."""
+    mean: Annotated[tuple[str, ...], arg(metavar="FOLDER|HUB-ID", help_behavior_hint="(default: none)")] = ()
+    """Models whose weights are averaged with the source's."""
     shard_size: Annotated[str, arg(metavar="SIZE")] = "5GB"
     """Largest file of weights."""
 
@@ -122,5 +124,6 @@ class Convert:
         written = convert(
             self.source, self.out, dtype=None if self.dtype == "stored" else getattr(torch, self.dtype), rows=self.rows,
             noise=self.noise, seed=self.seed, shard_size=self.shard_size, adapter=self.adapter, preset=self.preset,
+            mean=self.mean,
         )  # fmt: skip
         print(written)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +38,15 @@ def convert(
     shard_size: str = "5GB",
     adapter: str | Path | None = None,
     preset: str | None = None,
+    mean: Sequence[str | Path] = (),
 ) -> Path:
     """Write the model of ``source`` (a folder or a hub id, MMaDA's or LLaDA's) to the folder ``out``; returns it.
 
     ``dtype``: None keeps the stored one, bit for bit. ``rows``: widen embedding and head to so many, as LLaDA must be before it
-    can learn pictures; ``noise`` and ``seed`` as in `widen`. ``adapter``: a folder of LoRA adapters to merge in. What is written
-    appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
+    can learn pictures; ``noise`` and ``seed`` as in `widen`. ``adapter``: a folder of LoRA adapters to merge in. ``mean``: models
+    whose weights are averaged with those of ``source``, each as much, one after another in the
+    type of the source: runs from one start are often better together. What is
+    written appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
     """
     folder, out = find_folder(source), Path(out)
     if rows is None and noise:
@@ -54,6 +57,8 @@ def convert(
         card = card_of(folder, preset)
         text = TextTokenizer.load(folder)
         model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
+        for number, other in enumerate(mean, 1):
+            average(model, read_model(find_folder(other), device=torch.device("cpu"), dtype=dtype), number / (number + 1), other)
         if adapter is not None:
             model = merged(model, adapter)
         if rows is not None:
@@ -66,6 +71,17 @@ def convert(
         if isinstance(image, Path):
             shutil.copytree(image, beside / "image_tokenizer")
     return out
+
+
+@torch.no_grad()
+def average(model: torch.nn.Module, other: torch.nn.Module, keep: float, name: str | Path) -> None:
+    """weights <- keep * weights + (1 - keep) * those of ``other``, in float32. Raises InputError where their shapes differ."""
+    own, others = model.state_dict(), other.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in others.items()}:
+        raise InputError(f"mean {name} has weights of other names or shapes than the source; give models of one configuration")
+    for key, value in own.items():
+        if value.is_floating_point():
+            value.copy_(torch.lerp(others[key].float(), value.float(), keep))
 
 
 @contextmanager

@@ -242,7 +242,7 @@ def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
     return MMaDA(Engine(parts, device))
 
 
-GENTLE = Optim(lr=1e-4, weight_decay=0.0, warmup=10, decay=0.3, final=0.1)
+GENTLE = Optim(lr=3e-5, weight_decay=0.0, warmup=10, decay=1.0, final=0.1)
 TEXT = {"correctness": 2.0, "format": 0.5}  # the paper's
 
 
@@ -251,7 +251,7 @@ def reinforce_math() -> ReinforceRecipe:
     return ReinforceRecipe(
         name="reinforce_math",
         follows="cot",
-        plan=Plan(steps=600, seed=11, optim=GENTLE, average=0.99, save_every=60, sample_every=600),
+        plan=Plan(steps=480, seed=11, optim=GENTLE, average=0.98, save_every=40, sample_every=480),
         tasks={"math": 24},
         sampler=Sampler(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
         half=True,

@@ -24,6 +24,9 @@ from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
 from mmada.pipeline import MMaDA
 from mmada.recipes.reinforce import ReinforceRecipe, reinforce, reinforce_math
+from mmada.sampling import Speed
+from mmada.sampling.accept import RULES
+from mmada.sampling.speed import by_name
 from mmada.training.log import read_log
 
 __all__ = ["StudyRecipe", "study_league", "study_noising", "study_tasks"]
@@ -35,8 +38,8 @@ class StudyRecipe:
 
     ``base``: what the arms have in common. ``arms``: name -> settings of it, as after --set; the first is what the others are
     compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts, completions and masks, the
-    prompts of one seed the same in all arms. ``measures``: what the trained models are judged by -> examples. ``only``: arms
-    to run now; empty is all.
+    prompts of one seed the same in all arms. ``measures``: what the trained models are judged by -> examples;
+    ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty is all.
     """
 
     name: str
@@ -45,10 +48,12 @@ class StudyRecipe:
     arms: Mapping[str, Mapping[str, str]]
     seeds: int = 3
     measures: Mapping[str, int] = field(default_factory=dict)
+    parallel: str | None = None
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_whole("seeds", self.seeds, 1)
+        _ = self.speed
         for arm in self.only:
             check_choice("only", arm, self.arms)
         for measure, examples in self.measures.items():
@@ -58,6 +63,11 @@ class StudyRecipe:
             if not arm or not all(letter.isalnum() or letter in "_-." for letter in arm):
                 raise InputError(f"arms has the name {arm!r}, which is that of a folder too; keep to letters, digits, _ and -")
             self.run_of(arm, 0)
+
+    @property
+    def speed(self) -> Speed:
+        """How fast texts are decoded when models are judged."""
+        return Speed(None if self.parallel is None else by_name("parallel", self.parallel, RULES))
 
     def run_of(self, arm: str, seed: int) -> ReinforceRecipe:
         """One run. Raises InputError where the settings of the arm do not fit."""
@@ -86,7 +96,7 @@ class StudyRecipe:
 
     def judged(self, folder: Path) -> dict[str, object]:
         """Means of the measures of a model on the test split, the same examples for every model."""
-        model = MMaDA.load(folder, device=self.base.device)
+        model = MMaDA.load(folder, device=self.base.device).paced(text=self.speed)
         found: dict[str, object] = {}
         for index, (name, examples) in enumerate(self.measures.items()):
             measured = MEASURES[name][0](model, np.random.default_rng((index, 2**20)), examples)
@@ -136,9 +146,8 @@ MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
 
 
 def short(recipe: ReinforceRecipe) -> ReinforceRecipe:
-    """A run of a few minutes: 60 batches, whose weights at the end are judged."""
-    plan = replace(recipe.plan, steps=360, save_every=60, sample_every=360)
-    return replace(recipe, plan=plan, method=replace(recipe.method, updates=6))
+    """A run of a few minutes, 40 batches, whose averaged weights are judged at the end."""
+    return replace(recipe, plan=replace(recipe.plan, steps=160, save_every=40, sample_every=160))
 
 
 def study_noising() -> StudyRecipe:
@@ -146,7 +155,7 @@ def study_noising() -> StudyRecipe:
     return StudyRecipe(
         name="study_noising",
         follows="cot",
-        base=short(reinforce_math()),
+        base=short(replace(reinforce_math(), tasks={"math": 16})),
         arms={
             "systematic": {"method.noise": "systematic"},
             "algorithm1": {"method.noise": "algorithm1"},
@@ -155,7 +164,13 @@ def study_noising() -> StudyRecipe:
             "d1_full_mask": {"method.noise": "full"},
         },
         measures={"arithmetic": 192},
+        parallel="threshold=0.95",
     )
+
+
+def published(method: str, updates: int) -> dict[str, str]:
+    """A method with its updates a batch, for 40 batches."""
+    return {"method.name": method, "method.updates": str(updates), "plan.steps": str(40 * updates)}
 
 
 def study_league() -> StudyRecipe:
@@ -165,12 +180,12 @@ def study_league() -> StudyRecipe:
         follows="cot",
         base=short(reinforce()),
         arms={
-            "unigrpo": {"method.name": "unigrpo", "method.updates": "6"},
-            "diffu_grpo": {"method.name": "diffu_grpo", "method.updates": "6"},
-            "mask_grpo": {"method.name": "mask_grpo", "method.updates": "6"},
-            "coupled_grpo": {"method.name": "coupled_grpo", "method.updates": "2"},
-            "spg": {"method.name": "spg", "method.updates": "3"},
-            "espo": {"method.name": "espo", "method.updates": "2"},
+            "unigrpo": published("unigrpo", 12),
+            "diffu_grpo": published("diffu_grpo", 12),
+            "mask_grpo": published("mask_grpo", 12),
+            "coupled_grpo": published("coupled_grpo", 4),
+            "spg": published("spg", 6),
+            "espo": published("espo", 3),
         },
         measures=MEASURED,
     )

@@ -41,7 +41,7 @@ Random = np.random.Generator
 
 def math(rng: Random) -> Asked:
     """A worded problem of the training split, to be reasoned on; long ones more often, as short ones are soon always right."""
-    given = problem(rng, steps=int(rng.choice((1, 2, 3), p=(0.1, 0.3, 0.6))))
+    given = problem(rng, steps=int(rng.choice((1, 2, 3), p=(0.25, 0.3, 0.45))))
     return Asked(given.text, given)
 
 
