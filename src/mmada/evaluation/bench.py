@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -221,16 +222,19 @@ def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
     except ImportError:
         return
     works = list(dict.fromkeys(str(row["work"]) for row in rows))
-    figure = Figure(figsize=(4.6 * len(works), 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(works), 5), layout="constrained")
     for axes, work in zip(np.atleast_1d(figure.subplots(1, len(works))), works, strict=True):
-        for row in (r for r in rows if r["work"] == work):
-            axes.plot(row["passes"], row["accuracy"], "o")
-            axes.annotate(
-                str(row["mode"]), (row["passes"], row["accuracy"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
-            )
+        mine = [row for row in rows if row["work"] == work]
+        first, *_ = accuracies = [np.array(row["accuracy_by_seed"]) for row in mine]
+        for row, seeds, marker in zip(mine, accuracies, cycle("os^vDP*Xp<>"), strict=False):
+            reach = [[seeds.mean() - seeds.min()], [seeds.max() - seeds.mean()]]
+            axes.errorbar(row["passes"], seeds.mean(), reach, fmt=marker, capsize=2, label=f"{row['mode']}: {row['passes']:.1f}")
+        axes.axhspan(first.mean() - 0.01, first.mean() + 0.01, color="grey", alpha=0.15, label="within 1 point of the first")
         axes.set_title(work)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("passes an answer")
-        axes.set_ylabel("accuracy")
-        axes.set_ylim(0, 1.05)
-        axes.set_xlim(left=0)
+        axes.set_ylabel("accuracy, its range over seeds")
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     figure.savefig(path, dpi=110)
