@@ -16,6 +16,11 @@ from mmada.evaluation.cost import Meter, Peaks
 from mmada.sampling import BlockCache, Lookahead, Speed, Threshold
 
 
+def test_steps_are_of_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="steps are those of a picture"):
+        bench(mmada.load("nano", device="cpu"), works=["math"], modes=["exact", "steps=4"], out=tmp_path / "b.json")
+
+
 def test_modes_by_name() -> None:
     assert mode_of("exact").speed == Speed()
     assert mode_of("threshold=0.8+block=2").speed == Speed(Threshold(0.8), BlockCache(2))

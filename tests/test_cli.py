@@ -221,7 +221,8 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         (["train", "x", "--set", "lr"], "set 'lr' is no assignment"),
         (["eval", "nano", "--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
         (["eval", "nano", "--out", "results.txt"], "should end in .json"),
-        (["eval", "nano", "--beside", "missing.json"], "beside missing.json holds no results"),
+        (["eval", "nano", "--beside", "missing.json"], "beside missing.json does not exist"),
+        (["eval", "nano", "--beside", "results.json"], "is where the new results go"),
         (["info", ""], "model is empty"),
     ],
 )
@@ -285,7 +286,9 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert "results.json" in shown
     Path("cot.json").write_text('{"rows": [{"name": "digits", "value": 0.5432}]}')
     assert main(["eval", "nano", "--beside", "cot.json"]) == 0
-    assert {"cot", "0.5432"} <= set(capsys.readouterr().out.split())
+    assert {"cot.json", "0.5432", "0.9877"} <= set(capsys.readouterr().out.split())
+    assert main(["eval", "nano", "--beside", "cot.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["cot.json"] == 0.5432
     Path("cot.json").write_text('{"rows": [{"name": "digits"}]}')
     assert main(["eval", "nano", "--beside", "cot.json"]) == 2
     assert "cot.json holds no results" in capsys.readouterr().err

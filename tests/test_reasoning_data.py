@@ -219,7 +219,7 @@ def sets(tmp_path: Path) -> Path:
     good = {**CLEVR, "image_filename": "one.png"}
     made = [good, good, {**good, "image_filename": "two.png"}, {**good, "question": "Is it  RED, or not?"},
             {**good, "image_filename": "gone.png"}, {**good, "image_filename": "../images/one.png"},
-            {**good, "image_filename": "cut.png"}, {"text": 1}]  # fmt: skip
+            {**good, "image_filename": "cut.png"}, {**good, "question": "\ud800"}, {"text": 1}]  # fmt: skip
     (tmp_path / "images" / "cut.png").write_bytes((tmp_path / "images" / "one.png").read_bytes()[:200])
     dump(tmp_path / "clevr.json", {"info": {}, "questions": made})
     thought = talk("What?", "<think>it purrs.</think> a cat", roles=("human", "gpt"))
@@ -231,7 +231,7 @@ def sets(tmp_path: Path) -> Path:
 def test_what_is_dropped_is_counted_by_reason(sets: Path) -> None:
     sources = [f"clevr:{sets / 'clevr.json'}", f"llava:{sets / 'llava.json'}", "nano:math:5"]
     report = collected(sets, *sources, forbid=[sets / "test.txt"])
-    clevr = {"duplicate": 1, "forbidden prompt": 1, "no picture": 2, "unusable row": 1, "unreadable picture": 1}
+    clevr = {"duplicate": 1, "forbidden prompt": 1, "no picture": 2, "unusable row": 2, "unreadable picture": 1}
     assert [(row["source"], row["kept"], row["dropped"]) for row in report.table()] == [
         ("clevr", 2, clevr),
         ("llava", 0, {"no gold answer": 1}),
@@ -241,7 +241,7 @@ def test_what_is_dropped_is_counted_by_reason(sets: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["dropped.jsonl", "examples.jsonl", "pictures", "report.json"]
     assert json.loads((out / "report.json").read_text())["sources"] == report.table()
     dropped = [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
-    assert sorted(line["reason"] for line in dropped) == sorted([*clevr, "no picture", "no gold answer"])
+    assert sorted(line["reason"] for line in dropped) == sorted([*clevr, "no picture", "unusable row", "no gold answer"])
     kept = list(read_reasoned(out))
     assert len(kept) == 7
     assert {p.name for p in out.glob("pictures/*")} == {k.picture.name for k in kept if isinstance(k.picture, Path)}

@@ -205,7 +205,11 @@ def test_a_batch_of_other_settings_is_not_gone_on_with(folder: Path, tmp_path: P
             start_from=folder,
             resume=True,
         )
+    assert [file.name for file in (tmp_path / "a").glob("recipe*")] == ["recipe.yaml"]
+    assert "group: 3" in (tmp_path / "a" / "recipe.yaml").read_text()  # as it was begun
     run("reinforce", overrides=settings | {"plan.steps": "4"}, out=tmp_path / "a", start_from=folder, resume=True)
+    assert "steps: 2" in (tmp_path / "a" / "recipe_1.yaml").read_text()
+    assert "steps: 4" in (tmp_path / "a" / "recipe.yaml").read_text()
     assert [row["step"] for row in rows(tmp_path / "a")] == [0, 1, 2, 3]
 
 

@@ -75,6 +75,21 @@ def test_a_study_goes_on_where_it_stopped(
     assert (out / "study.png").stat().st_size > 5000
 
 
+def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+    few, out = FEW | {"seeds": "1", "arms": "{a: {method.noise: full}}"}, tmp_path / "study"
+    run("study_noising", overrides=few, out=out, start_from=folder)
+    kept = (out / "results.json").read_bytes()
+    for other in ({"arms": "{a: {method.noise: iid}}"}, {"measures": "{toy: 2}"}, {"parallel": "threshold=0.9"}):
+        with pytest.raises(InputError, match="of other settings"):
+            run("study_noising", overrides=few | other, out=out, start_from=folder, resume=True)
+    assert (out / "results.json").read_bytes() == kept
+    run("study_noising", overrides=few | {"arms": "{a: {method.noise: full}, b: {}}"}, out=out, start_from=folder, resume=True)
+    assert list(json.loads((out / "results.json").read_text())["curves"]) == ["a", "b"]  # arms may be added
+    (out / "start.json").write_text("{")
+    with pytest.raises(InputError, match=r"start\.json are damaged"):
+        run("study_noising", overrides=few, out=out, start_from=folder, resume=True)
+
+
 def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], folder: Path, tmp_path: Path) -> None:
     few = FEW | {"seeds": "1"}
     for arm in ("other", "one"):
@@ -89,6 +104,10 @@ def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], fold
         ({"only": "[three]"}, "only"),
         ({"measures": "{arithmetics: 3}"}, "measures"),
         ({"arms": "{'a/b': {}}"}, "is that of a folder"),
+        ({"arms": "{'..': {}}"}, "is that of a folder"),
+        ({"arms": "{}"}, "arms of study_league is empty"),
+        ({"measures": "{}"}, "measures of study_league is empty"),
+        ({"base.sampler.length": "0"}, r"sampler\.length"),
         ({"arms": "{a: {method.nose: full}}"}, "did you mean 'noise'"),
         ({"seeds": "0"}, "seeds"),
     ],

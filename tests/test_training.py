@@ -128,6 +128,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_
     for file in whole.rglob("*.safetensors"):
         assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
     assert (tmp_path / "cut" / "recipe.yaml").is_file()
+    assert not (tmp_path / "cut" / "recipe_1.yaml").exists()
     assert list((tmp_path / "cut" / "samples").glob("*.png"))
 
 

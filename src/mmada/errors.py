@@ -18,6 +18,7 @@ __all__ = [
     "check_number",
     "check_text",
     "check_whole",
+    "make_folder",
     "unknown_name",
 ]
 
@@ -80,9 +81,22 @@ def check_text(field: str, value: object, *, empty: bool = False) -> None:
 
 
 def check_folder(field: str, path: Path) -> None:
-    """Raise `InputError` where a folder is to be written and something else is there."""
-    if path.exists() and not path.is_dir():
+    """Raise `InputError` where a folder is to be written and something else is there, or nothing can be."""
+    try:
+        taken = path.exists() and not path.is_dir()
+    except OSError as error:
+        raise InputError(f"{field} '{str(path)[:60]}' cannot be a folder ({error.strerror}); give another") from error
+    if taken:
         raise InputError(f"{field} '{path}' is a file; give a folder")
+
+
+def make_folder(field: str, path: Path) -> None:
+    """Make a folder with those above it. Raises `InputError` where that cannot be done."""
+    check_folder(field, path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{field} '{path}' cannot be written ({error.strerror}); give another folder") from error
 
 
 def check_choice(field: str, value: object, choices: Iterable[str]) -> None:

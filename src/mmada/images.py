@@ -7,6 +7,7 @@ width, channels).
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -97,6 +98,11 @@ def check_output(path: str | Path, suffixes: Sequence[str] = tuple(_WRITABLE), n
         raise InputError(f"{name} '{path}' lies in a folder that does not exist; make '{target.parent}' first.")
     if target.is_dir():
         raise InputError(f"{name} '{path}' is a folder; give a file name.")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{name} '{path}' cannot be written ({error.strerror}); give another place.") from error
     return target
 
 

@@ -157,7 +157,7 @@ class SpeedOptions(SamplingOptions):
     parallel: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: the fixed pace)")] = None
     """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2 or draft."""
     reuse: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: none)")] = None
-    """Keep keys and values between steps: prefix, block, delayed, drift, or steps for pictures."""
+    """Keep keys and values between steps: prefix, block, delayed or drift."""
     lookahead: Annotated[int, Whole] = 0
     """Steps to guess ahead in one pass; exact."""
 

@@ -140,7 +140,7 @@ class Draw(PictureOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(PictureOptions):
-    """Fill a hole in a picture as a prompt says; the rest stays as it is.
+    """Fill a hole in a picture as a prompt says; the rest stays as it is, but for cells of 8 x 8 pixels that the hole cuts.
 
     Example: mmada inpaint scene.png hole.png "a red circle and a blue square" -o out.png
     """

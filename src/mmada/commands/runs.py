@@ -14,7 +14,7 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from mmada.commands.options import ModelOptions, Whole, check_whole_given
-from mmada.errors import InputError, check_choice, check_folder, check_whole, unknown_name
+from mmada.errors import InputError, check_choice, check_folder, check_number, check_whole, unknown_name
 from mmada.images import check_output
 
 __all__ = ["Bench", "Eval", "Tokenizer", "Train"]
@@ -113,6 +113,8 @@ class Eval(ModelOptions):
     def check(self) -> None:
         """Raise `InputError` for an option out of range."""
         super().check()
+        if self.out in self.beside:
+            raise InputError(f"beside {self.out} is where the new results go; give another --out")
         self.others()
         check_whole("seeds", self.seeds, 1)
         check_whole_given("limit", self.limit, 1)
@@ -126,14 +128,15 @@ class Eval(ModelOptions):
 
         if self.suite not in evaluation.SUITES:
             raise unknown_name("suite", self.suite, evaluation.SUITES)
+        others = self.others()
         rows = evaluation.run_suite(
             self.suite, self.load(), seeds=self.seeds, limit=self.limit, samples=self.samples, out=self.out
         )
+        for name, values in others.items():
+            rows = [{**row, name: values.get(row["name"])} for row in rows]
         if self.json:
             print(json.dumps(rows, ensure_ascii=False))
             return
-        for name, values in self.others().items():
-            rows = [{**row, name: values.get(row["name"])} for row in rows]
         Console().print(_table(self.suite, rows))
         print(self.out)
 
@@ -143,8 +146,10 @@ class Eval(ModelOptions):
         for path in self.beside:
             try:
                 rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-                found[str(path.with_suffix(""))] = {row["name"]: float(row["value"]) for row in rows}
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                found[str(path)] = {row["name"]: check_number("value", row["value"]) for row in rows}
+            except FileNotFoundError as error:
+                raise InputError(f"beside {path} does not exist; give a file that mmada eval wrote") from error
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"beside {path} holds no results; give a file that mmada eval wrote") from error
         return found
 

@@ -104,6 +104,9 @@ def bench(
     if not isinstance(network, MMaDAModel):
         raise InputError("bench needs a model of ours; this one cannot be counted")
     chosen = {work: [mode_of(name) for name in each_once("modes", modes or DEFAULT_MODES[work])] for work in checked(works)}
+    for work, its_modes in chosen.items():
+        if work != "draw" and (paced := [mode.name for mode in its_modes if mode.steps is not None]):
+            raise InputError(f"modes name {paced[0]!r} for {work}; steps are those of a picture, for the work draw alone")
     meter = Meter(network)
     peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
     rows: list[dict[str, object]] = []

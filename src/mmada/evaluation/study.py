@@ -48,7 +48,7 @@ def plot_study(
     for arm in arms:
         length = min(len(one) for one in curves[arm])
         runs = np.array([smooth(one[:length], max(1, length // 10)) for one in curves[arm]])
-        (line,) = first.plot(runs.mean(0), label=arm)
+        (line,) = first.plot(runs.mean(0), "." if length < 2 else "-", label=arm)
         first.fill_between(range(length), runs.min(0), runs.max(0), color=line.get_color(), alpha=0.15)
     first.set_xlabel("batch")
     first.set_ylabel("reward")

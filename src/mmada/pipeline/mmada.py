@@ -193,7 +193,8 @@ class MMaDA:
         canvas = engine.prompter.infill(text)
         count = EvenSplit(int(canvas.editable_BL.sum()) if steps is None else check_whole("steps", steps, 1, MAX_STEPS))
         phase = Phase(modality="text", count=count, order=LowConfidence(), draw=drawing(temperature))
-        frames = engine.complete([canvas], [(speed or self.text_speed).of_phase(phase)], engine.generators(seed, 1), watch, [])
+        phase = Speed.given(speed, self.text_speed).of_phase(phase)
+        frames = engine.complete([canvas], [phase], engine.generators(seed, 1), watch, [])
         tokens: list[int] = frames[-1].canvas.tokens_BL[0].tolist()
         return TextResult(engine.parts.text.decode(tokens).strip(), "", tuple(tokens), frames, 0)
 
@@ -226,7 +227,7 @@ class MMaDA:
             check_text("prompt", text)
         engine, thought = self.engine, self.preset.thought
         plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
-        phases = [(speed or self.image_speed).of_phase(plan.phase())]
+        phases = [Speed.given(speed, self.image_speed).of_phase(plan.phase())]
         if thinking:
             phases.insert(0, self.text_speed.of_phase(thought.phase((engine.parts.vocabulary.eos,), 0.0, 0.0)))
         length = thought.length if thinking else 0
@@ -271,7 +272,7 @@ class MMaDA:
         square = engine.encode([original])[0]
         square[hole] = -1
         plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
-        codes = engine.fill(square, prompt, plan, speed or self.image_speed, engine.generators(seed, 1), watch)
+        codes = engine.fill(square, prompt, plan, Speed.given(speed, self.image_speed), engine.generators(seed, 1), watch)
         return keep_cells(engine.decode(codes[None])[0], original, hole, engine.cell)
 
     def extend(
@@ -302,7 +303,7 @@ class MMaDA:
         if not any(edges.values()):
             raise InputError("left, right, up and down are all 0; give at least one side to extend")
         plan = self.preset.image.changed(steps=steps, guidance=guidance, temperature=temperature)
-        generators, speed = engine.generators(seed, 1), speed or self.image_speed
+        generators, speed = engine.generators(seed, 1), Speed.given(speed, self.image_speed)
         original = fit(load_image(image), engine.size)
         grid = engine.encode([original])[0]
         for side, cells in edges.items():
@@ -358,7 +359,7 @@ class MMaDA:
             for prompt, square in zip(prompts, codes, strict=True)
         ]
         blanks = [c.with_tokens(torch.full_like(c.tokens_BL, v.mask)) for c in canvases]
-        phase = (speed or self.text_speed).of_phase(plan.phase((v.eot, v.eos), *strength))
+        phase = Speed.given(speed, self.text_speed).of_phase(plan.phase((v.eot, v.eos), *strength))
         generators = engine.generators(seed, len(prompts))
         return engine.text_results(engine.complete(canvases, [phase], generators, watch, blanks))
 

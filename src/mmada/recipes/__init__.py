@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 from mmada.config import dump, override
-from mmada.errors import InputError, check_folder, unknown_name
+from mmada.errors import InputError, check_folder, make_folder, unknown_name
 from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
@@ -66,12 +68,43 @@ def run(
     out = Path("runs") / name if out is None else out
     start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
     check_folder("out", out)
+    new = not out.exists()
     if recipe.follows and (start is None or not startable(start)):
         raise InputError(f"recipe {name} starts from the model of {recipe.follows}, not found at {start}; "
                          f"run `mmada train {recipe.follows}` first or give --start-from")  # fmt: skip
-    model = recipe.run(out=out, resume=resume, start=start)
-    dump(recipe, out / "recipe.yaml")
-    return model
+    make_folder("out", out)
+    refused = not resume and (out / "checkpoint.safetensors").exists()
+    undo = nothing if refused else write_settings(recipe, out / "recipe.yaml")
+    try:
+        return recipe.run(out=out, resume=resume, start=start)
+    except InputError:
+        undo()
+        if new and not os.listdir(out):  # nothing was begun
+            out.rmdir()
+        raise
+
+
+def nothing() -> None:
+    """There is nothing to take back."""
+
+
+def write_settings(recipe: Recipe, path: Path) -> Callable[[], None]:
+    """``recipe.yaml``; one of other settings, which a run was begun with, is kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ...
+
+    Returns what takes it back.
+    """
+    beside = path.with_name("recipe.yaml.part")
+    dump(recipe, beside)
+    if not path.exists():
+        os.replace(beside, path)
+        return path.unlink
+    if path.read_text() == beside.read_text():
+        beside.unlink()
+        return nothing
+    kept = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())
+    path.rename(kept)
+    os.replace(beside, path)
+    return lambda: os.replace(kept, path)
 
 
 def startable(folder: Path) -> bool:

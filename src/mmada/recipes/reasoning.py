@@ -156,6 +156,8 @@ def collect_reasoning(
 
     settings = {"sources": list(sources), "seed": seed, "samples": samples, "unchecked": chosen.unchecked, "version": __version__,
                 "per_prompt": chosen.per_prompt, "longest": chosen.longest, "forbidden": len(chosen.forbidden)}  # fmt: skip
+    if out.name in ("", ".."):
+        raise InputError(f"out '{out}' names no new folder; give one, such as runs/reason")
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         opened = [source_of(text, images=tuple(images), seed=seed, formulas=formulas, own=own) for text in sources]

@@ -10,6 +10,7 @@ A source yields candidates: an example and how its correctness is judged.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -116,8 +117,9 @@ class PublicSet:
         for row in rows(self.path):
             try:
                 example = READERS[self.name](row)
+                json.dumps(example.texts(), ensure_ascii=False).encode()  # broken Unicode is no text
             except (ValueError, TypeError, AttributeError, KeyError) as error:
-                yield Candidate(Reasoned(source=self.name, task="math", prompt=str(row)[:200]), judge, str(error))
+                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), judge, str(error))
                 continue
             if isinstance(example.picture, str):
                 example = replace(example, picture=find_picture(example.picture, folders))

@@ -7,7 +7,8 @@ folder, and the report is made from what the folders hold.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,11 @@ class StudyRecipe:
         for measure, examples in self.measures.items():
             check_choice("measures", measure, MEASURES)
             check_whole(f"measures of {measure}", examples, 1)
+        for name in ("arms", "measures"):
+            if not getattr(self, name):
+                raise InputError(f"{name} of {self.name} is empty; name one at least")
         for arm in self.arms:
-            if not arm or not all(letter.isalnum() or letter in "_-." for letter in arm):
+            if re.fullmatch(r"[A-Za-z0-9_-]+", arm) is None:
                 raise InputError(f"arms has the name {arm!r}, which is that of a folder too; keep to letters, digits, _ and -")
             self.run_of(arm, 0)
 
@@ -81,18 +85,41 @@ class StudyRecipe:
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        if not (out / "start.json").exists():
-            write_results(out / "start.json", self.judged(start))
-        for seed in range(self.seeds):
-            for arm in self.only or self.arms:
-                folder = out / arm / f"seed{seed}"
-                if (folder / "results.json").exists():
-                    continue
-                model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
-                write_results(folder / "results.json", self.judged(model))
+        for arm, seed, folder in self.runs(out):
+            self.same_as_before(folder / "results.json", self.settings(arm, seed))
+        if not self.same_as_before(out / "start.json", self.settings(None, 0)):
+            out.mkdir(parents=True, exist_ok=True)
+            write_results(out / "start.json", {"found": self.judged(start), **self.settings(None, 0)})
+        for arm, seed, folder in self.runs(out):
+            if (folder / "results.json").exists() or arm not in (self.only or self.arms):
+                continue
+            model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
+            write_results(folder / "results.json", {"found": self.judged(model), **self.settings(arm, seed)})
         report(self, out)
         return out / next(iter(self.only or self.arms)) / "seed0" / "model"
+
+    def runs(self, out: Path) -> Iterator[tuple[str, int, Path]]:
+        """Arm, seed and folder of every run, in order."""
+        for seed in range(self.seeds):
+            for arm in self.arms:
+                yield arm, seed, out / arm / f"seed{seed}"
+
+    def settings(self, arm: str | None, seed: int) -> dict[str, Any]:
+        """What a run's results depend on beside the start; of the start itself, how it is judged alone."""
+        trained = None if arm is None else plain(self.run_of(arm, seed))
+        return {"settings": {"measures": plain(self.measures), "parallel": self.parallel, "run": trained}}
+
+    def same_as_before(self, file: Path, now: Mapping[str, Any]) -> bool:
+        """Whether results are there already. Raises InputError where they are of other settings, or damaged."""
+        if not file.exists():
+            return False
+        try:
+            before = json.loads(file.read_text())["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"results {file} are damaged; remove the file to make them again") from error
+        if before != json.loads(json.dumps(now["settings"], default=str)):
+            raise InputError(f"results {file} are of other settings; go on with those, or choose another --out")
+        return True
 
     def judged(self, folder: Path) -> dict[str, object]:
         """Means of the measures of a model on the test split, the same examples for every model."""
@@ -106,14 +133,14 @@ class StudyRecipe:
 
 def report(study: StudyRecipe, out: Path) -> None:
     """``results.json``, ``study.png`` and a table of the runs that are there."""
-    start = json.loads((out / "start.json").read_text())
+    start = read_found(out / "start.json")
     rows: list[dict[str, Any]] = []
     curves: dict[str, list[list[float]]] = {}
     for arm in study.arms:
         folders = [f for f in (out / arm / f"seed{s}" for s in range(study.seeds)) if (f / "results.json").exists()]
         if not folders:
             continue
-        found = [json.loads((folder / "results.json").read_text()) for folder in folders]
+        found = [read_found(folder / "results.json") for folder in folders]
         curves[arm] = [curve(read_log(folder / "log.jsonl")) for folder in folders]
         rows += [
             {"arm": arm, "measure": key, "start": start[key]["value"], **spread_of([one[key]["value"] for one in found])}
@@ -123,6 +150,12 @@ def report(study: StudyRecipe, out: Path) -> None:
     write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
     plot_study(rows, curves, shown(rows), out / "study.png")
     Console().print(table(study.name, rows))
+
+
+def read_found(file: Path) -> dict[str, Any]:
+    """What a results file says was found: measure -> value and number of examples."""
+    found: dict[str, Any] = json.loads(file.read_text())["found"]
+    return found
 
 
 def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -49,6 +49,13 @@ class Speed:
             Lookahead(guesses) if guesses else None,
         )
 
+    @staticmethod
+    def given(speed: Speed | None, default: Speed) -> Speed:
+        """The speed asked for, or the default. Raises InputError for what is no `Speed`."""
+        if speed is not None and not isinstance(speed, Speed):
+            raise InputError(f"speed is {speed!r}; give a Speed, such as Speed.of('threshold=0.9')")
+        return default if speed is None else speed
+
     def of_phase(self, phase: Phase) -> Phase:
         """The phase at this speed."""
         return replace(phase, accept=self.parallel, reuse=self.reuse, lookahead=self.lookahead)

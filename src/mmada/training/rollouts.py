@@ -87,7 +87,9 @@ class Sampler:
             if check_number(f"sampler.{name}", getattr(self, name)) == 0:
                 raise InputError(f"sampler.{name} is 0, so all completions of a prompt would be the same; give one above 0")
         check_number("sampler.guidance", self.guidance)
-        check_whole("sampler.batch", self.batch, 1)
+        for name in ("batch", "length", "steps", "image_steps"):
+            if (value := getattr(self, name)) is not None:
+                check_whole(f"sampler.{name}", value, 1)
         _ = self.speed
 
     @property
