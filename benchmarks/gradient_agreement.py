@@ -19,6 +19,7 @@ from torch import Tensor
 
 import mmada
 from mmada.canvas import Canvas
+from mmada.errors import InputError
 from mmada.evaluation.nano import machine
 from mmada.pipeline import MMaDA
 from mmada.recipes import RECIPES
@@ -78,6 +79,8 @@ def halves(model: MMaDA, task: str, prompts: int, seed: int) -> tuple[Half, Half
     judge.close()
     reward_PG = reward_B.view(-1, GROUP)
     teaches = (reward_PG.amax(1) > reward_PG.amin(1)).nonzero()[:, 0]
+    if len(teaches) < 2:
+        raise InputError(f"prompts {prompts} have {len(teaches)} groups of different rewards and both halves need one; give more")
 
     def half(groups: Tensor) -> Half:
         rows = (groups[:, None] * GROUP + torch.arange(GROUP)).flatten()
