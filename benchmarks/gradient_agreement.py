@@ -23,22 +23,17 @@ from mmada.errors import InputError
 from mmada.evaluation.nano import machine
 from mmada.pipeline import MMaDA
 from mmada.recipes import RECIPES
+from mmada.recipes.reinforce import NOISES
 from mmada.training.policy_learner import group_advantages
 from mmada.training.rewards import judge_of
 from mmada.training.rl import (
-    Algorithm1,
     CoupledCounts,
     Elbo,
     FullMask,
-    Iid,
     Kl,
-    Noising,
     Policy,
-    RandomMasks,
     SequenceRatio,
     Systematic,
-    Trajectory,
-    Truncated,
     Update,
     draw_views,
     policy_loss,
@@ -47,22 +42,14 @@ from mmada.training.rl import (
 from mmada.training.rollouts import ASK, roll_out
 
 GROUP = 8
-NOISES: dict[str, Noising] = {
-    "systematic": RandomMasks(Systematic()),
-    "algorithm 1": RandomMasks(Algorithm1()),
-    "independent": RandomMasks(Iid()),
-    "truncated": RandomMasks(Truncated()),
-    "full": FullMask(0.0),
-    "full, noisy prompt": FullMask(),
-    "trajectory": Trajectory(),
-}
+PLANS = {**NOISES, "full, clean prompt": FullMask(0.0)}
 Half = tuple[Canvas, Tensor, Tensor]
 
 
 def policies() -> dict[str, Policy]:
     """UniGRPO with every noising plan, and ESPO's sequence ratio."""
     plain = replace(unigrpo(Systematic(), updates=4), kl=Kl(), clip=None)
-    made = {name: replace(plain, noise=noise, updates=1 if name == "trajectory" else 4) for name, noise in NOISES.items()}
+    made = {name: replace(plain, noise=noise, updates=1 if name == "trajectory" else 4) for name, noise in PLANS.items()}
     sequence = replace(plain, noise=CoupledCounts(2), likelihood=Elbo(), ratio=SequenceRatio(), updates=1)
     return {**made, "coupled, whole completions": sequence}
 

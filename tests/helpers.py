@@ -55,6 +55,18 @@ def tiny_model(vocabulary: int) -> MMaDAModel:
     return MMaDAModel(MMaDAConfig(vocab_size=vocabulary, num_key_value_heads=4, max_position_embeddings=64, **sizes)).eval()
 
 
+def strong_model(seed: int = 0, mask: float = 0.0) -> MMaDAModel:
+    """`tiny_model` of `SMALL` with weights so large that a token of context changes others; ``mask`` makes the mask likely."""
+    torch.manual_seed(seed)
+    model = tiny_model(SMALL.size)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+        model.lm_head.weight[SMALL.mask] *= 1 + mask
+    return model
+
+
 def tiny_folder(path: Path) -> None:
     """Write a complete model folder, tiny and random, as `mmada.load` reads it: `PRESET`, pictures of `SIZE` pixels."""
     torch.manual_seed(0)

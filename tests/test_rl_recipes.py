@@ -259,7 +259,7 @@ def test_rewards_in_processes_and_passes_in_bfloat16(folder: Path, tmp_path: Pat
         ({"rewards": "{}"}, "rewards say nothing of math"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
         ({"group": "1"}, "group"),
-        ({"sampler.parallel": "treshold=0.9"}, r"sampler\.parallel"),
+        ({"sampler.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' names no rule"),
         ({"judge": "gpu"}, "judge"),
         ({"reward_models": "{detector: folder}"}, "reward_models"),
         ({"timeout": "0"}, "timeout"),

@@ -5,13 +5,12 @@ from itertools import product
 
 import pytest
 import torch
-from tests.helpers import SMALL, tiny_model
+from tests.helpers import SMALL, strong_model
 from torch import Tensor
 
 from mmada.canvas import Canvas, Denoiser, Piece
 from mmada.diffusion.schedule import Cosine
 from mmada.errors import InputError
-from mmada.model.mmada import MMaDAModel
 from mmada.sampling import (
     Accept,
     BlockCache,
@@ -39,17 +38,6 @@ MASK = SMALL.mask
 
 def row(context: list[int], places: int) -> Canvas:
     return Canvas.join([Piece(context), Piece([MASK] * places, editable=True)])
-
-
-def strong_model(seed: int) -> MMaDAModel:
-    """Random weights large enough that a small change of context changes tokens."""
-    torch.manual_seed(seed)
-    model = tiny_model(SMALL.size)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
-    return model
 
 
 class Coin:

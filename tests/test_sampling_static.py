@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers import SMALL as V
-from tests.helpers import tiny_model
+from tests.helpers import strong_model
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -47,18 +47,6 @@ IMAGE = Phase(
     modality="image", count=ScheduleCount(Cosine(), 5), order=PerturbedConfidence(), draw=Temperature(1.0), guidance=Guidance(1.5)
 )
 STOP = StopAtEos((V.eot, V.eos, *range(20, 32)))
-
-
-def network(seed: int = 0, mask: float = 0.0) -> MMaDAModel:
-    """A small transformer that a token of context sways; ``mask`` makes the mask itself likely."""
-    torch.manual_seed(seed)
-    model = tiny_model(V.size)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
-        model.lm_head.weight[V.mask] *= 1 + mask
-    return model
 
 
 def answer(context: list[int], length: int) -> Canvas:
@@ -117,7 +105,7 @@ def told(steps: Sequence[Frame]) -> list[object]:
 @pytest.mark.parametrize("case", CASES)
 def test_fixed_places_give_the_frames_of_ordinary_steps(case: str) -> None:
     for seed, mask in product(range(4), (0.0, 1.0)):
-        model = network(seed, mask)
+        model = strong_model(seed, mask)
         plain = told(frames(model, case, None, seed))
         for look in (1, 3, 8):
             assert told(frames(model, case, Static(look), seed)) == plain
@@ -125,11 +113,11 @@ def test_fixed_places_give_the_frames_of_ordinary_steps(case: str) -> None:
 
 def test_the_cases_hold_what_they_are_for() -> None:
     """Rows that end early, masks that are left over, and steps after the end."""
-    ended = frames(network(0), "early ends", None)
-    assert len(ended) < len(frames(network(0), "at a temperature", None))
-    left = [frames(network(seed, 1.0), "open vocabulary", None, seed)[-1] for seed in range(3)]
+    ended = frames(strong_model(0), "early ends", None)
+    assert len(ended) < len(frames(strong_model(0), "at a temperature", None))
+    left = [frames(strong_model(seed, 1.0), "open vocabulary", None, seed)[-1] for seed in range(3)]
     assert any(bool((f.tokens_BL == V.mask).any()) for f in left)
-    late, at_once = Counting(network(3)), Counting(network(3))
+    late, at_once = Counting(strong_model(3)), Counting(strong_model(3))
     shown = frames(late, "early ends", Static(8), 3)
     frames(at_once, "early ends", Static(1), 3)
     assert late.runs > len(shown) - 1 == at_once.runs
@@ -182,7 +170,7 @@ class Unread(TorchFunctionMode):
 
 def steps_unasked(monkeypatch: pytest.MonkeyPatch, case: str, static: Static | None) -> int:
     """Runs all steps, beginnings of parts aside, with nobody allowed to ask; returns how many."""
-    model, count = network(0, 1.0), 0
+    model, count = strong_model(0, 1.0), 0
     frames(model, case, static)  # what is read once and kept is there
     part, enter = loop._part, loop._State.enter
 
@@ -264,7 +252,7 @@ def test_recorded_passes_give_the_same_frames(monkeypatch: pytest.MonkeyPatch, c
         recorders.append(Graphs(again, runs=1))
         return recorders[-1]
 
-    model = network(1)
+    model = strong_model(1)
     plain = told(frames(model, case, None))
     monkeypatch.setattr(Static, "recorder", recorder)
     assert told(frames(model, case, Static(2))) == plain
@@ -277,13 +265,13 @@ def test_a_recording_serves_all_blocks_of_one_shape(monkeypatch: pytest.MonkeyPa
     graphs = Graphs(again, runs=2)
     monkeypatch.setattr(Static, "recorder", lambda self, device: graphs)
     canvas = answer([21, 22], 12)
-    list(denoise(network(), canvas, [TEXT], vocabulary=V, generators=row_generators([0]), static=Static()))
+    list(denoise(strong_model(), canvas, [TEXT], vocabulary=V, generators=row_generators([0]), static=Static()))
     assert len(graphs.recorded) == 1
     assert graphs.seen.total() == 3  # two ordinary runs and the recording, of twelve
 
 
 def test_a_recording_leaves_the_passes_that_it_serves_as_they_are() -> None:
-    model, canvas, graphs = network(), answer([21, 22], 6), Graphs(again, runs=0)
+    model, canvas, graphs = strong_model(), answer([21, 22], 6), Graphs(again, runs=0)
     masks_BL = canvas.editable_BL.cumsum(1)
     blocks = [canvas.editable_BL & (masks_BL > number) & (masks_BL <= number + 3) for number in (0, 3, 0)]
     asks = [model.prepared(at_BL=at_BL, columns=V.text_columns) for at_BL in blocks[:2]]
@@ -297,10 +285,10 @@ def test_what_cannot_be_fixed_runs_as_ever() -> None:
     class Bare:
         """A model that prepares nothing."""
 
-        predict = network().predict
+        predict = strong_model().predict
 
     rule, reuse = replace(TEXT, accept=Threshold(0.3)), replace(TEXT, reuse=BlockCache())
-    for model, phase in ((Bare(), TEXT), (network(), rule), (network(), reuse)):
+    for model, phase in ((Bare(), TEXT), (strong_model(), rule), (strong_model(), reuse)):
         both = [
             told(list(denoise(model, ANSWERS, [phase], vocabulary=V, generators=row_generators(range(4)), static=static)))
             for static in (None, Static())
@@ -327,8 +315,8 @@ def on_gpu(case: str, static: Static | None, model: MMaDAModel) -> list[Frame]:
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES)
 def test_a_gpu_gives_the_frames_of_a_cpu(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    plain = told(frames(network(), case, None))
-    model = network().to("cuda")
+    plain = told(frames(strong_model(), case, None))
+    model = strong_model().to("cuda")
     assert told(on_gpu(case, None, model)) == plain
     assert told(on_gpu(case, Static(3), model)) == plain
     graphs = Graphs(runs=1)
@@ -341,7 +329,7 @@ def test_a_gpu_gives_the_frames_of_a_cpu(monkeypatch: pytest.MonkeyPatch, case: 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float) -> None:
     """For each block of a shape, ragged rows included; other tokens or places are further off by far."""
-    model = network().to("cuda", dtype)
+    model = strong_model().to("cuda", dtype)
     canvas = Canvas.stack([answer([21, 22], 20), answer([30, 31, 32, 33, 13], 20)]).to("cuda")
     graphs = Graphs(runs=2)
     for number in range(5):
@@ -358,7 +346,7 @@ def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float
 @pytest.mark.parametrize("case", ["a batch", "early ends", "pictures"])
 def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """As the watch on the CPU, with CUDA's own; over fixed places, the beginnings of parts and the looks aside."""
-    model = network().to("cuda")
+    model = strong_model().to("cuda")
     on_gpu(case, Static(), model)  # kernels are compiled, and what is read once is there
     part, enter = loop._part, loop._State.enter
 

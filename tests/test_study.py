@@ -1,19 +1,25 @@
 """Studies: every arm and seed is run and judged once, whatever stops it, and the report says what the folders hold."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.helpers import SMALL, row
 
+from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.evaluation.measures import MEASURES, Measured
 from mmada.evaluation.study import curve, smooth, spread_of
 from mmada.recipes import RECIPES, run
 from mmada.recipes.reinforce import ReinforceRecipe
 from mmada.recipes.study import StudyRecipe
+from mmada.training.rl import draw_views
 
 FEW = {
     "base.plan.steps": "2",
@@ -79,9 +85,15 @@ def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], f
     few, out = FEW | {"seeds": "1", "arms": "{a: {method.noise: full}}"}, tmp_path / "study"
     run("study_noising", overrides=few, out=out, start_from=folder)
     kept = (out / "results.json").read_bytes()
-    for other in ({"arms": "{a: {method.noise: iid}}"}, {"measures": "{toy: 2}"}, {"parallel": "threshold=0.9"}):
+    for changed in ({"arms": "{a: {method.noise: iid}}"}, {"measures": "{toy: 2}"}, {"parallel": "threshold=0.9"}):
         with pytest.raises(InputError, match="of other settings"):
-            run("study_noising", overrides=few | other, out=out, start_from=folder, resume=True)
+            run("study_noising", overrides=few | changed, out=out, start_from=folder, resume=True)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, other / "model.safetensors")
+    with pytest.raises(InputError, match="of other settings"):
+        run("study_noising", overrides=few, out=out, start_from=other, resume=True)
     assert (out / "results.json").read_bytes() == kept
     run("study_noising", overrides=few | {"arms": "{a: {method.noise: full}, b: {}}"}, out=out, start_from=folder, resume=True)
     assert list(json.loads((out / "results.json").read_text())["curves"]) == ["a", "b"]  # arms may be added
@@ -121,11 +133,18 @@ def test_wrong_settings_are_refused_before_anything_runs(
 
 
 def test_the_arms_of_the_league_have_as_many_passes() -> None:
-    """Views an update times updates, where coupled masks are three views and others as many as they draw."""
+    """Views of all updates on a batch, each of them a pass over it."""
     league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
-    views = {"unigrpo": 1, "diffu_grpo": 1, "mask_grpo": 1, "coupled_grpo": 3, "spg": 2, "espo": 4}
-    updates = {arm: league.run_of(arm, 0).method.updates for arm in league.arms}
-    assert {arm: views[arm] * updates[arm] for arm in league.arms} == dict.fromkeys(views, 12)
+    canvas = Canvas.stack([row(list(range(12, 32)))] * 4)
+    passes = {}
+    for arm in league.arms:
+        policy, batches = (
+            league.run_of(arm, 0).method.policy(),
+            league.run_of(arm, 0).plan.steps / league.run_of(arm, 0).method.updates,
+        )
+        drawn = draw_views(policy.noise, canvas, mask_id=SMALL.mask, updates=policy.updates, group=2, generator=torch.Generator())
+        passes[arm] = (sum(len(views.tokens_KBL) for views in drawn), batches)
+    assert passes == dict.fromkeys(league.arms, (12, 40))
 
 
 def test_curves_and_spread() -> None:

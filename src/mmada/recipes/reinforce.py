@@ -52,7 +52,7 @@ from mmada.training.rl import (
 )
 from mmada.training.rollouts import ASK, Sampler, roll_out
 
-__all__ = ["Method", "ReinforceRecipe", "reinforce", "reinforce_image", "reinforce_math", "reinforce_vision"]
+__all__ = ["NOISES", "Method", "ReinforceRecipe", "reinforce", "reinforce_image", "reinforce_math", "reinforce_vision"]
 
 NOISES: dict[str, Noising] = {
     "systematic": RandomMasks(Systematic()),

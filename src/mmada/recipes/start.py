@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["Lora", "Start", "add_lora", "read_start"]
+__all__ = ["Lora", "Start", "add_lora", "read_start", "weights_digest"]
 
 PICTURE = 64
 """Height and width of the nano world's pictures, in pixels."""
@@ -82,6 +83,14 @@ def read_start(folder: Path) -> Start:
     text = TextTokenizer.load(folder)
     place = place if isinstance(place, Path) else find_folder(place)
     return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset, dtype=dtype)
+
+
+def weights_digest(folder: Path, settings: object = None) -> str:
+    """SHA-256 of the weights in a folder and of what is done with them, to know kept work again."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:

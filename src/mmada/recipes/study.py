@@ -25,9 +25,8 @@ from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
 from mmada.pipeline import MMaDA
 from mmada.recipes.reinforce import ReinforceRecipe, reinforce, reinforce_math
+from mmada.recipes.start import weights_digest
 from mmada.sampling import Speed
-from mmada.sampling.accept import RULES
-from mmada.sampling.speed import by_name
 from mmada.training.log import read_log
 
 __all__ = ["StudyRecipe", "study_league", "study_noising", "study_tasks"]
@@ -71,7 +70,7 @@ class StudyRecipe:
     @property
     def speed(self) -> Speed:
         """How fast texts are decoded when models are judged."""
-        return Speed(None if self.parallel is None else by_name("parallel", self.parallel, RULES))
+        return Speed.of(self.parallel)
 
     def run_of(self, arm: str, seed: int) -> ReinforceRecipe:
         """One run. Raises InputError where the settings of the arm do not fit."""
@@ -85,16 +84,17 @@ class StudyRecipe:
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
+        weights = weights_digest(start)
         for arm, seed, folder in self.runs(out):
-            self.same_as_before(folder / "results.json", self.settings(arm, seed))
-        if not self.same_as_before(out / "start.json", self.settings(None, 0)):
+            self.same_as_before(folder / "results.json", self.settings(weights, arm, seed))
+        if not self.same_as_before(out / "start.json", self.settings(weights)):
             out.mkdir(parents=True, exist_ok=True)
-            write_results(out / "start.json", {"found": self.judged(start), **self.settings(None, 0)})
+            write_results(out / "start.json", {"found": self.judged(start), **self.settings(weights)})
         for arm, seed, folder in self.runs(out):
             if (folder / "results.json").exists() or arm not in (self.only or self.arms):
                 continue
             model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
-            write_results(folder / "results.json", {"found": self.judged(model), **self.settings(arm, seed)})
+            write_results(folder / "results.json", {"found": self.judged(model), **self.settings(weights, arm, seed)})
         report(self, out)
         return out / next(iter(self.only or self.arms)) / "seed0" / "model"
 
@@ -104,10 +104,10 @@ class StudyRecipe:
             for arm in self.arms:
                 yield arm, seed, out / arm / f"seed{seed}"
 
-    def settings(self, arm: str | None, seed: int) -> dict[str, Any]:
-        """What a run's results depend on beside the start; of the start itself, how it is judged alone."""
+    def settings(self, weights: str, arm: str | None = None, seed: int = 0) -> dict[str, Any]:
+        """What the results of a run depend on, or of the start itself (no arm); ``weights`` are those of the start."""
         trained = None if arm is None else plain(self.run_of(arm, seed))
-        return {"settings": {"measures": plain(self.measures), "parallel": self.parallel, "run": trained}}
+        return {"settings": {"start": weights, "measures": plain(self.measures), "parallel": self.parallel, "run": trained}}
 
     def same_as_before(self, file: Path, now: Mapping[str, Any]) -> bool:
         """Whether results are there already. Raises InputError where they are of other settings, or damaged."""

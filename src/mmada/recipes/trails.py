@@ -6,7 +6,6 @@ known. Training split only.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.pipeline.cards import card_of
+from mmada.recipes.start import weights_digest
 from mmada.sampling import Frame, Speed
 from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import drawable, satisfies
@@ -133,10 +133,8 @@ def collect(model: MMaDA, source: str, count: int, seed: int, advance: Callable[
 def kept_trails(folder: Path, speed: Speed, counts: Mapping[str, int], seed: int, cache: Path) -> dict[str, list[Trail]]:
     """Trails of the model in ``folder``, decoded at ``speed``; kept in ``cache`` and read from there as long as weights and
     settings stay what they were."""
-    digest = hashlib.sha256(repr((speed, seed, card_of(folder).preset)).encode())
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(file.read_bytes())
-    paths = {s: cache / f"trails_{s}_{n}_{digest.hexdigest()[:16]}.safetensors" for s, n in counts.items() if n}
+    digest = weights_digest(folder, (speed, seed, card_of(folder).preset))[:16]
+    paths = {s: cache / f"trails_{s}_{n}_{digest}.safetensors" for s, n in counts.items() if n}
     if missing := [source for source, path in paths.items() if not path.is_file()]:
         model = MMaDA.load(folder).paced(text=speed, image=speed)
         cache.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,6 @@ from mmada.pipeline import MMaDA, TextResult
 from mmada.pipeline.engine import Watch
 from mmada.pipeline.mmada import TextOptions
 from mmada.sampling import Frame, Speed
-from mmada.sampling.accept import RULES
-from mmada.sampling.speed import by_name
 from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import drawable
 from mmada.tasks.geneval import CATEGORIES, prompts
@@ -95,7 +93,7 @@ class Sampler:
     @property
     def speed(self) -> Speed:
         """How fast texts are decoded."""
-        return Speed(None if self.parallel is None else by_name("sampler.parallel", self.parallel, RULES))
+        return Speed.of(self.parallel)
 
     def text_options(self, seeds: list[int], watch: Watch) -> TextOptions:
         """How an answer with reasoning is drawn."""
