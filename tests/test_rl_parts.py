@@ -32,6 +32,7 @@ from mmada.training.rl import (
     LeaveOneOut,
     MeanField,
     MeanOnly,
+    Moments,
     NoRatio,
     PerSample,
     PerToken,
@@ -68,6 +69,8 @@ PLANS: list[Any] = [
     BlockMasks(block=3),
     BlockMasks(block=3, scored="block"),
     Trajectory(2),
+    Moments(),
+    Moments(3),
 ]
 
 
@@ -105,7 +108,7 @@ def test_every_plan_scores_masked_places_of_the_completion_and_repeats_itself(pl
         assert torch.equal(views.scored_KBL.any(2).any(0), has_places_B), "every completion has a scored place in some view"
 
 
-@pytest.mark.parametrize("plan", [p for p in PLANS if not isinstance(p, (FullMask, BlockMasks))], ids=repr)
+@pytest.mark.parametrize("plan", [p for p in PLANS if not isinstance(p, (FullMask, BlockMasks, Moments))], ids=repr)
 def test_the_prompt_stays_clean(plan: Any) -> None:
     canvas = rows(9, 6)
     for views in drawn(plan, canvas, 3):
@@ -224,6 +227,37 @@ def test_trajectory_replays_the_steps() -> None:
     ]
     log_KBL = -views[0].scored_KBL.double()
     assert Elbo().rows(log_KBL, views[0], torch.tensor([5, 3]), torch.zeros(2)).tolist() == [-5, -3]
+
+
+def test_moments_are_steps_of_the_rollout_each_as_often() -> None:
+    """What a step found masked is masked, padding behind the end too, and the ELBO is that of the whole trajectory."""
+    canvas = rows(5, 3)
+    steps_BL = torch.full((2, canvas.length), 99)
+    steps_BL[0, 4:9] = torch.tensor([0, 8, 2, 2, 4])
+    steps_BL[1, 4:7] = torch.tensor([5, 5, 1])
+    for ahead in (1, 2):
+        drawn = draw_views(
+            Moments(ahead), canvas, mask_id=SMALL.mask, updates=2000, group=1, generator=generator(), steps_BL=steps_BL
+        )
+        weight_BL = torch.stack([views.weight_KBL[0] for views in drawn]).mean(0)
+        torch.testing.assert_close(weight_BL, completion(canvas).float(), atol=0.1, rtol=0)
+        for row, size in enumerate((5, 3)):
+            order = steps_BL[row, 4 : 4 + size]
+            ranks = torch.unique(order, return_inverse=True)[1]
+            legal = {tuple(((ranks >= k) & (ranks < k + ahead)).tolist()) for k in range(1 - ahead, int(ranks.max()) + 1)}
+            seen = {tuple(v.scored_KBL[0, row, 4 : 4 + size].tolist()) for v in drawn}
+            assert seen == legal
+            for views in drawn[:50]:
+                masked_L = views.tokens_KBL[0, row] == SMALL.mask
+                first = ranks[views.scored_KBL[0, row, 4 : 4 + size]].min()
+                assert masked_L[4 : 4 + size].tolist() == (ranks >= first).tolist()
+                assert masked_L[4 + size], "behind the end"
+                assert not masked_L[:4].any()
+    picture = Canvas.join([Piece([30]), Piece([40, 41], editable=True, modality="image"), Piece([7])])
+    views = draw_views(
+        Moments(), picture, mask_id=SMALL.mask, updates=1, group=1, generator=generator(), steps_BL=torch.ones(1, 4).long()
+    )[0]
+    assert (views.tokens_KBL == SMALL.mask).tolist() == [[[False, True, True, False]]], "a picture's end is no padding"
 
 
 # Advantages
@@ -449,6 +483,7 @@ def policy_with(**parts: Any) -> Policy:
         (lambda: BlockMasks(0), "block"),
         (lambda: BlockMasks(scored="all"), "scored"),  # type: ignore[arg-type]
         (lambda: Trajectory(0), "together"),
+        (lambda: Moments(0), "ahead"),
         (lambda: Sandwich(1.1), "omega"),
         (lambda: Sandwich(beta=0.5), "beta"),
         (lambda: ZScore(-1), "epsilon"),

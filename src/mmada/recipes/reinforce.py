@@ -36,6 +36,7 @@ from mmada.training.rl import (
     FrozenCopy,
     FullMask,
     Iid,
+    Moments,
     Noising,
     Policy,
     RandomMasks,
@@ -47,6 +48,7 @@ from mmada.training.rl import (
     diffu_grpo,
     espo,
     mask_grpo,
+    path_grpo,
     spg,
     unigrpo,
 )
@@ -61,8 +63,10 @@ NOISES: dict[str, Noising] = {
     "truncated": RandomMasks(Truncated()),
     "full": FullMask(),
     "trajectory": Trajectory(),
+    "moments": Moments(),
 }
 METHODS: dict[str, Callable[..., Policy]] = {
+    "path_grpo": path_grpo,
     "unigrpo": partial(unigrpo, Systematic()),
     "diffu_grpo": diffu_grpo,
     "mask_grpo": mask_grpo,
@@ -77,7 +81,7 @@ class Method:
     """A published policy optimisation by ``name``. ``updates``: mu. ``noise``: which places are masked again, in place of the
     method's own plan; of UniGRPO's two, "systematic" is taken. ``clip`` and ``kl``: None is the method's own."""
 
-    name: str = "unigrpo"
+    name: str = "path_grpo"
     noise: str | None = None
     updates: int = 4
     clip: float | None = None
@@ -253,9 +257,9 @@ def reinforce_math() -> ReinforceRecipe:
     return ReinforceRecipe(
         name="reinforce_math",
         follows="cot",
-        plan=Plan(steps=480, seed=11, optim=GENTLE, average=0.98, save_every=40, sample_every=480),
+        plan=Plan(steps=288, seed=11, optim=GENTLE, average=0.98, save_every=24, sample_every=288),
         tasks={"math": 24},
-        sampler=Sampler(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
+        sampler=Sampler(temperature=1.0, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
         half=True,
         rewards={"math": TEXT, "vision": TEXT, "image": {"detector": 1.0}},
     )
@@ -273,4 +277,4 @@ def reinforce_image() -> ReinforceRecipe:
 
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
-    return replace(reinforce_math(), name="reinforce", tasks={"math": 16, "vision": 8, "image": 8})
+    return replace(reinforce_math(), name="reinforce", tasks={"math": 16, "vision": 4, "image": 4})

@@ -24,7 +24,7 @@ from mmada.evaluation.measures import MEASURES
 from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
 from mmada.pipeline import MMaDA
-from mmada.recipes.reinforce import ReinforceRecipe, reinforce, reinforce_math
+from mmada.recipes.reinforce import Method, ReinforceRecipe, reinforce, reinforce_math
 from mmada.recipes.start import weights_digest
 from mmada.sampling import Speed
 from mmada.training.log import read_log
@@ -179,8 +179,8 @@ MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
 
 
 def short(recipe: ReinforceRecipe) -> ReinforceRecipe:
-    """A run of a few minutes, 40 batches, whose averaged weights are judged at the end."""
-    return replace(recipe, plan=replace(recipe.plan, steps=160, save_every=40, sample_every=160))
+    """A run of a few minutes, 30 batches, whose averaged weights are judged at the end."""
+    return replace(recipe, plan=replace(recipe.plan, steps=120, save_every=40, sample_every=120))
 
 
 def study_noising() -> StudyRecipe:
@@ -188,22 +188,23 @@ def study_noising() -> StudyRecipe:
     return StudyRecipe(
         name="study_noising",
         follows="cot",
-        base=short(replace(reinforce_math(), tasks={"math": 16})),
+        base=short(replace(reinforce_math(), method=Method(name="unigrpo"))),
         arms={
             "systematic": {"method.noise": "systematic"},
+            "moments": {"method.noise": "moments"},
             "algorithm1": {"method.noise": "algorithm1"},
             "independent": {"method.noise": "iid"},
             "high_ratios": {"method.noise": "truncated"},
             "d1_full_mask": {"method.noise": "full"},
         },
-        measures={"arithmetic": 192},
+        measures={"arithmetic": 384},
         parallel="threshold=0.95",
     )
 
 
 def published(method: str, updates: int) -> dict[str, str]:
-    """A method with its updates a batch, for 40 batches."""
-    return {"method.name": method, "method.updates": str(updates), "plan.steps": str(40 * updates)}
+    """A method with its updates a batch, for 30 batches."""
+    return {"method.name": method, "method.updates": str(updates), "plan.steps": str(30 * updates)}
 
 
 def study_league() -> StudyRecipe:
@@ -214,6 +215,7 @@ def study_league() -> StudyRecipe:
         base=short(reinforce()),
         arms={
             "unigrpo": published("unigrpo", 12),
+            "path_grpo": published("path_grpo", 12),
             "diffu_grpo": published("diffu_grpo", 12),
             "mask_grpo": published("mask_grpo", 12),
             "coupled_grpo": published("coupled_grpo", 4),

@@ -4,7 +4,7 @@ asks the old policy and the reference, `policy_loss` is the loss of one inner up
 from mmada.training.rl.advantage import Advantage, LeaveOneOut, MeanOnly, ZScore, advantages
 from mmada.training.rl.likelihood import Elbo, Likelihood, MeanField, Sandwich, Scorer, log_probabilities
 from mmada.training.rl.loss import Update, policy_loss, prepare
-from mmada.training.rl.noising import BlockMasks, CoupledCounts, CoupledMasks, FullMask, RandomMasks, Trajectory
+from mmada.training.rl.noising import BlockMasks, CoupledCounts, CoupledMasks, FullMask, Moments, RandomMasks, Trajectory
 from mmada.training.rl.objective import (
     Aggregation,
     Clip,
@@ -16,7 +16,7 @@ from mmada.training.rl.objective import (
     SequenceRatio,
     TokenRatio,
 )
-from mmada.training.rl.policies import Policy, coupled_grpo, diffu_grpo, espo, mask_grpo, spg, unigrpo
+from mmada.training.rl.policies import Policy, coupled_grpo, diffu_grpo, espo, mask_grpo, path_grpo, spg, unigrpo
 from mmada.training.rl.reference import AdaptersOff, FrozenCopy, Reference
 from mmada.training.rl.times import Algorithm1, Iid, Systematic, Times, Truncated
 from mmada.training.rl.views import Noising, Views, draw_views
@@ -39,6 +39,7 @@ __all__ = [
     "Likelihood",
     "MeanField",
     "MeanOnly",
+    "Moments",
     "NoRatio",
     "Noising",
     "PerSample",
@@ -65,6 +66,7 @@ __all__ = [
     "espo",
     "log_probabilities",
     "mask_grpo",
+    "path_grpo",
     "policy_loss",
     "prepare",
     "spg",

@@ -6,6 +6,7 @@
     CoupledCounts(samples) exact counts and their complements           ESPO
     BlockMasks(block, ...) earlier blocks clean, later ones masked      SPG
     Trajectory(together)   what was masked at each step of the rollout  TraceRL
+    Moments(ahead)         the same, one random step an update
 
 A plan draws the masks of all inner updates at once (`draw_views`), so that policy, old policy and reference are asked about
 byte-identical inputs.
@@ -22,11 +23,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmada.canvas import TEXT, Canvas
 from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.training.rl.times import Times
 from mmada.training.rl.views import Draw, Views, completion, exact_mask, random_mask, realised_weight
 
-__all__ = ["BlockMasks", "CoupledCounts", "CoupledMasks", "FullMask", "RandomMasks", "Trajectory"]
+__all__ = ["BlockMasks", "CoupledCounts", "CoupledMasks", "FullMask", "Moments", "RandomMasks", "Trajectory"]
 
 
 @dataclass(frozen=True)
@@ -206,15 +208,60 @@ class Trajectory:
 
     def draw(self, wanted: Draw) -> tuple[Views, ...]:
         """As `Noising.draw`."""
-        places_BL = completion(wanted.canvas)
-        if wanted.steps_BL is None or wanted.steps_BL.shape != places_BL.shape:
-            raise InputError("steps_BL of a trajectory must give the step of every place of the canvas; pass it to draw_views")
-        stage_BL = torch.full_like(wanted.steps_BL, -1)
-        for row, places_L in enumerate(places_BL):
-            if bool(places_L.any()):
-                rank = torch.unique(wanted.steps_BL[row, places_L], return_inverse=True)[1]
-                stage_BL[row, places_L] = rank // self.together
+        places_BL, rank_BL = completion(wanted.canvas), step_ranks(wanted)
+        stage_BL = torch.where(places_BL, rank_BL // self.together, -1)
         count = max(1, int(stage_BL.max()) + 1)
         masks = [places_BL & (stage_BL >= k) for k in range(count)]
         scores = [places_BL & (stage_BL == k) for k in range(count)]
         return (wanted.views(masks, scores, [float(count)] * count),) * wanted.updates
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One random step of each rollout an update: what it found masked is masked, and what was decided ``ahead`` steps from there
+    on is scored. With 1 an unbiased share of `Trajectory` at one pass, whatever its length. Of a text, places behind its end are
+    masked too, as the sampler had them. Weight: the number of steps / ``ahead``, so that the ELBO is the sum over all steps."""
+
+    ahead: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("ahead of the moments", self.ahead, 1)
+
+    def draw(self, wanted: Draw) -> tuple[Views, ...]:
+        """As `Noising.draw`."""
+        places_BL, rank_BL = completion(wanted.canvas), step_ranks(wanted)
+        count_B1 = (rank_BL.amax(1, keepdim=True) + 1).clamp(min=1)
+        behind_BL = behind_end(wanted.canvas)
+        drawn = []
+        for _ in range(wanted.updates):
+            # A window of `ahead` steps that may begin before the first one, so that every step is in as many windows.
+            windows_B1 = count_B1 + self.ahead - 1
+            first_B1 = (wanted.uniform(*count_B1.shape) * windows_B1).long().minimum(windows_B1 - 1) - (self.ahead - 1)
+            masked_BL = places_BL & (rank_BL >= first_B1)
+            scored_BL = masked_BL & (rank_BL < first_B1 + self.ahead)
+            drawn.append(wanted.views([masked_BL | behind_BL], [scored_BL], [windows_B1 / self.ahead]))
+        return tuple(drawn)
+
+
+def step_ranks(wanted: Draw) -> Tensor:
+    """Which step of its own row decided each place of a completion (B, L), from 0 without gaps; -1 elsewhere.
+
+    Raises InputError where the steps are missing.
+    """
+    places_BL = completion(wanted.canvas)
+    if wanted.steps_BL is None or wanted.steps_BL.shape != places_BL.shape:
+        raise InputError("steps_BL of a trajectory must give the step of every place of the canvas; pass it to draw_views")
+    rank_BL = torch.full_like(wanted.steps_BL, -1)
+    for row, places_L in enumerate(places_BL):
+        if bool(places_L.any()):
+            rank_BL[row, places_L] = torch.unique(wanted.steps_BL[row, places_L], return_inverse=True)[1]
+    return rank_BL
+
+
+def behind_end(canvas: Canvas) -> Tensor:
+    """Places (B, L) behind the end of a written completion: what the sampler left as padding."""
+    places_BL = completion(canvas)
+    count_BL = places_BL.cumsum(1)
+    text_BL = canvas.modality_BL == TEXT
+    written_B1 = (places_BL & text_BL).any(1, keepdim=True) & ~(places_BL & ~text_BL).any(1, keepdim=True)
+    return canvas.valid_BL & ~places_BL & (count_BL == count_BL[:, -1:]) & written_B1

@@ -7,14 +7,15 @@
     coupled_grpo   CoupledMasks(full)            Elbo        token     leave one    k3, reference    per token
     spg            BlockMasks                    Sandwich    none      mean only    none             per token
     espo           CoupledCounts                 Elbo        sequence  leave one    k2, reference    per sample
+    path_grpo      Moments                       MeanField   token     z-score      k3, reference    per sample, |o_i|
 
-Numbers are those of each paper's own code. UniGRPO states no clip, KL weight, estimator or number of updates: all are arguments,
-and their defaults are common ones, not the paper's.
+``path_grpo`` is ours. Of the others, numbers are those of each paper's own code. UniGRPO states no clip, KL weight, estimator or
+number of updates: all are arguments, and their defaults are common ones, not the paper's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from torch import Tensor
 from mmada.errors import InputError, check_whole
 from mmada.training.rl.advantage import Advantage, LeaveOneOut, MeanOnly, ZScore, advantages
 from mmada.training.rl.likelihood import Elbo, Likelihood, MeanField, Sandwich
-from mmada.training.rl.noising import BlockMasks, CoupledCounts, CoupledMasks, FullMask, RandomMasks
+from mmada.training.rl.noising import BlockMasks, CoupledCounts, CoupledMasks, FullMask, Moments, RandomMasks
 from mmada.training.rl.objective import (
     Aggregation,
     Clip,
@@ -35,10 +36,10 @@ from mmada.training.rl.objective import (
     TokenRatio,
     Units,
 )
-from mmada.training.rl.times import Times, Truncated
+from mmada.training.rl.times import Systematic, Times, Truncated
 from mmada.training.rl.views import Noising, Views
 
-__all__ = ["Policy", "coupled_grpo", "diffu_grpo", "espo", "mask_grpo", "spg", "unigrpo"]
+__all__ = ["Policy", "coupled_grpo", "diffu_grpo", "espo", "mask_grpo", "path_grpo", "spg", "unigrpo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,11 @@ def unigrpo(
         kl=Kl(kl),
         updates=updates,
     )
+
+
+def path_grpo(*, updates: int = 4, ahead: int = 1, clip: float = 0.2, kl: float = 0.01) -> Policy:
+    """UniGRPO's objective on the path of the sampler: tokens are as probable as the rollout found them when it decided them."""
+    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl), noise=Moments(ahead))
 
 
 def diffu_grpo(*, updates: int = 12, prompt: float = 0.15, clip: float = 0.5, kl: float = 0.04) -> Policy:
