@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from mmada.sampling import (
     EvenSplit,
     Factor,
     Greedy,
+    Guidance,
     Lookahead,
     LowConfidence,
     Phase,
@@ -120,6 +122,39 @@ def test_a_memory_takes_in_a_longer_row_later() -> None:
     rows = Canvas.stack([row([20], 3), row([21, 22, 23, 24, 25], 7)])
     done = complete(strong_model(0), rows, [phase], vocabulary=SMALL, generators=row_generators([0, 1]))
     assert not (done.tokens_BL[done.valid_BL] == MASK).any()
+
+
+class Rows:
+    """A model that notes the rows it computes."""
+
+    def __init__(self, seed: int) -> None:
+        self.model = strong_model(seed)
+        self.seen: list[Tensor] = []
+
+    def predict(self, tokens_BL: Tensor, **more: Any) -> Tensor:
+        self.seen.append(tokens_BL)
+        return self.model.predict(tokens_BL, **more)
+
+
+@pytest.mark.parametrize("lookahead", [None, Lookahead(2)])
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_rows_that_are_alike_are_computed_once_and_answer_as_alone(guidance: float, lookahead: Lookahead | None) -> None:
+    """Four seeds of one prompt, two of a shorter one and one alone, mixed; with guidance, the other halves too."""
+    prompts = [[21, 22, 23], [30], [21, 22, 23], [40, 31], [21, 22, 23], [30], [21, 22, 23]]
+    phase = Phase(modality="text", count=EvenSplit(6), order=LowConfidence(), draw=Temperature(0.5), region=Blocks(3),
+                  guidance=Guidance(guidance), lookahead=lookahead)  # fmt: skip
+    for seed in range(3):
+        model, rows, blanks = Rows(seed), [row(p, 6) for p in prompts], [row([9], 6) for _ in prompts]
+        batch = complete(
+            model, Canvas.stack(rows), [phase], vocabulary=SMALL, generators=row_generators(list(range(7))),
+            unconditional=Canvas.stack(blanks),
+        )  # fmt: skip
+        for pass_RL in model.seen:
+            assert lookahead is not None or len(pass_RL.unique(dim=0)) == len(pass_RL)
+        assert len(model.seen[0]) == 3 + (guidance > 0)
+        for i, one in enumerate(rows):
+            alone = complete(Rows(seed), one, [phase], vocabulary=SMALL, generators=row_generators([i]), unconditional=blanks[i])
+            assert batch.row(i).tokens_BL.tolist() == alone.tokens_BL.tolist()
 
 
 def test_all_bits_of_a_seed_count() -> None:

@@ -179,8 +179,8 @@ MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
 
 
 def short(recipe: ReinforceRecipe) -> ReinforceRecipe:
-    """A run of a few minutes, 30 batches, whose averaged weights are judged at the end."""
-    return replace(recipe, plan=replace(recipe.plan, steps=120, save_every=40, sample_every=120))
+    """A run of a few minutes, 40 batches, whose averaged weights are judged at the end."""
+    return replace(recipe, plan=replace(recipe.plan, steps=160, save_every=40, sample_every=160))
 
 
 def study_noising() -> StudyRecipe:
@@ -203,8 +203,8 @@ def study_noising() -> StudyRecipe:
 
 
 def published(method: str, updates: int) -> dict[str, str]:
-    """A method with its updates a batch, for 30 batches."""
-    return {"method.name": method, "method.updates": str(updates), "plan.steps": str(30 * updates)}
+    """A method with its updates a batch, for 40 batches."""
+    return {"method.name": method, "method.updates": str(updates), "plan.steps": str(40 * updates)}
 
 
 def study_league() -> StudyRecipe:

@@ -53,6 +53,32 @@ class Ask:
     shadow_RL: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Alike:
+    """A batch in which rows are the same, such as several seeds of one prompt before they part: ``once`` has each of them once,
+    and asked place n of the batch is place ``place_N[n]`` of what is asked of ``once``."""
+
+    once: Canvas
+    place_N: Tensor
+
+    @staticmethod
+    def of(batch: Canvas) -> Alike | None:
+        """None where all rows differ."""
+        if batch.rows == 1:
+            return None
+        rows_B3L = torch.cat([batch.tokens_BL, batch.editable_BL, batch.valid_BL], 1)
+        found_U3L, which_B = torch.unique(rows_B3L, dim=0, return_inverse=True)
+        if len(found_U3L) == batch.rows:
+            return None
+        row_U = torch.empty(len(found_U3L), dtype=torch.long, device=which_B.device)
+        row_U[which_B] = torch.arange(batch.rows, device=which_B.device)
+        once = taken(batch, row_U, batch.editable_BL[row_U])
+        count_B, count_U = batch.editable_BL.sum(1), once.editable_BL.sum(1)
+        shift_B = (count_U.cumsum(0) - count_U)[which_B] - (count_B.cumsum(0) - count_B)
+        place_N = torch.arange(int(count_B.sum()), device=which_B.device) + shift_B.repeat_interleave(count_B)
+        return Alike(once, place_N)
+
+
 class Passes:
     """Runs the model for a phase and counts the passes that each row takes part in."""
 
@@ -95,9 +121,13 @@ class Passes:
         extra = self.remembered(ask, rows, at_RL, guided) if self.memory is not None else {}
         if ask.shadow_RL is not None:
             extra |= {"shadow_BL": self.both(ask, rows, ask.shadow_RL, guided), "mask": self.mask}
+        alike = None if extra else Alike.of(batch)
+        once = batch if alike is None else alike.once
         logits_NV = self.denoiser.predict(
-            batch.tokens_BL, at_BL=batch.editable_BL, columns=ask.columns, valid_BL=batch.valid_BL, **extra
+            once.tokens_BL, at_BL=once.editable_BL, columns=ask.columns, valid_BL=once.valid_BL, **extra
         )
+        if alike is not None:
+            logits_NV = logits_NV[alike.place_N]
         return self.combined(ask, logits_NV, int(batch.editable_BL.sum()) if guided else None)
 
     def guided(self, ask: Ask) -> bool:
