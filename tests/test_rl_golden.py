@@ -576,3 +576,15 @@ def test_golden_no_ratio_needs_no_old_policy() -> None:
     policy = spg(updates=3)
     assert isinstance(policy.ratio, NoRatio)
     assert all(u.old_KBL is None and u.reference_KBL is None for u in updates_of(policy, a_model(), a_canvas()))
+
+
+def test_golden_rows_that_run_together_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, plain = COMBINATIONS["coupled_grpo"]
+    canvas, old = a_canvas(), a_model()
+    new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
+    for rows in (1, 3):
+        monkeypatch.setattr("mmada.training.rl.likelihood.TOGETHER", rows)
+        update = updates_of(policy, old, canvas, ref)[-1]
+        found = [plain_log_p(m, canvas, update.views) for m in (new, old, ref)]
+        loss = policy_loss(new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)[0]
+        assert_same(new, loss, plain(*found, canvas))

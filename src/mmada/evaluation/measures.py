@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmada.contact import Tile
-from mmada.pipeline import MMaDA
+from mmada.pipeline import MMaDA, TextResult
 from mmada.pipeline.pictures import fit
 from mmada.tasks.arithmetic import check_steps, extract_answer, problem
 from mmada.tasks.captions import named
@@ -24,6 +24,7 @@ from mmada.tasks.knowledge import knowledge_item
 from mmada.tasks.questions import KINDS, ask_about, check_reasoning
 from mmada.tasks.render import CLEAN, LOOSE, render
 from mmada.tasks.scenes import Scene, Thing, sample_scene
+from mmada.tokenizers.prompt import well_formed
 
 __all__ = ["MEASURES", "Measure", "Measured"]
 
@@ -86,6 +87,11 @@ def fidelity(model: MMaDA, rng: Random, count: int) -> Measured:
     return result
 
 
+def follows_format(model: MMaDA, answer: TextResult) -> bool:
+    """Whether what was written is ``<think> reasoning </think> answer``."""
+    return well_formed(model.engine.parts.text.decode(list(answer.tokens)))
+
+
 def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = None) -> Measured:
     """Questions on unseen scenes as any renderer may draw them; existence also by how its "no" was made (POPE)."""
     result = Measured()
@@ -102,6 +108,8 @@ def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = 
                 result.add(f"existence: {question.negative or 'yes'}", right)
             if answer.thinking:
                 result.add("questions: every step right", check_reasoning(answer.thinking, question, scene))
+            if thinking:
+                result.add("questions: format", follows_format(model, answer))
             result.show(picture, f"{question.text} {answer.text}", right)
     return result
 
@@ -182,6 +190,7 @@ def arithmetic(model: MMaDA, rng: Random, count: int, *, outside: bool = False) 
                 continue
             result.add("arithmetic: answer", right)
             result.add("arithmetic: every step", steps)
+            result.add("arithmetic: format", follows_format(model, answer))
             result.add(f"arithmetic: {len(given.steps)} step{'s' * (len(given.steps) > 1)}", right)
     return result
 

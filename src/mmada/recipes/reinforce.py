@@ -257,7 +257,7 @@ def reinforce_math() -> ReinforceRecipe:
     return ReinforceRecipe(
         name="reinforce_math",
         follows="cot",
-        plan=Plan(steps=320, seed=11, optim=GENTLE, average=0.98, save_every=40, sample_every=320),
+        plan=Plan(steps=160, seed=11, optim=GENTLE, average=0.98, save_every=40, sample_every=160),
         tasks={"math": 24},
         sampler=Sampler(temperature=1.0, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
         half=True,
@@ -277,4 +277,4 @@ def reinforce_image() -> ReinforceRecipe:
 
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
-    return replace(reinforce_math(), name="reinforce", tasks={"math": 24, "vision": 8, "image": 8})
+    return replace(reinforce_math(), name="reinforce", tasks={"math": 24, "vision": 8, "image": 4})

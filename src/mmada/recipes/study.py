@@ -178,17 +178,12 @@ MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
 """The three tasks of the paper's table 5, as the nano world has them."""
 
 
-def short(recipe: ReinforceRecipe) -> ReinforceRecipe:
-    """A run of a few minutes, 40 batches, whose averaged weights are judged at the end."""
-    return replace(recipe, plan=replace(recipe.plan, steps=160, save_every=40, sample_every=160))
-
-
 def study_noising() -> StudyRecipe:
     """Which places to mask again: UniGRPO's two schedules against d1's full mask and independent ratios (figures 3 and 4)."""
     return StudyRecipe(
         name="study_noising",
         follows="cot",
-        base=short(replace(reinforce_math(), method=Method(name="unigrpo"))),
+        base=replace(reinforce_math(), method=Method(name="unigrpo")),
         arms={
             "systematic": {"method.noise": "systematic"},
             "moments": {"method.noise": "moments"},
@@ -212,7 +207,7 @@ def study_league() -> StudyRecipe:
     return StudyRecipe(
         name="study_league",
         follows="cot",
-        base=short(reinforce()),
+        base=reinforce(),
         arms={
             "unigrpo": published("unigrpo", 12),
             "path_grpo": published("path_grpo", 12),
@@ -231,7 +226,7 @@ def study_tasks() -> StudyRecipe:
     return StudyRecipe(
         name="study_tasks",
         follows="cot",
-        base=short(reinforce()),
+        base=reinforce(),
         arms={
             "all": {},
             "math": {"tasks": "{math: 12}"},

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -44,6 +45,7 @@ class RunLog:
             TimeRemainingColumn(),
             TextColumn("{task.fields[loss]}"),
         )
+        self.reward: float | None = None
         self.task = self.progress.add_task(name, total=steps, completed=start, rate="", loss="")
 
     def __enter__(self) -> RunLog:
@@ -57,7 +59,9 @@ class RunLog:
         """One line of the log, and the bar moved to that step. ``row`` has ``step``, ``loss`` and ``rate`` (examples/s)."""
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        self.progress.update(self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=f"loss {row['loss']:.3f}")
+        self.reward = row.get("reward", self.reward)
+        told = f"loss {row['loss']:.3f}" + ("" if self.reward is None else f", reward {self.reward:.2f}")
+        self.progress.update(self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=told)
         if not self.progress.console.is_terminal and int(row["step"]) % 100 == 0:
             print(json.dumps(row), flush=True)
 
@@ -75,7 +79,7 @@ class RunLog:
         sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(folder / f"step_{step:06d}.png")
 
     def plot(self) -> None:
-        """``loss.png`` from the log; left out where matplotlib is not installed."""
+        """``loss.png`` from the log, with rewards below the losses; left out where matplotlib is not installed."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -83,21 +87,22 @@ class RunLog:
         rows = read_log(self.path)
         if len(rows) < 2:
             return
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        axes = figure.subplots()
-        for name in [k for k in rows[-1] if k.startswith("loss")]:
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            width = max(1, len(points) // 200)
-            smooth = [
-                (points[i + width - 1][0], sum(p[1] for p in points[i : i + width]) / width)
-                for i in range(0, len(points) - width + 1, width)
-            ]
-            axes.plot([p[0] for p in smooth], [p[1] for p in smooth], label=name)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss")
-        # What is maximised in policy optimisation has any sign.
-        axes.set_yscale("log" if all(row["loss"] > 0 for row in rows) else "linear")
-        axes.legend()
+        kinds = [kind for kind in ("loss", "reward") if any(kind in row for row in rows)]
+        figure = Figure(figsize=(8, 4 * len(kinds)), layout="constrained")
+        for axes, kind in zip(np.atleast_1d(figure.subplots(len(kinds), sharex=True)), kinds, strict=True):
+            for name in sorted({k for row in rows for k in row if k.startswith(kind)}):
+                points = [(row["step"], row[name]) for row in rows if name in row]
+                width = max(1, len(points) // 200)
+                smooth = [
+                    (points[i + width - 1][0], sum(p[1] for p in points[i : i + width]) / width)
+                    for i in range(0, len(points) - width + 1, width)
+                ]
+                axes.plot([p[0] for p in smooth], [p[1] for p in smooth], label=name)
+            axes.set_xlabel("step")
+            axes.set_ylabel(kind)
+            # What is maximised in policy optimisation has any sign.
+            axes.set_yscale("log" if kind == "loss" and all(row["loss"] > 0 for row in rows) else "linear")
+            axes.legend()
         beside = self.folder / "loss.tmp.png"
         figure.savefig(beside, dpi=110)
         os.replace(beside, self.folder / "loss.png")

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmada.canvas import IMAGE, TEXT, Canvas
 from mmada.diffusion.objective import chunked_cross_entropy
@@ -24,6 +25,10 @@ from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.rl.views import Views
 
 __all__ = ["Elbo", "Likelihood", "MeanField", "Sandwich", "Scorer", "log_probabilities"]
+
+
+TOGETHER = 32
+"""Rows that run together."""
 
 
 class Scorer(Protocol):
@@ -50,19 +55,25 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
         some_B = scored_BL.any(1)
         some = (some_B | (torch.arange(len(some_B), device=some_B.device) == 0) if k == 0 else some_B).nonzero()[:, 0]
         log_BL = torch.zeros(scored_BL.shape, device=scored_BL.device)
-        if len(some):
-            log_RL = row_log_probabilities(model, canvas, tokens_BL, scored_BL, some, vocabulary, chunk)
-            log_BL = log_BL.to(log_RL).index_copy(0, some, log_RL)
+        for rows in of_like_length(canvas, some):
+            log_RL = row_log_probabilities(model, canvas, tokens_BL, scored_BL, rows, vocabulary, chunk)
+            log_BL = log_BL.to(log_RL).index_copy(0, rows, pad(log_RL, (0, canvas.length - log_RL.shape[1])))
         found.append(log_BL)
     return torch.stack(found)
+
+
+def of_like_length(canvas: Canvas, rows: Tensor) -> tuple[Tensor, ...]:
+    """The rows in groups of `TOGETHER`, the shortest first: texts are not padded to the length of pictures."""
+    return torch.split(rows[canvas.valid_BL[rows].sum(1).argsort(stable=True)], TOGETHER) if len(rows) else ()
 
 
 def row_log_probabilities(
     model: Scorer, canvas: Canvas, tokens_BL: Tensor, scored_BL: Tensor, some: Tensor, vocabulary: Vocabulary, chunk: int
 ) -> Tensor:
-    """The same (R, L) of the rows ``some`` (R,) of one view."""
-    own_RL, modality_RL, scored_RL = canvas.tokens_BL[some], canvas.modality_BL[some], scored_BL[some]
-    hidden_RLD = model.hidden(tokens_BL[some], valid_BL=canvas.valid_BL[some])
+    """The same (R, L) of the rows ``some`` (R,) of one view, as long as the longest of them."""
+    kept = slice(int(canvas.valid_BL[some].any(0).nonzero().max()) + 1)
+    own_RL, modality_RL, scored_RL = (x[some, kept] for x in (canvas.tokens_BL, canvas.modality_BL, scored_BL))
+    hidden_RLD = model.hidden(tokens_BL[some, kept], valid_BL=canvas.valid_BL[some, kept])
     parts = []
     for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
         at_RL = scored_RL & (modality_RL == modality)
