@@ -138,12 +138,18 @@ def test_the_arms_of_the_league_have_as_many_passes() -> None:
     canvas = Canvas.stack([row(list(range(12, 32)))] * 4)
     passes = {}
     for arm in league.arms:
-        policy, batches = (
-            league.run_of(arm, 0).method.policy(),
-            league.run_of(arm, 0).plan.steps / league.run_of(arm, 0).method.updates,
+        recipe = league.run_of(arm, 0)
+        policy = recipe.method.policy()
+        drawn = draw_views(
+            policy.noise,
+            canvas,
+            mask_id=SMALL.mask,
+            updates=policy.updates,
+            group=2,
+            generator=torch.Generator(),
+            steps_BL=torch.ones_like(canvas.tokens_BL),
         )
-        drawn = draw_views(policy.noise, canvas, mask_id=SMALL.mask, updates=policy.updates, group=2, generator=torch.Generator())
-        passes[arm] = (sum(len(views.tokens_KBL) for views in drawn), batches)
+        passes[arm] = (sum(len(views.tokens_KBL) for views in drawn), recipe.plan.steps / policy.updates)
     assert passes == dict.fromkeys(league.arms, (12, 40))
 
 
