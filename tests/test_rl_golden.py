@@ -96,7 +96,7 @@ def a_canvas() -> Canvas:
 
 
 def updates_of(policy: Policy, model: MMaDAModel, canvas: Canvas, reference: MMaDAModel | None = None) -> tuple[Update, ...]:
-    steps_BL = (torch.arange(canvas.length) * 7 % 5).expand(canvas.rows, -1)
+    steps_BL = (1 + torch.arange(canvas.length) * 7 % 5) * canvas.editable_BL
     return prepare(
         model,
         canvas,
@@ -285,8 +285,8 @@ COMBINATIONS: dict[str, tuple[Policy, Callable[..., Tensor]]] = {
     "unigrpo, algorithm 1": (unigrpo(Algorithm1()), plain_unigrpo),
     "unigrpo, section 5.2": (unigrpo(Systematic()), plain_unigrpo),
     "unigrpo, by masked tokens": (unigrpo(Systematic(), over="masked"), plain_unigrpo_masked),
-    "path_grpo": (path_grpo(), plain_unigrpo),
-    "path_grpo, several steps": (path_grpo(ahead=3), plain_unigrpo),
+    "path_grpo": (path_grpo(), plain_unigrpo_masked),
+    "path_grpo, several steps": (path_grpo(ahead=3), plain_unigrpo_masked),
     "diffu_grpo": (diffu_grpo(updates=3), plain_tokens_of_the_batch(0.5, 0.04)),
     "mask_grpo": (mask_grpo(updates=3), plain_tokens_of_the_batch(0.2, 0.01)),
     "mask_grpo, text": (mask_grpo(updates=3, fading=True), plain_tokens_of_the_batch(0.2, 0.01)),

@@ -84,7 +84,7 @@ def rows(*sizes: int, prompt: int = 4) -> Canvas:
 
 
 def drawn(plan: Any, canvas: Canvas, updates: int = 1, group: int = 1, seed: int = 0) -> tuple[Views, ...]:
-    steps_BL = (torch.arange(canvas.length) * 3 % 7).expand(canvas.rows, -1)
+    steps_BL = (1 + torch.arange(canvas.length) * 3 % 7) * completion(canvas)
     return draw_views(
         plan, canvas, mask_id=SMALL.mask, updates=updates, group=group, generator=generator(seed), steps_BL=steps_BL
     )
@@ -108,7 +108,7 @@ def test_every_plan_scores_masked_places_of_the_completion_and_repeats_itself(pl
         assert torch.equal(views.scored_KBL.any(2).any(0), has_places_B), "every completion has a scored place in some view"
 
 
-@pytest.mark.parametrize("plan", [p for p in PLANS if not isinstance(p, (FullMask, BlockMasks, Moments))], ids=repr)
+@pytest.mark.parametrize("plan", [p for p in PLANS if not isinstance(p, (FullMask, BlockMasks))], ids=repr)
 def test_the_prompt_stays_clean(plan: Any) -> None:
     canvas = rows(9, 6)
     for views in drawn(plan, canvas, 3):
@@ -229,35 +229,36 @@ def test_trajectory_replays_the_steps() -> None:
     assert Elbo().rows(log_KBL, views[0], torch.tensor([5, 3]), torch.zeros(2)).tolist() == [-5, -3]
 
 
-def test_moments_are_steps_of_the_rollout_each_as_often() -> None:
-    """What a step found masked is masked, padding behind the end too, and the ELBO is that of the whole trajectory."""
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_moments_are_steps_of_the_rollout_each_as_often(ahead: int) -> None:
+    """What a step found masked is masked, padding behind the end as it was then, and the ELBO is that of all steps."""
     canvas = rows(5, 3)
-    steps_BL = torch.full((2, canvas.length), 99)
-    steps_BL[0, 4:9] = torch.tensor([0, 8, 2, 2, 4])
-    steps_BL[1, 4:7] = torch.tensor([5, 5, 1])
-    for ahead in (1, 2):
-        drawn = draw_views(
-            Moments(ahead), canvas, mask_id=SMALL.mask, updates=2000, group=1, generator=generator(), steps_BL=steps_BL
-        )
-        weight_BL = torch.stack([views.weight_KBL[0] for views in drawn]).mean(0)
-        torch.testing.assert_close(weight_BL, completion(canvas).float(), atol=0.1, rtol=0)
-        for row, size in enumerate((5, 3)):
-            order = steps_BL[row, 4 : 4 + size]
-            ranks = torch.unique(order, return_inverse=True)[1]
-            legal = {tuple(((ranks >= k) & (ranks < k + ahead)).tolist()) for k in range(1 - ahead, int(ranks.max()) + 1)}
-            seen = {tuple(v.scored_KBL[0, row, 4 : 4 + size].tolist()) for v in drawn}
-            assert seen == legal
-            for views in drawn[:50]:
-                masked_L = views.tokens_KBL[0, row] == SMALL.mask
-                first = ranks[views.scored_KBL[0, row, 4 : 4 + size]].min()
-                assert masked_L[4 : 4 + size].tolist() == (ranks >= first).tolist()
-                assert masked_L[4 + size], "behind the end"
-                assert not masked_L[:4].any()
-    picture = Canvas.join([Piece([30]), Piece([40, 41], editable=True, modality="image"), Piece([7])])
-    views = draw_views(
-        Moments(), picture, mask_id=SMALL.mask, updates=1, group=1, generator=generator(), steps_BL=torch.ones(1, 4).long()
-    )[0]
-    assert (views.tokens_KBL == SMALL.mask).tolist() == [[[False, True, True, False]]], "a picture's end is no padding"
+    steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
+    steps_BL[0, 4:10] = torch.tensor([1, 8, 2, 2, 4, 3])  # the last one is padding
+    steps_BL[1, 4:8] = torch.tensor([5, 5, 1, 9])
+    drawn = draw_views(
+        Moments(ahead), canvas, mask_id=SMALL.mask, updates=2000, group=1, generator=generator(), steps_BL=steps_BL
+    )
+    weight_BL = torch.stack([views.weight_KBL[0] for views in drawn]).mean(0)
+    torch.testing.assert_close(weight_BL, completion(canvas).float(), atol=0.1, rtol=0)
+    for row, size in enumerate((5, 3)):
+        order = steps_BL[row, 4 : 5 + size]
+        ranks = torch.unique(order[:size], return_inverse=True)[1]
+        legal = {tuple(((ranks >= k) & (ranks < k + ahead)).tolist()) for k in range(1 - ahead, int(ranks.max()) + 1)}
+        assert {tuple(v.scored_KBL[0, row, 4 : 4 + size].tolist()) for v in drawn} == legal
+        for views in drawn[:50]:
+            masked_L = views.tokens_KBL[0, row] == SMALL.mask
+            now = order[:size][views.scored_KBL[0, row, 4 : 4 + size]].min()
+            assert masked_L[4 : 5 + size].tolist() == (order >= now).tolist()
+            assert masked_L.sum() == masked_L[4 : 5 + size].sum()
+
+
+def test_moments_of_rows_that_take_no_part_stay_clean() -> None:
+    canvas = rows(5, 3)
+    idle = replace(canvas, editable_BL=canvas.editable_BL & torch.tensor([[True], [False]]))
+    steps_BL = canvas.editable_BL.long()
+    views = draw_views(Moments(), idle, mask_id=SMALL.mask, updates=1, group=1, generator=generator(), steps_BL=steps_BL)[0]
+    assert not (views.tokens_KBL[0, 1] == SMALL.mask).any()
 
 
 # Advantages

@@ -5,10 +5,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mmada.canvas import IMAGE, TEXT, Canvas, Piece
 from mmada.errors import InputError
@@ -17,7 +19,7 @@ from mmada.sampling import Frame
 from mmada.training.groups import GroupLog, judge_groups
 from mmada.training.policy_learner import group_advantages, taking_part
 from mmada.training.rewards import Asked, Completion, Judge, Term
-from mmada.training.rl import Systematic, unigrpo
+from mmada.training.rl import Moments, Systematic, draw_views, unigrpo
 from mmada.training.rollouts import ASK, Rollouts, Sampler, distinct, retraced, roll_out
 
 SHORT = Sampler(length=8, steps=4, image_steps=3)
@@ -41,7 +43,8 @@ def test_rollouts_are_complete_and_grouped(model: MMaDA, asked: list[Asked]) -> 
     assert [c.asked for c in made.completions] == [one for one in asked for _ in range(3)]
     canvas, v = made.canvas, model.engine.parts.vocabulary
     assert not (canvas.tokens_BL == v.mask).any()
-    assert torch.equal(made.step_BL > 0, canvas.editable_BL)
+    assert (made.step_BL[canvas.editable_BL] > 0).all()
+    assert not made.step_BL[~canvas.valid_BL].any()
     drawn = torch.tensor([c.drawn is not None for c in made.completions])
     assert drawn.tolist() == [False] * 6 + [True] * 3 + [False] * 3
     for row in range(canvas.rows):
@@ -52,7 +55,7 @@ def test_rollouts_are_complete_and_grouped(model: MMaDA, asked: list[Asked]) -> 
     assert made.length_B[drawn].tolist() == [model.engine.grid**2] * 3
     assert (made.length_B[~drawn] <= 8).all()
     assert made.step_BL[drawn].amax() == 3
-    assert made.step_BL[~drawn].amax() <= 4
+    assert (made.step_BL * canvas.editable_BL)[~drawn].amax() <= 4
 
 
 def test_a_row_depends_on_its_seed_and_not_on_its_batch(model: MMaDA, asked: list[Asked]) -> None:
@@ -65,6 +68,33 @@ def test_a_row_depends_on_its_seed_and_not_on_its_batch(model: MMaDA, asked: lis
     for start in range(0, 12, 3):  # completions of a prompt are not the same one three times
         rows = whole.canvas.tokens_BL[start : start + 3]
         assert len({tuple(row.tolist()) for row in rows}) > 1
+
+
+@pytest.mark.parametrize("parallel", [None, "threshold=0.05"])
+def test_moments_are_states_that_the_sampler_saw(
+    model: MMaDA, asked: list[Asked], parallel: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding behind an early end included: every noised row is one of the frames of its rollout."""
+    seen: list[list[Tensor]] = []
+
+    def watched(frames: Sequence[Frame], row: int, *rest: Any) -> Rollouts:
+        seen.append([frame.row(row).tokens_BL[0].clone() for frame in frames])
+        return retraced(frames, row, *rest)
+
+    monkeypatch.setattr("mmada.training.rollouts.retraced", watched)
+    mask = model.engine.parts.vocabulary.mask
+    padded = 0
+    for seed in range(4):
+        seen.clear()
+        made = roll_out(model, asked, group=2, seed=seed, sampler=replace(SHORT, parallel=parallel))
+        drawn = draw_views(
+            Moments(), made.canvas, mask_id=mask, updates=40, group=2, generator=torch.Generator(), steps_BL=made.step_BL
+        )
+        for row, frames in zip([0, 1, 6, 7, 2, 3, 4, 5], seen, strict=True):  # problems, questions, pictures
+            states = {tuple(views.tokens_KBL[0, row, : len(frames[0])].tolist()) for views in drawn}
+            assert states <= {tuple(frame.tolist()) for frame in frames}
+            padded += int(made.length_B[row]) < 8
+    assert padded > 0
 
 
 def test_a_text_ends_with_its_end_token(model: MMaDA) -> None:
@@ -81,7 +111,7 @@ def test_a_text_ends_with_its_end_token(model: MMaDA) -> None:
     ]
     made = retraced(frames, 0, Completion(ASK["math"](np.random.default_rng(0))), v)
     assert made.canvas.editable_BL.tolist() == [[False, True, True, True, False, False]]
-    assert made.step_BL.tolist() == [[0, 1, 1, 2, 0, 0]]
+    assert made.step_BL.tolist() == [[0, 1, 1, 2, 2, 2]]
 
 
 def test_an_empty_answer_is_one_end_token(model: MMaDA) -> None:

@@ -187,6 +187,7 @@ def study_noising() -> StudyRecipe:
         arms={
             "systematic": {"method.noise": "systematic"},
             "moments": {"method.noise": "moments"},
+            "path_grpo": {"method.name": "path_grpo"},
             "algorithm1": {"method.noise": "algorithm1"},
             "independent": {"method.noise": "iid"},
             "high_ratios": {"method.noise": "truncated"},

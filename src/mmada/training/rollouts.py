@@ -106,7 +106,7 @@ class Rollouts:
     """Finished completions: what they are, and what training needs of them.
 
     ``canvas``: its editable places are the completions, without end-of-text padding. ``step_BL``: int64, the step of the loop at
-    which each of these places was decided, from 1; 0 elsewhere.
+    which each place was filled, from 1, padding behind the end too; 0 in the context.
     """
 
     canvas: Canvas
@@ -210,9 +210,9 @@ def retraced(frames: Sequence[Frame], row: int, completion: Completion, vocabula
         step_BL[frame.row(row).changed_BL.cpu()] = number
     ends_BL = torch.isin(canvas.tokens_BL, torch.tensor([vocabulary.eot, vocabulary.eos]))
     ends_BL &= canvas.editable_BL & (canvas.modality_BL == TEXT)
-    behind_BL = ends_BL.cumsum(1) - ends_BL.long() > 0
-    editable_BL = canvas.editable_BL & ~behind_BL
-    return Rollouts(replace(canvas, editable_BL=editable_BL), step_BL * editable_BL, (completion,))
+    behind_BL = (ends_BL.cumsum(1) - ends_BL.long() > 0) & (canvas.modality_BL == TEXT)
+    step_BL[canvas.editable_BL & (step_BL == 0)] = int(step_BL.max()) + 1  # filled when the row had ended
+    return Rollouts(replace(canvas, editable_BL=canvas.editable_BL & ~behind_BL), step_BL, (completion,))
 
 
 def distinct(canvas: Canvas) -> float:

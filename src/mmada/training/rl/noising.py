@@ -18,12 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from mmada.canvas import TEXT, Canvas
 from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.training.rl.times import Times
 from mmada.training.rl.views import Draw, Views, completion, exact_mask, random_mask, realised_weight
@@ -219,8 +218,11 @@ class Trajectory:
 @dataclass(frozen=True)
 class Moments:
     """One random step of each rollout an update: what it found masked is masked, and what was decided ``ahead`` steps from there
-    on is scored. With 1 an unbiased share of `Trajectory` at one pass, whatever its length. Of a text, places behind its end are
-    masked too, as the sampler had them. Weight: the number of steps / ``ahead``, so that the ELBO is the sum over all steps."""
+    on is scored. Every step of a row is scored as often, at one pass, where `Trajectory` takes as many as there are steps.
+
+    What the sampler filled behind the end of a text is masked as it was then, too. Weight: (steps + ahead - 1) / ahead, one over
+    the chance that a step is scored, so that the mean of the ELBO over draws is the sum over all steps.
+    """
 
     ahead: int = 1
 
@@ -229,18 +231,22 @@ class Moments:
 
     def draw(self, wanted: Draw) -> tuple[Views, ...]:
         """As `Noising.draw`."""
-        places_BL, rank_BL = completion(wanted.canvas), step_ranks(wanted)
+        rank_BL = step_ranks(wanted)
+        steps_BL = cast(Tensor, wanted.steps_BL)
         count_B1 = (rank_BL.amax(1, keepdim=True) + 1).clamp(min=1)
-        behind_BL = behind_end(wanted.canvas)
+        # A window of `ahead` steps that may begin before the first one, so that every step is in as many windows.
+        windows_B1 = count_B1 + self.ahead - 1
         drawn = []
         for _ in range(wanted.updates):
-            # A window of `ahead` steps that may begin before the first one, so that every step is in as many windows.
-            windows_B1 = count_B1 + self.ahead - 1
             first_B1 = (wanted.uniform(*count_B1.shape) * windows_B1).long().minimum(windows_B1 - 1) - (self.ahead - 1)
-            masked_BL = places_BL & (rank_BL >= first_B1)
-            scored_BL = masked_BL & (rank_BL < first_B1 + self.ahead)
-            drawn.append(wanted.views([masked_BL | behind_BL], [scored_BL], [windows_B1 / self.ahead]))
+            scored_BL = (rank_BL >= first_B1.clamp(min=0)) & (rank_BL < first_B1 + self.ahead)
+            now_B1 = steps_BL.masked_fill(~scored_BL, NEVER).amin(1, keepdim=True)
+            masked_BL = wanted.canvas.valid_BL & (steps_BL > 0) & (steps_BL >= now_B1)
+            drawn.append(wanted.views([masked_BL], [scored_BL], [windows_B1 / self.ahead]))
         return tuple(drawn)
+
+
+NEVER = torch.iinfo(torch.long).max
 
 
 def step_ranks(wanted: Draw) -> Tensor:
@@ -250,18 +256,9 @@ def step_ranks(wanted: Draw) -> Tensor:
     """
     places_BL = completion(wanted.canvas)
     if wanted.steps_BL is None or wanted.steps_BL.shape != places_BL.shape:
-        raise InputError("steps_BL of a trajectory must give the step of every place of the canvas; pass it to draw_views")
+        raise InputError("steps_BL of a rollout must give the step of every place of the canvas; pass it to draw_views")
     rank_BL = torch.full_like(wanted.steps_BL, -1)
     for row, places_L in enumerate(places_BL):
         if bool(places_L.any()):
             rank_BL[row, places_L] = torch.unique(wanted.steps_BL[row, places_L], return_inverse=True)[1]
     return rank_BL
-
-
-def behind_end(canvas: Canvas) -> Tensor:
-    """Places (B, L) behind the end of a written completion: what the sampler left as padding."""
-    places_BL = completion(canvas)
-    count_BL = places_BL.cumsum(1)
-    text_BL = canvas.modality_BL == TEXT
-    written_B1 = (places_BL & text_BL).any(1, keepdim=True) & ~(places_BL & ~text_BL).any(1, keepdim=True)
-    return canvas.valid_BL & ~places_BL & (count_BL == count_BL[:, -1:]) & written_B1

@@ -7,7 +7,7 @@
     coupled_grpo   CoupledMasks(full)            Elbo        token     leave one    k3, reference    per token
     spg            BlockMasks                    Sandwich    none      mean only    none             per token
     espo           CoupledCounts                 Elbo        sequence  leave one    k2, reference    per sample
-    path_grpo      Moments                       MeanField   token     z-score      k3, reference    per sample, |o_i|
+    path_grpo      Moments                       MeanField   token     z-score      k3, reference    per sample, scored
 
 ``path_grpo`` is ours. Of the others, numbers are those of each paper's own code. UniGRPO states no clip, KL weight, estimator or
 number of updates: all are arguments, and their defaults are common ones, not the paper's.
@@ -103,8 +103,11 @@ def unigrpo(
 
 
 def path_grpo(*, updates: int = 4, ahead: int = 1, clip: float = 0.2, kl: float = 0.01) -> Policy:
-    """UniGRPO's objective on the path of the sampler: tokens are as probable as the rollout found them when it decided them."""
-    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl), noise=Moments(ahead))
+    """UniGRPO's objective on the path of the sampler: tokens in the states in which the rollout decided them.
+
+    A step counts as much as any other of its row, whatever it decided, and a row as much as any other.
+    """
+    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl, over="masked"), noise=Moments(ahead))
 
 
 def diffu_grpo(*, updates: int = 12, prompt: float = 0.15, clip: float = 0.5, kl: float = 0.04) -> Policy:
