@@ -42,7 +42,7 @@ class Oracle:
         self.queue: list[tuple[str, str]] = []
         self.pictures: dict[str, np.ndarray] = {f"the digit {n}": picture for n, picture in DIGITS.items()}
         self.thoughts: dict[str, str] = {}
-        parts = SimpleNamespace(preset=Preset(cot_instruction="think first."))
+        parts = SimpleNamespace(preset=Preset(cot_instruction="think first."), text=SimpleNamespace(decode="".join))
         self.engine = SimpleNamespace(encode=lambda x: x, decode=self.decode, parts=parts)
         for name, keep in (
             ("ask_about", lambda q: self.queue.append((q.answer, q.reasoning))),
@@ -73,7 +73,10 @@ class Oracle:
         return pictures if self.knows else [Image.new("RGB", p.size, "navy") for p in pictures]
 
     def answer(self, answer: str, thought: str) -> SimpleNamespace:
-        return SimpleNamespace(text=answer, thinking=thought) if self.knows else SimpleNamespace(text="nothing", thinking="no")
+        if not self.knows:
+            return SimpleNamespace(text="nothing", thinking="no", tokens=tuple("no</think> nothing"))
+        written = f"<think> {thought}</think> {answer}" if thought else answer
+        return SimpleNamespace(text=answer, thinking=thought, tokens=tuple(written))
 
     def ask(self, images: list[Any], question: Any, thinking: bool | None = None) -> list[SimpleNamespace]:
         if question == "what digit is this?":

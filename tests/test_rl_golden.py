@@ -26,6 +26,7 @@ from mmada.training.rl import (
     Kl,
     LeaveOneOut,
     MeanOnly,
+    Moments,
     NoRatio,
     Policy,
     RandomMasks,
@@ -310,6 +311,11 @@ def test_golden_combination_equals_the_plain_one(name: str) -> None:
         found = [plain_log_p(m, canvas, update.views) for m in (new, old, ref)]
         assert_same(new, ours, plain(*found, canvas))
         assert statistics["masked"] == sum(len(row) for view in found[0] for row in view)
+
+
+def test_golden_our_own_is_on_the_path() -> None:
+    assert path_grpo(ahead=3).noise == Moments(3)
+    assert path_grpo().noise == Moments(1)
 
 
 def test_golden_the_comparison_reaches_the_clip() -> None:

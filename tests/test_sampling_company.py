@@ -34,6 +34,7 @@ from mmada.sampling import (
     row_generators,
 )
 from mmada.sampling.accept import Candidates, EntropyBound
+from mmada.sampling.passes import Alike
 
 MASK = SMALL.mask
 
@@ -155,6 +156,22 @@ def test_rows_that_are_alike_are_computed_once_and_answer_as_alone(guidance: flo
         for i, one in enumerate(rows):
             alone = complete(Rows(seed), one, [phase], vocabulary=SMALL, generators=row_generators([i]), unconditional=blanks[i])
             assert batch.row(i).tokens_BL.tolist() == alone.tokens_BL.tolist()
+
+
+def test_rows_are_alike_in_tokens_and_in_what_is_asked_and_valid() -> None:
+    batch = Canvas.stack([row([21, 22], 3)] * 3 + [row([21], 4)] * 2)
+    at_BL = batch.editable_BL.clone()
+    at_BL[1, 2], at_BL[3] = False, False
+    batch = Canvas(batch.tokens_BL, at_BL, batch.valid_BL, batch.modality_BL)
+    alike = Alike.of(batch)
+    assert alike is not None
+    assert alike.once.rows == 4, "rows 0 and 2; a row of which less is asked, or nothing, is another"
+    model = strong_model()
+    whole_NV, once_NV = (model.predict(c.tokens_BL, at_BL=c.editable_BL, columns=range(40)) for c in (batch, alike.once))
+    torch.testing.assert_close(once_NV[alike.place_N], whole_NV)
+    valid_BL = batch.valid_BL.clone()
+    valid_BL[2, -1] = False
+    assert Alike.of(Canvas(batch.tokens_BL, at_BL, valid_BL, batch.modality_BL)) is None
 
 
 def test_all_bits_of_a_seed_count() -> None:

@@ -78,8 +78,9 @@ METHODS: dict[str, Callable[..., Policy]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A published policy optimisation by ``name``. ``updates``: mu. ``noise``: which places are masked again, in place of the
-    method's own plan; of UniGRPO's two, "systematic" is taken. ``clip`` and ``kl``: None is the method's own."""
+    """A policy optimisation by ``name``, ours (path_grpo) or a published one. ``updates``: mu. ``noise``: which places are masked
+    again, in place of the method's own plan; of UniGRPO's two, "systematic" is taken. ``clip`` and ``kl``: None is the method's
+    own."""
 
     name: str = "path_grpo"
     noise: str | None = None

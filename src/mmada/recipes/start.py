@@ -86,9 +86,10 @@ def read_start(folder: Path) -> Start:
 
 
 def weights_digest(folder: Path, settings: object = None) -> str:
-    """SHA-256 of the weights in a folder and of what is done with them, to know kept work again."""
+    """SHA-256 of all weights in a folder, those of its image tokenizer too, and of what is done with them, to know kept work
+    again."""
     digest = hashlib.sha256(repr(settings).encode())
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.rglob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -24,6 +24,7 @@ from mmada.evaluation.measures import MEASURES
 from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
 from mmada.pipeline import MMaDA
+from mmada.pipeline.cards import card_of
 from mmada.recipes.reinforce import Method, ReinforceRecipe, reinforce, reinforce_math
 from mmada.recipes.start import weights_digest
 from mmada.sampling import Speed
@@ -84,7 +85,7 @@ class StudyRecipe:
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
-        weights = weights_digest(start)
+        weights = weights_digest(start, card_of(start).preset)
         for arm, seed, folder in self.runs(out):
             self.same_as_before(folder / "results.json", self.settings(weights, arm, seed))
         if not self.same_as_before(out / "start.json", self.settings(weights)):
@@ -179,7 +180,8 @@ MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
 
 
 def study_noising() -> StudyRecipe:
-    """Which places to mask again: UniGRPO's two schedules against d1's full mask and independent ratios (figures 3 and 4)."""
+    """Which places to mask again (figures 3 and 4): UniGRPO's two schedules, d1's full mask, independent and high ratios, and the
+    sampler's own states."""
     return StudyRecipe(
         name="study_noising",
         follows="cot",
@@ -204,7 +206,7 @@ def published(method: str, updates: int) -> dict[str, str]:
 
 
 def study_league() -> StudyRecipe:
-    """The published methods at equal compute: the same rollouts, and as many passes in their updates."""
+    """The published methods, and ours, at equal compute: the same rollouts, and as many passes in their updates."""
     return StudyRecipe(
         name="study_league",
         follows="cot",
@@ -229,7 +231,7 @@ def study_tasks() -> StudyRecipe:
         follows="cot",
         base=reinforce(),
         arms={
-            "all": {},
+            "all": {"tasks": "{math: 12, vision: 12, image: 12}"},
             "math": {"tasks": "{math: 12}"},
             "vision": {"tasks": "{vision: 12}"},
             "image": {"tasks": "{image: 12}"},

@@ -56,7 +56,8 @@ class Ask:
 @dataclass(frozen=True)
 class Alike:
     """A batch in which rows are the same, such as several seeds of one prompt before they part: ``once`` has each of them once,
-    and asked place n of the batch is place ``place_N[n]`` of what is asked of ``once``."""
+    and asked place n of the batch is place ``place_N[n]`` of what is asked of ``once``. For passes without memory and
+    shadows; steps over fixed places compute all rows."""
 
     once: Canvas
     place_N: Tensor

@@ -28,7 +28,7 @@ __all__ = ["Elbo", "Likelihood", "MeanField", "Sandwich", "Scorer", "log_probabi
 
 
 TOGETHER = 32
-"""Rows that run together."""
+"""Most rows that run together."""
 
 
 class Scorer(Protocol):

@@ -51,9 +51,9 @@ def prepare(
 ) -> tuple[Update, ...]:
     """Masks of the policy's inner updates for completed canvases, and what old policy and reference say about them.
 
-    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: for `Trajectory`. Call it before the
-    first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if the KL needs a
-    reference and there is none.
+    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: for `Trajectory` and `Moments`.
+    Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if the
+    KL needs a reference and there is none.
     """
     wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
     if wants_reference and reference is None:

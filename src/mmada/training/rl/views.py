@@ -95,8 +95,8 @@ def draw_views(
     """Masks of ``updates`` inner updates for completed canvases, on the device of the canvas.
 
     ``group``: G, completions a prompt, which stand next to each other. ``generator``: on the CPU. ``steps_BL``: int64, step at
-    which each place of a completion was decided, for `Trajectory`. Raises InputError if a completion is unfinished, B is no
-    multiple of G, or a trajectory is wanted without its steps.
+    which each place was filled, 0 in the context, for `Trajectory` and `Moments`. Raises InputError if a completion is
+    unfinished, B is no multiple of G, or these plans are wanted without steps.
     """
     check_whole("updates", updates, 1)
     if check_whole("group", group, 1) and canvas.rows % group:
