@@ -40,7 +40,7 @@ PRESET = Preset(
     reasoning=TextPlan(length=12, steps=6, block=4),
     thought=TextPlan(length=6, steps=3, block=6),
     image=ImagePlan(steps=4, guidance=1.0),
-    max_length=128,
+    max_length=192,
 )
 
 

@@ -247,7 +247,18 @@ def test_bad_input_is_one_sentence(
     assert CALLS == []
 
 
-@pytest.mark.parametrize("arguments", [["draw", "x", "--steps", "2.5"], ["draw"], ["draw", "x", "--stpes", "3"], ["--verson"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["draw", "x", "--steps", "2.5"],
+        ["draw"],
+        ["draw", "x", "--stpes", "3"],
+        ["--verson"],
+        ["eval", "nano", "--beside"],
+        ["convert", "nano", "there", "--mean"],
+        ["bench", "--modes", "--json"],
+    ],
+)
 def test_misused_options_exit_2(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     said = capsys.readouterr().err

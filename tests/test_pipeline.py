@@ -253,7 +253,7 @@ def test_info_is_json(model: MMaDA) -> None:
     facts = model.info()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["image_codes"] == GRID**2
-    assert facts["max_length"] == 128
+    assert facts["max_length"] == 192
 
 
 def test_a_preset_survives_its_file(tmp_path: Path) -> None:

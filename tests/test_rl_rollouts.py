@@ -84,16 +84,17 @@ def test_moments_are_states_that_the_sampler_saw(
     monkeypatch.setattr("mmada.training.rollouts.retraced", watched)
     mask = model.engine.parts.vocabulary.mask
     padded = 0
+    longer = replace(SHORT, length=24, steps=12, parallel=parallel)
     for seed in range(4):
         seen.clear()
-        made = roll_out(model, asked, group=2, seed=seed, sampler=replace(SHORT, parallel=parallel))
+        made = roll_out(model, asked, group=2, seed=seed, sampler=longer)
         drawn = draw_views(
             Moments(), made.canvas, mask_id=mask, updates=40, group=2, generator=torch.Generator(), steps_BL=made.step_BL
         )
         for row, frames in zip([0, 1, 6, 7, 2, 3, 4, 5], seen, strict=True):  # problems, questions, pictures
             states = {tuple(views.tokens_KBL[0, row, : len(frames[0])].tolist()) for views in drawn}
             assert states <= {tuple(frame.tolist()) for frame in frames}
-            padded += int(made.length_B[row]) < 8
+            padded += int(made.length_B[row]) < 24
     assert padded > 0
 
 

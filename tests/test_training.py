@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tests.helpers import TINY_IMAGE, row
 from torch import nn
 
@@ -19,7 +20,7 @@ from mmada.data.batches import pack
 from mmada.errors import InputError
 from mmada.recipes import RECIPES, run
 from mmada.tokenizers.image import ImageTokenizer
-from mmada.training.log import read_log
+from mmada.training.log import RunLog, read_log
 from mmada.training.muon import Muon, orthogonalise
 from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
 
@@ -194,3 +195,15 @@ def test_losses_fall_and_the_log_has_a_line_a_step(begun: Path, tmp_path: Path) 
     early, late = (sum(line["loss"] for line in part) / 8 for part in (lines[:8], lines[-8:]))
     assert late < early * 0.9
     assert (tmp_path / "a" / "loss.png").is_file()
+
+
+@pytest.mark.parametrize(("reward", "panels", "told"), [(None, 1, "loss 0.500"), (1.25, 2, "loss 0.500, reward 1.25")])
+def test_rewards_are_shown_where_there_are_any(tmp_path: Path, reward: float | None, panels: int, told: str) -> None:
+    with RunLog(tmp_path, "stage", steps=4, start=0) as log:
+        for step in range(4):  # a batch of rollouts is judged once, and trained on in two updates
+            judged = {} if reward is None or step % 2 else {"reward": reward, "reward_math": 1.0}
+            log.step({"step": step, "loss": 0.5, "rate": 3.0, **judged})
+        log.plot()
+    assert log.progress.tasks[0].fields["loss"] == told
+    with Image.open(tmp_path / "loss.png") as plot:
+        assert plot.size == (880, 440 * panels)

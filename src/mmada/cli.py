@@ -78,7 +78,11 @@ def parse(arguments: Sequence[str]) -> Command:
         raise SystemExit(0)
     if first in COMMANDS:  # this one's parser alone: quicker, and its help says just what it takes
         with _one_sentence():
-            return tyro.cli(COMMANDS[first], prog=f"mmada {first}", args=rest)
+            asked = tyro.cli(COMMANDS[first], prog=f"mmada {first}", args=rest)
+        for name, value in vars(asked).items():
+            if value == () and f"--{name}" in rest:  # which the parser takes for a list of none
+                raise InputError(f"--{name} has no value; give it at least one, or leave it out")
+        return asked
     if not first.startswith("-"):
         raise unknown_name("command", first, COMMANDS)
     with _one_sentence():

@@ -14,7 +14,7 @@ from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
 from mmada.recipes.reinforce import reinforce, reinforce_image, reinforce_math, reinforce_vision
-from mmada.recipes.study import study_league, study_noising, study_tasks
+from mmada.recipes.study import study_league, study_noising, study_stage, study_tasks
 
 __all__ = ["RECIPES", "Recipe", "run", "text_tokenizer"]
 
@@ -45,6 +45,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reinforce": reinforce,
     "study_noising": study_noising,
     "study_league": study_league,
+    "study_stage": study_stage,
     "study_tasks": study_tasks,
 }
 

@@ -278,4 +278,6 @@ def reinforce_image() -> ReinforceRecipe:
 
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
-    return replace(reinforce_math(), name="reinforce", tasks={"math": 24, "vision": 8, "image": 4})
+    base = reinforce_math()
+    plan = replace(base.plan, steps=280)
+    return replace(base, name="reinforce", plan=plan, tasks={"math": 24, "vision": 8, "image": 4})

@@ -30,7 +30,7 @@ from mmada.recipes.start import weights_digest
 from mmada.sampling import Speed
 from mmada.training.log import read_log
 
-__all__ = ["StudyRecipe", "study_league", "study_noising", "study_tasks"]
+__all__ = ["StudyRecipe", "study_league", "study_noising", "study_stage", "study_tasks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return made
 
 
-MEASURED = {"arithmetic": 192, "thought questions": 96, "geneval": 16}
+MEASURED = {"arithmetic": 384, "thought questions": 288, "geneval": 48}
 """The three tasks of the paper's table 5, as the nano world has them."""
 
 
@@ -196,6 +196,18 @@ def study_noising() -> StudyRecipe:
             "d1_full_mask": {"method.noise": "full"},
         },
         measures={"arithmetic": 384},
+        parallel="threshold=0.95",
+    )
+
+
+def study_stage() -> StudyRecipe:
+    """What stage 3 brings (table 5): `reinforce` as it stands, and the same with UniGRPO, at equal compute."""
+    return StudyRecipe(
+        name="study_stage",
+        follows="cot",
+        base=reinforce(),
+        arms={"path_grpo": {"method.name": "path_grpo"}, "unigrpo": {"method.name": "unigrpo"}},
+        measures=MEASURED,
         parallel="threshold=0.95",
     )
 
@@ -229,7 +241,7 @@ def study_tasks() -> StudyRecipe:
     return StudyRecipe(
         name="study_tasks",
         follows="cot",
-        base=reinforce(),
+        base=replace(reinforce(), plan=reinforce_math().plan),
         arms={
             "all": {"tasks": "{math: 12, vision: 12, image: 12}"},
             "math": {"tasks": "{math: 12}"},
