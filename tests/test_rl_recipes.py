@@ -101,7 +101,7 @@ def reinforce_module() -> Any:
 def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
     tasks = list(RECIPES[name]().tasks)  # type: ignore[attr-defined]
     few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampler.length": "24"}
-    model = run(name, overrides=few, out=tmp_path / "run", start_from=NANO)
+    model = run(name, overrides=few, out=tmp_path / "run", start_from="nano")
     first, second, third = rows(tmp_path / "run")
     for task in tasks:
         assert {f"reward_{task}", f"length_{task}", f"diversity_{task}"} <= set(first)
@@ -279,6 +279,13 @@ def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
     (tmp_path / "start" / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
     with pytest.raises(InputError, match="holds no trained model"):
         run("reinforce_math", out=tmp_path / "run", start_from=tmp_path / "start")
+
+
+@pytest.mark.parametrize("start", ["nanno", "./nowhere", Path("nowhere")])
+def test_a_start_that_is_not_there(start: str | Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'nano'|does not exist|not found at nowhere"):
+        run("reinforce_math", out=tmp_path / "run", start_from=start)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_method_is_its_parts() -> None:

@@ -39,8 +39,8 @@ class Train:
     """Go on from the newest checkpoint in the run's folder."""
     out: Folder = None
     """The run's folder."""
-    start_from: Folder = None
-    """Checkpoint to start from."""
+    start_from: Annotated[str | None, arg(metavar="nano|FOLDER|HUB-ID", help_behavior_hint="(default: the recipe's own)")] = None
+    """Model to start from."""
 
     def check(self) -> None:
         """Raise `InputError` for an option that is malformed."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mmada.config import dump, override
 from mmada.errors import InputError, check_folder, make_folder, unknown_name
+from mmada.pipeline.folder import find_folder
 from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
@@ -56,23 +57,26 @@ def run(
     overrides: Mapping[str, str] | None = None,
     out: Path | None = None,
     resume: bool = False,
-    start_from: Path | None = None,
+    start_from: str | Path | None = None,
 ) -> Path:
     """Run a recipe; returns the folder of its model.
 
-    ``out`` defaults to ``runs/NAME``; ``start_from`` to the model of the recipe it follows, in the folder beside ``out``. The
-    settings are written to ``out/recipe.yaml``. Raises InputError for an unknown name, setting or start.
+    ``out`` defaults to ``runs/NAME``; ``start_from`` ("nano", a folder, a hub id) to the model of the recipe it follows, in the
+    folder beside ``out``. The settings are written to ``out/recipe.yaml``. Raises InputError for an unknown name, setting or
+    start.
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     recipe = override(RECIPES[name](), overrides or {})
     out = Path("runs") / name if out is None else out
-    start = start_from if start_from is not None else out.parent / recipe.follows / "model" if recipe.follows else None
     check_folder("out", out)
+    start = start_of(recipe, out, start_from)
     new = not out.exists()
-    if recipe.follows and (start is None or not startable(start)):
-        raise InputError(f"recipe {name} starts from the model of {recipe.follows}, not found at {start}; "
-                         f"run `mmada train {recipe.follows}` first or give --start-from")  # fmt: skip
+    if start is not None and not startable(start):
+        wanted, first = "an image tokenizer", ""
+        if recipe.follows:
+            wanted, first = f"the model of {recipe.follows}", f"run `mmada train {recipe.follows}` first or "
+        raise InputError(f"recipe {name} starts from {wanted}, not found at {start}; {first}give another --start-from")
     make_folder("out", out)
     refused = not resume and (out / "checkpoint.safetensors").exists()
     undo = nothing if refused else write_settings(recipe, out / "recipe.yaml")
@@ -83,6 +87,13 @@ def run(
         if new and not os.listdir(out):  # nothing was begun
             out.rmdir()
         raise
+
+
+def start_of(recipe: Recipe, out: Path, start_from: str | Path | None) -> Path | None:
+    """The folder that a run starts from, None where it has none; a name is looked up, a path is taken as it is."""
+    if start_from is None:
+        return out.parent / recipe.follows / "model" if recipe.follows else None
+    return start_from if isinstance(start_from, Path) else find_folder(start_from)
 
 
 def nothing() -> None:
