@@ -118,6 +118,7 @@ def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
         ("tokenizer.json", b"{", "damaged"),
         ("preset.json", b'{"cot_instruction": "x", "colour": 1}', "colour"),
         ("preset.json", b'{"cot_instruction": "x", "image": {"steps": 0}}', "steps"),
+        ("preset.json", b'{"cot_instruction": "x", "image": {"schedule": "cosin"}}', "schedule must be one of cosine, linear"),
         ("preset.json", b'{"cot_instruction": 5}', "cot_instruction"),
         ("preset.json", b"[]", r"preset\.json: it holds \[\]"),
         ("preset.json", b'{"cot_instruction": "x", "max_length": "5"}', "max_length"),

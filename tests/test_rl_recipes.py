@@ -283,7 +283,7 @@ def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["nanno", "./nowhere", Path("nowhere")])
 def test_a_start_that_is_not_there(start: str | Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="did you mean 'nano'|does not exist|not found at nowhere"):
+    with pytest.raises(InputError, match=r"did you mean 'nano'|does not exist|not found at nowhere"):
         run("reinforce_math", out=tmp_path / "run", start_from=start)
     assert not list(tmp_path.iterdir())
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmada.diffusion.schedule import Cosine, Linear
 from mmada.errors import InputError
+from mmada.pipeline import ImagePlan
 from mmada.sampling import (
     Blocks,
     Count,
@@ -39,6 +40,13 @@ def no_noise(width: int) -> Tensor:
 def test_schedule_count_follows_the_released_sampler() -> None:
     left = left_after_each_step(ScheduleCount(Cosine(), 15), 1024)
     assert left == [1018, 1001, 973, 935, 886, 828, 760, 685, 601, 511, 416, 316, 212, 107, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cosine", [59, 45, 24, 0]), ("linear", [48, 32, 16, 0]), ("root", [32, 18, 8, 0])]
+)
+def test_a_picture_is_decided_by_the_schedule_of_its_plan(name: str, expected: list[int]) -> None:
+    assert left_after_each_step(ImagePlan(steps=4, schedule=name).phase().count, 64) == expected
 
 
 def test_schedule_count_scales_with_the_unknown_places() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmada.errors import InputError
 
-__all__ = ["Cosine", "Linear", "Power", "Schedule", "Sigmoid"]
+__all__ = ["SCHEDULES", "Cosine", "Linear", "Power", "Schedule", "Sigmoid"]
 
 
 class Schedule(Protocol):
@@ -79,3 +79,14 @@ class Sigmoid:
         high = torch.sigmoid(torch.tensor(self.end / self.tau, dtype=t.dtype))
         here = torch.sigmoid((t * (self.end - self.start) + self.start) / self.tau)
         return ((high - here) / (high - low)).clamp(0.0, 1.0)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "cosine": Cosine(),
+    "linear": Linear(),
+    "square": Power(2.0),
+    "root": Power(0.5),
+    "sigmoid": Sigmoid(),
+}
+"""Name -> schedule. Cosine and square decide little at first and much at last, linear the same all the time, root much at first
+and little at last, sigmoid most in the middle."""

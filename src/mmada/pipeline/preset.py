@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mmada.diffusion.schedule import Cosine
+from mmada.diffusion.schedule import SCHEDULES
 from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_whole
 from mmada.pipeline.pictures import Fit
 from mmada.sampling import (
@@ -94,11 +94,12 @@ class TextPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan:
-    """How a picture is decoded, by the cosine schedule.
+    """How a picture is decoded.
 
-    ``guidance``: weight of classifier-free guidance. ``temperature``: of the draw of codes, 0 takes the most
-    probable. ``order_noise``: noise on the order in which places are committed, times the temperature; it is
-    annealed as `PerturbedConfidence` says.
+    ``schedule``: how many places each step decides, by name (`mmada.diffusion.schedule`). The surest places come first, so what
+    is left to the end is what the caption leaves open: decided at once, its parts need not agree. ``guidance``: weight of
+    classifier-free guidance. ``temperature``: of the draw of codes, 0 takes the most probable. ``order_noise``: noise on the
+    order in which places are committed, times the temperature; it is annealed as `PerturbedConfidence` says.
     """
 
     steps: int = 16
@@ -106,9 +107,11 @@ class ImagePlan:
     temperature: float = 1.0
     order_noise: float = 1.0
     annealing: Literal["linear", "compounding"] = "linear"
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         check_whole("steps", self.steps, 1, MAX_STEPS)
+        check_choice("schedule", self.schedule, SCHEDULES)
         for name in ("guidance", "temperature", "order_noise"):
             check_number(name, getattr(self, name))
         self.phase()  # every choice checks its own numbers
@@ -122,7 +125,7 @@ class ImagePlan:
         """The sampling phase."""
         return Phase(
             modality="image",
-            count=ScheduleCount(Cosine(), self.steps),
+            count=ScheduleCount(SCHEDULES[self.schedule], self.steps),
             order=PerturbedConfidence(self.order_noise * self.temperature, self.annealing),
             draw=drawing(self.temperature),
             guidance=Guidance(self.guidance),
