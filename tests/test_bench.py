@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import mmada
 from mmada.errors import InputError
 from mmada.evaluation.bench import bench, mode_of
-from mmada.evaluation.cost import Meter, Peaks
+from mmada.evaluation.cost import Meter, Peaks, memory_mark
 from mmada.sampling import BlockCache, Lookahead, Speed, Threshold
 
 
@@ -53,6 +53,19 @@ def test_the_roofline_is_the_slower_of_two() -> None:
     assert Peaks(100.0, 10.0).floor(50.0, 10.0) == 1.0
 
 
+def test_the_peak_of_memory_is_of_what_came_since() -> None:
+    mark = memory_mark(torch.device("cpu"))
+    if (before := mark()) is None:
+        pytest.skip("this system does not tell")
+    torch.ones(2**26)  # 256 MiB, held for a moment
+    held = mark()
+    assert held is not None
+    after = memory_mark(torch.device("cpu"))()
+    assert after is not None
+    for least in (before, after):
+        assert 200 * 2**20 < held - least < 400 * 2**20
+
+
 def test_bench_measures_and_writes(tmp_path: Path) -> None:
     tiny_folder(tmp_path / "model")
     model = mmada.load(tmp_path / "model")
@@ -66,6 +79,11 @@ def test_bench_measures_and_writes(tmp_path: Path) -> None:
     assert exact["accuracy"] == ahead["accuracy"]
     assert (exact["examples"], len(exact["accuracy_by_seed"])) == (4, 2)
     assert all_at_once["passes"] < exact["passes"]
+    # Random weights write no end token here: a text takes a step a block of 4 at once, or steps of 2.
+    assert exact["tokens_a_pass"] * exact["passes"] == pytest.approx(
+        all_at_once["tokens_a_pass"] * all_at_once["passes"], rel=0.5
+    )
+    assert 0 < exact["tokens_a_pass"] < all_at_once["tokens_a_pass"] <= 4
     assert exact["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert model.engine.denoiser is model.engine.parts.model
     for wrong in ({"works": ["dance"]}, {"works": ["math", "math"]}, {"works": ["math"], "modes": ["block", "block"]}):

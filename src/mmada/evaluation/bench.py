@@ -1,7 +1,7 @@
 """`mmada bench`: decoding modes side by side, their speed and what they do to the answers.
 
 Speed: single jobs, the modes in turn, round after round, as ratios to the first mode in the same round. Quality: the tasks of the
-nano world, judged, with the passes that an answer took and how many answers are those of the first mode.
+nano world, judged, with the passes that an answer took, the tokens that a pass decided, and the peak of memory.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
 from mmada.errors import InputError, check_choice
-from mmada.evaluation.cost import Meter, Peaks, measured_peaks, seconds, spread
+from mmada.evaluation.cost import Meter, Peaks, measured_peaks, memory_mark, seconds, spread
 from mmada.evaluation.measures import MEASURES
 from mmada.evaluation.nano import machine, write_results
 from mmada.model.mmada import MMaDAModel
@@ -185,8 +184,8 @@ def time_modes(
 def judge_modes(
     model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
-    """Accuracy of each mode on the same examples, by seed and over all, with the passes that an answer took; ``plan`` is
-    (examples, seeds)."""
+    """Accuracy of each mode on the same examples, by seed and over all, passes an answer, tokens a pass, and the peak of memory
+    (of the device, or of the process, in bytes); ``plan`` is (examples, seeds)."""
     examples, seeds = plan
     measure, score = MEASURES[WORKS[work][0]][0], WORKS[work][1]
     per_category = max(1, examples // len(CATEGORIES)) if work == "draw" else examples
@@ -195,12 +194,13 @@ def judge_modes(
         start = len(model.engine.passes)
         peak = memory_mark(model.engine.device)
         hits = [measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score] for seed in range(seeds)]
-        passes = model.engine.passes[start:]
+        passes, written = model.engine.passes[start:], model.engine.written[start:]
         found[mode.name] = {
             "accuracy": round(float(np.mean(hits)), 4),
             "accuracy_by_seed": [round(float(np.mean(h)), 4) for h in hits],
             "examples": sum(len(h) for h in hits),
             "passes": round(float(np.mean(passes)), 2),
+            "tokens_a_pass": round(sum(written) / max(1, sum(passes)), 2),
             "peak_bytes": peak(),
         }
         advance()
@@ -208,14 +208,6 @@ def judge_modes(
     for row in found.values():
         row["fewer"] = round(float(fewest) / float(row["passes"]), 2)  # type: ignore[arg-type]
     return found
-
-
-def memory_mark(device: torch.device) -> Callable[[], int | None]:
-    """Starts to watch the peak of device memory; call what it returns to read it. None where nothing can be read."""
-    if device.type != "cuda":
-        return lambda: None
-    torch.cuda.reset_peak_memory_stats(device)
-    return lambda: torch.cuda.max_memory_allocated(device)
 
 
 def plot(rows: Sequence[dict[str, object]], path: Path) -> None:

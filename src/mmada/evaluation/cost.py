@@ -5,10 +5,12 @@ Shapes: B rows, L positions, N places asked for.
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from mmada.canvas import Memory
 from mmada.model.mmada import MMaDAModel
 
-__all__ = ["Meter", "Peaks", "measured_peaks"]
+__all__ = ["Meter", "Peaks", "measured_peaks", "memory_mark"]
 
 
 class Meter:
@@ -88,6 +90,25 @@ def seconds(job: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began, result
+
+
+def memory_mark(device: torch.device) -> Callable[[], int | None]:
+    """Starts to watch a peak of memory, in bytes; call what it returns to read it. On a GPU it is what tensors take there, else
+    all that the process holds. None where nothing can be read."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: torch.cuda.max_memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
+    except OSError:
+        return lambda: None
+    return peak_resident
+
+
+def peak_resident() -> int | None:
+    """The most memory that this process has held at once, in bytes, as Linux has it."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def spread(values: list[float]) -> dict[str, float]:

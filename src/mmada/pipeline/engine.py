@@ -64,6 +64,8 @@ class Engine:
         """Places that stay fixed for a block: the same tokens, for a GPU; where the host computes, less arithmetic is faster."""
         self.passes: list[int] = []
         """Passes of the model for every row completed so far."""
+        self.written: list[int] = []
+        """Tokens decided in each of them, end tokens and the padding behind them not counted."""
         # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
         self.canvas_device = torch.device("cpu") if device.type == "mps" else device
         self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, 0, parts.preset.layout)
@@ -163,7 +165,15 @@ class Engine:
             if watch is not None:
                 watch(frame)
         self.passes += frames[-1].passes
+        self.written += self.tokens_of(frames[-1].canvas)
         return tuple(frames)
+
+    def tokens_of(self, canvas: Canvas) -> list[int]:
+        """Tokens decided in every row, without end tokens."""
+        vocabulary = self.parts.vocabulary
+        none = torch.tensor([vocabulary.mask, vocabulary.eot, vocabulary.eos], device=canvas.tokens_BL.device)
+        found: list[int] = (canvas.editable_BL & ~torch.isin(canvas.tokens_BL, none)).sum(1).tolist()
+        return found
 
     def check_length(self, canvas: Canvas) -> None:
         """Raise InputError for a canvas (one row) that is longer than the model's length."""
