@@ -123,6 +123,7 @@ def test_widening_repeats_and_does_not_shrink(llada: Path) -> None:
 def test_nano_converts_and_answers_the_same(folder: Path, model: MMaDA, tmp_path: Path) -> None:
     out = convert(folder, tmp_path / "copy")
     assert "model.transformer.wte.weight" in state(out)
+    assert {file.stat().st_mode for file in out.rglob("*.safetensors")} == {(out / "config.json").stat().st_mode}
     again = MMaDA.load(out, device="cpu")
     assert again.generate("pens").tokens == model.generate("pens").tokens
     assert again.draw("pens").tobytes() == model.draw("pens").tobytes()

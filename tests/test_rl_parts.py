@@ -71,6 +71,7 @@ PLANS: list[Any] = [
     Trajectory(2),
     Moments(),
     Moments(3),
+    Moments(2, samples=3),
 ]
 
 
@@ -124,6 +125,16 @@ def test_full_mask_has_a_noisy_prompt_that_changes() -> None:
         assert masked_BL[completion(canvas)].all()
         assert masked_BL[context_BL].float().mean().item() == pytest.approx(0.15, abs=0.04)
     assert not torch.equal(first.tokens_KBL, second.tokens_KBL)
+
+
+def test_views_of_an_update_lie_apart_in_one_schedule_of_all_views() -> None:
+    canvas = rows(*[2000] * 2)
+    updates = drawn(RandomMasks(Systematic(), samples=3), canvas, 2)
+    shares = [[float(s.sum()) / 2000 for s in views.scored_KBL[:, 0]] for views in updates]
+    for three in shares:
+        gaps = [(b - a) % 1 for a, b in zip(three, [*three[1:], three[0]], strict=True)]
+        assert gaps == pytest.approx([1 / 3] * 3, abs=0.06)
+    assert (shares[1][0] - shares[0][0]) % 1 == pytest.approx(1 / 6, abs=0.06), "the other update lies between"
 
 
 def test_random_masks_follow_their_ratio() -> None:
@@ -251,6 +262,25 @@ def test_moments_are_steps_of_the_rollout_each_as_often(ahead: int) -> None:
             now = order[:size][views.scored_KBL[0, row, 4 : 4 + size]].min()
             assert masked_L[4 : 5 + size].tolist() == (order >= now).tolist()
             assert masked_L.sum() == masked_L[4 : 5 + size].sum()
+
+
+def test_samples_of_moments_are_as_different_as_can_be() -> None:
+    """Four steps a row: two samples are never the same step nor its neighbour round the end, four are all, five one twice."""
+    canvas = rows(4, 3)
+    steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
+    steps_BL[:, 4:8] = torch.tensor([[3, 1, 2, 4], [1, 1, 2, 3]])  # the last place of the second row is padding
+
+    def steps_of(samples: int) -> list[list[int]]:
+        drawn = draw_views(
+            Moments(samples=samples), canvas, mask_id=SMALL.mask, updates=30, group=1, generator=generator(), steps_BL=steps_BL
+        )
+        found = [[int(steps_BL[0][scored_BL[0]].min()) for scored_BL in views.scored_KBL] for views in drawn]
+        assert all(views.weight_KBL[:, 0].amax(1).tolist() == [4.0] * samples for views in drawn)
+        return [sorted(steps) for steps in found]
+
+    assert {tuple(steps) for steps in steps_of(2)} == {(1, 3), (2, 4)}
+    assert all(steps == [1, 2, 3, 4] for steps in steps_of(4))
+    assert all(len(steps) == 5 and set(steps) == {1, 2, 3, 4} for steps in steps_of(5))
 
 
 def test_moments_of_rows_that_take_no_part_stay_clean() -> None:
@@ -485,6 +515,7 @@ def policy_with(**parts: Any) -> Policy:
         (lambda: BlockMasks(scored="all"), "scored"),  # type: ignore[arg-type]
         (lambda: Trajectory(0), "together"),
         (lambda: Moments(0), "ahead"),
+        (lambda: Moments(samples=0), "samples"),
         (lambda: Sandwich(1.1), "omega"),
         (lambda: Sandwich(beta=0.5), "beta"),
         (lambda: ZScore(-1), "epsilon"),

@@ -24,7 +24,7 @@ from mmada.recipes.reinforce import Method, reinforce
 from mmada.training import loop
 from mmada.training.log import read_log
 from mmada.training.rewards import Completion
-from mmada.training.rl import Algorithm1, Kl, RandomMasks
+from mmada.training.rl import Algorithm1, CoupledCounts, Kl, Moments, RandomMasks, Systematic
 
 NANO = Path(assets.__path__[0]) / "nano"
 FEW = {
@@ -294,7 +294,18 @@ def test_a_method_is_its_parts() -> None:
     assert (policy.updates, policy.kl) == (3, Kl(0.5))
     assert policy.clip is not None
     assert policy.clip.high == 0.1
-    assert {Method(name=name).policy().updates for name in ("diffu_grpo", "mask_grpo", "coupled_grpo", "spg", "espo")} == {4}
+    assert {Method(name=name).policy().updates for name in ("diffu_grpo", "mask_grpo", "coupled_grpo", "spg", "espo")} == {1}
+
+
+def test_views_an_update_are_a_choice_where_a_plan_draws_some() -> None:
+    assert Method().policy().noise == Moments(samples=4)
+    assert Method(samples=7).policy().noise == Moments(samples=7)
+    assert Method(name="unigrpo", samples=3).policy().noise == RandomMasks(Systematic(), samples=3)
+    assert Method(name="espo", samples=3).policy().noise == CoupledCounts(3)
+    with pytest.raises(InputError, match=r"method\.samples 2 has no meaning for FullMask"):
+        Method(noise="full", samples=2)
+    with pytest.raises(InputError, match=r"method\.samples must be"):
+        Method(samples=0)
 
 
 def test_the_recipes_as_they_stand() -> None:

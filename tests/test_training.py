@@ -127,6 +127,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_
     resumed = run(name, overrides=settings, out=tmp_path / "cut", resume=True, start_from=start)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     for file in whole.rglob("*.safetensors"):
+        assert file.stat().st_mode == (file.parent / "config.json").stat().st_mode, "others may read weights as they may the rest"
         assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
     assert (tmp_path / "cut" / "recipe.yaml").is_file()
     assert not (tmp_path / "cut" / "recipe_1.yaml").exists()
@@ -136,6 +137,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_
 def test_the_decoder_alone_learns_and_the_codes_stay(begun: Path, tmp_path: Path) -> None:
     settings = {"plan.steps": "3", "plan.sample_every": "9", "batch": "2"}
     start = begun / "image_tokenizer" / "model"
+    with pytest.raises(InputError, match="leave model out or --start-from"):
+        run("image_decoder", overrides=settings | {"model.channels": "8"}, out=tmp_path / "b", start_from=start)
     model = run("image_decoder", overrides=settings, out=tmp_path / "a", start_from=start)
     before, after = (ImageTokenizer.load(folder / "image_tokenizer") for folder in (start, model))
     pictures = torch.rand(4, 3, 64, 64) * 2 - 1

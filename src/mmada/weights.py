@@ -7,6 +7,7 @@ which only torch's weights-only loader touches. Nothing is ever held twice but `
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError
 
-__all__ = ["FLOATS", "Spec", "WeightFile", "check_fit", "find_weights", "load_into", "stored_tensor"]
+__all__ = ["FLOATS", "Spec", "WeightFile", "check_fit", "find_weights", "load_into", "share_weights", "stored_tensor"]
 
 CHUNK = 4 * 2**20
 """Bytes that are read at once."""
@@ -42,6 +43,12 @@ class WeightFile:
 
     path: Path
     tensors: Mapping[str, Spec]
+
+
+def share_weights(config: Path) -> None:
+    """The weights beside ``config`` get its permissions; safetensors makes files that their owner alone may read."""
+    for file in config.parent.glob("*.safetensors"):
+        shutil.copymode(config, file)
 
 
 def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model")) -> list[WeightFile]:

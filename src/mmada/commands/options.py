@@ -86,7 +86,7 @@ class ModelOptions:
     """Settings of a known checkpoint: mixcot, base, pretrain or llada."""
     device: Annotated[str, arg(metavar="auto|cpu|cuda|mps")] = "auto"
     """Where to compute."""
-    dtype: Annotated[Dtype | None, arg(help_behavior_hint=MODEL_DEFAULT)] = None
+    dtype: Annotated[Dtype | None, arg(metavar="float32|bfloat16|float16|int8|fp8|int4", help_behavior_hint=MODEL_DEFAULT)] = None
     """Type of the weights; int8, fp8 and int4 quantise them (needs torchao)."""
 
     adapter: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None

@@ -23,6 +23,7 @@ from mmada.pipeline.cards import card_of
 from mmada.pipeline.folder import find_folder, image_source
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
+from mmada.weights import share_weights
 
 __all__ = ["convert"]
 
@@ -124,6 +125,7 @@ def _save(model: Any, folder: Path, shard_size: str) -> None:
     untyped.disable_progress_bar()
     try:
         model.save_pretrained(folder, max_shard_size=shard_size)
+        share_weights(folder / "config.json")
     finally:
         if shown:
             untyped.enable_progress_bar()

@@ -54,6 +54,10 @@ class ImageTokenizerRecipe:
         """Train in ``out``, from nothing or from the tokenizer in the model folder ``start``."""
         torch.manual_seed(self.plan.seed)
         tokenizer = ImageTokenizer(self.model) if start is None else ImageTokenizer.load(start / "image_tokenizer")
+        if self.model not in (NANO_IMAGE, tokenizer.config):
+            raise InputError(
+                f"model of the recipe differs from the tokenizer in {start}, which decides; leave model out or --start-from"
+            )
         if self.learn == "decoder":
             tokenizer.encoder.requires_grad_(False)
         learner = ImageLearner(

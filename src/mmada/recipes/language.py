@@ -33,6 +33,7 @@ from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.canvas_learner import CanvasLearner, CanvasLosses
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
+from mmada.weights import share_weights
 
 __all__ = ["LanguageRecipe", "Sizes", "Stage", "cot", "instruct", "pretrain", "text_tokenizer"]
 
@@ -180,6 +181,7 @@ def write_adapters(model: MMaDAModel, folder: Path) -> None:
     """LoRA adapters alone, as peft reads them; `mmada.load(MODEL, adapter=folder)` puts them to work."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
+    share_weights(folder / "adapter_config.json")
 
 
 def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path, preset: Preset | None = None) -> None:
@@ -189,6 +191,7 @@ def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Pa
     torch.nn.Module.to(shipped, begun.dtype)
     shipped.load_state_dict(plain_state(model))
     shipped.save_pretrained(str(folder))
+    share_weights(folder / "config.json")
     text.save(folder)
     shutil.copytree(begun.image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
     if preset is not None:
@@ -201,9 +204,9 @@ def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Pa
             cot_instruction=begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION,
             image_size=PICTURE,
             answer=TextPlan(length=answer, steps=answer, block=8),
-            reasoning=TextPlan(length=reasoning, steps=reasoning, block=16),
+            reasoning=TextPlan(length=reasoning, steps=reasoning, block=reasoning),  # in one: blocks cost right answers
             thought=TextPlan(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
-            image=ImagePlan(steps=16, guidance=2.0, temperature=1.0),
+            image=ImagePlan(steps=16, guidance=3.0, temperature=0.6, schedule="linear"),
         )
     preset.save(folder)
 

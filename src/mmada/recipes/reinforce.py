@@ -32,7 +32,9 @@ from mmada.training.rewards.named import MODELS
 from mmada.training.rl import (
     AdaptersOff,
     Algorithm1,
+    BlockMasks,
     Clip,
+    CoupledCounts,
     FrozenCopy,
     FullMask,
     Iid,
@@ -79,12 +81,13 @@ METHODS: dict[str, Callable[..., Policy]] = {
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A policy optimisation by ``name``, ours (path_grpo) or a published one. ``updates``: mu. ``noise``: which places are masked
-    again, in place of the method's own plan; of UniGRPO's two, "systematic" is taken. ``clip`` and ``kl``: None is the method's
-    own."""
+    again, in place of the method's own plan; of UniGRPO's two, "systematic" is taken. ``samples``: views of a completion an
+    update, for plans that draw some. ``clip`` and ``kl``. None is the method's own."""
 
     name: str = "path_grpo"
     noise: str | None = None
-    updates: int = 4
+    updates: int = 1
+    samples: int | None = None
     clip: float | None = None
     kl: float | None = None
 
@@ -103,9 +106,19 @@ class Method:
         made = METHODS[self.name](updates=self.updates)
         if self.noise is not None:
             made = replace(made, noise=NOISES[self.noise])
+        if self.samples is not None:
+            made = replace(made, noise=with_samples(made.noise, self.samples))
         if self.clip is not None:
             made = replace(made, clip=Clip(self.clip, self.clip))
         return made if self.kl is None else replace(made, kl=replace(made.kl, weight=self.kl))
+
+
+def with_samples(noise: Noising, samples: int) -> Noising:
+    """The plan with so many views an update. Raises InputError where it has no such choice."""
+    check_whole("method.samples", samples, 1)
+    if isinstance(noise, BlockMasks | CoupledCounts | Moments | RandomMasks):
+        return replace(noise, samples=samples)
+    raise InputError(f"method.samples {samples} has no meaning for {type(noise).__name__}, whose views are fixed; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +262,7 @@ def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
     return MMaDA(Engine(parts, device))
 
 
-GENTLE = Optim(lr=3e-5, weight_decay=0.0, warmup=10, decay=1.0, final=0.1)
+GENTLE = Optim(lr=5e-5, weight_decay=0.0, warmup=10, decay=1.0, final=0.1)
 TEXT = {"correctness": 2.0, "format": 0.5}  # the paper's
 
 
@@ -258,9 +271,9 @@ def reinforce_math() -> ReinforceRecipe:
     return ReinforceRecipe(
         name="reinforce_math",
         follows="cot",
-        plan=Plan(steps=160, seed=11, optim=GENTLE, average=0.98, save_every=40, sample_every=160),
-        tasks={"math": 24},
-        sampler=Sampler(temperature=1.0, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
+        plan=Plan(steps=100, seed=11, optim=GENTLE, average=0.98, save_every=20, sample_every=100),
+        tasks={"math": 40},
+        sampler=Sampler(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
         half=True,
         rewards={"math": TEXT, "vision": TEXT, "image": {"detector": 1.0}},
     )
@@ -278,6 +291,4 @@ def reinforce_image() -> ReinforceRecipe:
 
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
-    base = reinforce_math()
-    plan = replace(base.plan, steps=280)
-    return replace(base, name="reinforce", plan=plan, tasks={"math": 24, "vision": 8, "image": 4})
+    return replace(reinforce_math(), name="reinforce", tasks={"math": 40, "vision": 6, "image": 4})

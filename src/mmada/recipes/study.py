@@ -49,7 +49,7 @@ class StudyRecipe:
     arms: Mapping[str, Mapping[str, str]]
     seeds: int = 3
     measures: Mapping[str, int] = field(default_factory=dict)
-    parallel: str | None = None
+    parallel: str | None = "threshold=0.95"
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -179,60 +179,66 @@ MEASURED = {"arithmetic": 384, "thought questions": 288, "geneval": 48}
 """The three tasks of the paper's table 5, as the nano world has them."""
 
 
+def inner_updates(updates: int) -> ReinforceRecipe:
+    """Problems alone, 40 batches of 24, several updates on each by one view of a completion, as the paper has it."""
+    base = reinforce_math()
+    plan = replace(base.plan, steps=40 * updates, optim=replace(base.plan.optim, lr=3e-5))
+    sampler = replace(base.sampler, temperature=1.0)
+    return replace(base, plan=plan, tasks={"math": 24}, sampler=sampler, method=Method(name="unigrpo", updates=updates))
+
+
 def study_noising() -> StudyRecipe:
     """Which places to mask again (figures 3 and 4): UniGRPO's two schedules, d1's full mask, independent and high ratios, and the
     sampler's own states."""
     return StudyRecipe(
         name="study_noising",
         follows="cot",
-        base=replace(reinforce_math(), method=Method(name="unigrpo")),
+        base=inner_updates(4),
         arms={
             "systematic": {"method.noise": "systematic"},
             "moments": {"method.noise": "moments"},
-            "path_grpo": {"method.name": "path_grpo"},
+            "path_grpo": {"method.name": "path_grpo", "method.samples": "1"},
             "algorithm1": {"method.noise": "algorithm1"},
             "independent": {"method.noise": "iid"},
             "high_ratios": {"method.noise": "truncated"},
             "d1_full_mask": {"method.noise": "full"},
         },
         measures={"arithmetic": 384},
-        parallel="threshold=0.95",
     )
 
 
 def study_stage() -> StudyRecipe:
-    """What stage 3 brings (table 5): `reinforce` as it stands, and the same with UniGRPO, at equal compute."""
+    """What stage 3 brings (table 5): `reinforce` as it stands, and by UniGRPO's masks and eq. 5, with as many views and updates."""
     return StudyRecipe(
         name="study_stage",
         follows="cot",
         base=reinforce(),
-        arms={"path_grpo": {"method.name": "path_grpo"}, "unigrpo": {"method.name": "unigrpo"}},
+        arms={"path_grpo": {}, "unigrpo": {"method.name": "unigrpo", "method.samples": "4"}},
         measures=MEASURED,
-        parallel="threshold=0.95",
     )
 
 
 def published(method: str, updates: int) -> dict[str, str]:
-    """A method with its updates a batch, for 40 batches."""
+    """A method with its own views, and its updates a batch, for 40 batches."""
     return {"method.name": method, "method.updates": str(updates), "plan.steps": str(40 * updates)}
 
 
 def study_league() -> StudyRecipe:
-    """The published methods, and ours, at equal compute: the same rollouts, and as many passes in their updates."""
+    """The published methods, and ours, on problems at equal compute: the same rollouts, and as many views in their updates."""
     return StudyRecipe(
         name="study_league",
         follows="cot",
-        base=reinforce(),
+        base=inner_updates(12),
         arms={
             "unigrpo": published("unigrpo", 12),
-            "path_grpo": published("path_grpo", 12),
+            "path_grpo": published("path_grpo", 3),
             "diffu_grpo": published("diffu_grpo", 12),
             "mask_grpo": published("mask_grpo", 12),
             "coupled_grpo": published("coupled_grpo", 4),
             "spg": published("spg", 6),
             "espo": published("espo", 3),
         },
-        measures=MEASURED,
+        measures={"arithmetic": 384},
     )
 
 
@@ -241,7 +247,7 @@ def study_tasks() -> StudyRecipe:
     return StudyRecipe(
         name="study_tasks",
         follows="cot",
-        base=replace(reinforce(), plan=reinforce_math().plan),
+        base=reinforce(),
         arms={
             "all": {"tasks": "{math: 12, vision: 12, image: 12}"},
             "math": {"tasks": "{math: 12}"},

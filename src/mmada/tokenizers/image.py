@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmada.errors import InputError, check_whole
-from mmada.weights import WeightFile, check_fit, find_weights, load_into, stored_tensor
+from mmada.weights import WeightFile, check_fit, find_weights, load_into, share_weights, stored_tensor
 
 __all__ = ["NANO_IMAGE", "RELEASED_IMAGE", "ImageTokenizer", "ImageTokenizerConfig", "Latent"]
 
@@ -333,6 +333,7 @@ class ImageTokenizer(nn.Module):
         state = {k: v.to(torch.bfloat16).contiguous() for k, v in self.state_dict().items() if not k.startswith("quantize.")}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        share_weights(folder / "config.json")
 
     @staticmethod
     def load(folder: str | Path) -> ImageTokenizer:

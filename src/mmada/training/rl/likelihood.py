@@ -5,7 +5,8 @@
     Sandwich(omega, beta)   the ELBO for good completions, and for the others   SPG
                             a mix of it and an upper bound, the EUBO
 
-Shapes: K views, B rows, R of them with scored places, L positions, D width, M scored places, V columns of a modality.
+Shapes: K views, B rows, L positions, D width, V columns of a modality. Of the K x B rows, R have scored places and U differ in
+what the model reads; C of these run together, for S of the R, with M scored places.
 """
 
 from __future__ import annotations
@@ -47,43 +48,63 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
     """ln p of the canvas's own token at every scored place of every view (K, B, L), in nats, 0 elsewhere.
 
     Text places are normalised over the text range of the vocabulary, image places over the code slice. At most ``chunk`` rows of
-    logits are held at a time. Raises InputError where a token is outside the range of its modality.
+    logits are held at a time. Rows of which a view scores nothing are not computed, and rows that the model would read alike, of
+    one view or of several, are computed once. Raises InputError where a token is outside the range of its modality.
     """
-    found = []
-    for k, (tokens_BL, scored_BL) in enumerate(zip(views.tokens_KBL, views.scored_KBL, strict=True)):
-        # Rows of which a view scores nothing are not computed in it; one row of the first is, to keep the graph.
-        some_B = scored_BL.any(1)
-        some = (some_B | (torch.arange(len(some_B), device=some_B.device) == 0) if k == 0 else some_B).nonzero()[:, 0]
-        log_BL = torch.zeros(scored_BL.shape, device=scored_BL.device)
-        for rows in of_like_length(canvas, some):
-            log_RL = row_log_probabilities(model, canvas, tokens_BL, scored_BL, rows, vocabulary, chunk)
-            log_BL = log_BL.to(log_RL).index_copy(0, rows, pad(log_RL, (0, canvas.length - log_RL.shape[1])))
-        found.append(log_BL)
-    return torch.stack(found)
+    asked_KB = views.scored_KBL.any(2)
+    asked_KB[0, 0] = True  # one row is computed in any case, to keep the graph
+    view_R, row_R = asked_KB.nonzero(as_tuple=True)
+    tokens_RL, valid_RL = views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R]
+    kind_R, first_U = alike(torch.where(valid_RL, tokens_RL, -1))
+    log_KBL = torch.zeros(views.scored_KBL.shape, device=tokens_RL.device)
+    for kinds_C in of_like_length(valid_RL[first_U]):
+        read_C = first_U[kinds_C]
+        kept = slice(int(valid_RL[read_C].any(0).nonzero().max()) + 1)
+        hidden_CLD = model.hidden(tokens_RL[read_C, kept], valid_BL=valid_RL[read_C, kept])
+        place_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
+        mine = (place_U[kind_R] >= 0).nonzero()[:, 0]
+        view, row = view_R[mine], row_R[mine]
+        asked = Asked(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
+        log_SL = asked.log_probabilities(model, hidden_CLD, place_U[kind_R[mine]], vocabulary, chunk)
+        log_KBL = log_KBL.to(log_SL).index_put((view, row), pad(log_SL, (0, canvas.length - log_SL.shape[1])))
+    return log_KBL
 
 
-def of_like_length(canvas: Canvas, rows: Tensor) -> tuple[Tensor, ...]:
-    """The rows in groups of `TOGETHER`, the shortest first: texts are not padded to the length of pictures."""
-    return torch.split(rows[canvas.valid_BL[rows].sum(1).argsort(stable=True)], TOGETHER) if len(rows) else ()
+def alike(rows_RL: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row the number of its kind (R,), and for each kind its first row (U,). Kinds are numbered as they come."""
+    _, sorted_R = torch.unique(rows_RL, dim=0, return_inverse=True)
+    count_R = torch.arange(len(sorted_R), device=sorted_R.device)
+    first_U = torch.full_like(count_R[: int(sorted_R.max()) + 1], len(count_R)).scatter_reduce(0, sorted_R, count_R, "amin")
+    first_U, order_U = first_U.sort()
+    return torch.empty_like(order_U).index_copy(0, order_U, count_R[: len(order_U)])[sorted_R], first_U
 
 
-def row_log_probabilities(
-    model: Scorer, canvas: Canvas, tokens_BL: Tensor, scored_BL: Tensor, some: Tensor, vocabulary: Vocabulary, chunk: int
-) -> Tensor:
-    """The same (R, L) of the rows ``some`` (R,) of one view, as long as the longest of them."""
-    kept = slice(int(canvas.valid_BL[some].any(0).nonzero().max()) + 1)
-    own_RL, modality_RL, scored_RL = (x[some, kept] for x in (canvas.tokens_BL, canvas.modality_BL, scored_BL))
-    hidden_RLD = model.hidden(tokens_BL[some, kept], valid_BL=canvas.valid_BL[some, kept])
-    parts = []
-    for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
-        at_RL = scored_RL & (modality_RL == modality)
-        target_M = own_RL[at_RL] - columns.start
-        if bool(((target_M < 0) | (target_M >= len(columns))).any()):
-            name = "text" if modality == TEXT else "image"
-            raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
-        log_M = -chunked_cross_entropy(hidden_RLD[at_RL], model.head(columns), target_M, chunk=chunk)
-        parts.append(log_M.new_zeros(at_RL.shape).masked_scatter(at_RL, log_M))
-    return parts[0] + parts[1]
+def of_like_length(valid_UL: Tensor) -> tuple[Tensor, ...]:
+    """The numbers of the rows in groups of `TOGETHER`, the shortest first: texts are not padded to the length of pictures."""
+    return torch.split(valid_UL.sum(1).argsort(stable=True), TOGETHER)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted of S rows, (S, L) each: the tokens they hold, their modalities, the places that are scored."""
+
+    own_SL: Tensor
+    modality_SL: Tensor
+    scored_SL: Tensor
+
+    def log_probabilities(self, model: Scorer, hidden_CLD: Tensor, place_S: Tensor, vocabulary: Vocabulary, chunk: int) -> Tensor:
+        """ln p (S, L), 0 where nothing is scored, from the hidden states of what row ``place_S`` of them is."""
+        parts = []
+        for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
+            at_SL = self.scored_SL & (self.modality_SL == modality)
+            row_M, column_M = at_SL.nonzero(as_tuple=True)
+            target_M = self.own_SL[at_SL] - columns.start
+            if bool(((target_M < 0) | (target_M >= len(columns))).any()):
+                name = "text" if modality == TEXT else "image"
+                raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
+            log_M = -chunked_cross_entropy(hidden_CLD[place_S[row_M], column_M], model.head(columns), target_M, chunk=chunk)
+            parts.append(log_M.new_zeros(at_SL.shape).masked_scatter(at_SL, log_M))
+        return parts[0] + parts[1]
 
 
 class Likelihood(Protocol):

@@ -6,7 +6,7 @@
     CoupledCounts(samples) exact counts and their complements           ESPO
     BlockMasks(block, ...) earlier blocks clean, later ones masked      SPG
     Trajectory(together)   what was masked at each step of the rollout  TraceRL
-    Moments(ahead)         the same, one random step an update
+    Moments(ahead, samples) the same, one random step an update or some
 
 A plan draws the masks of all inner updates at once (`draw_views`), so that policy, old policy and reference are asked about
 byte-identical inputs.
@@ -35,8 +35,9 @@ class RandomMasks:
     """A share of the completion, at least one place of it; the prompt stays clean (UniGRPO, section 5.1).
 
     ``order``: "uniform" masks each place with the same probability, "fading" (MaskGRPO, text) later places more often: the
-    probability to stay visible falls linearly to 0 along the completion. ``samples``: views an update. The ELBO weight of a
-    place is completion length / number of masked places; it is that of a bound for "uniform" alone.
+    probability to stay visible falls linearly to 0 along the completion. ``samples``: views an update; the schedule is one over
+    all views of all updates, each update has some from everywhere in it. The ELBO weight of a place is completion length / number
+    of masked places; it is that of a bound for "uniform" alone.
     """
 
     times: Times
@@ -50,11 +51,10 @@ class RandomMasks:
     def draw(self, wanted: Draw) -> tuple[Views, ...]:
         """As `Noising.draw`."""
         places_BL = completion(wanted.canvas)
-        rows = len(places_BL)
-        times = [self.times.ratios(wanted.updates, rows, wanted.group, wanted.generator) for _ in range(self.samples)]
+        times_NB = self.times.ratios(wanted.updates * self.samples, len(places_BL), wanted.group, wanted.generator)
         drawn = []
         for update in range(wanted.updates):
-            chances = [self.chance(places_BL, sample[update]) for sample in times]
+            chances = [self.chance(places_BL, ratio_B) for ratio_B in times_NB[update :: wanted.updates]]
             masks = [random_mask(places_BL, chance_BL, wanted.generator) for chance_BL in chances]
             drawn.append(wanted.views(masks, masks, [realised_weight(places_BL, mask_BL) for mask_BL in masks]))
         return tuple(drawn)
@@ -217,17 +217,21 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Moments:
-    """One random step of each rollout an update: what it found masked is masked, and what was decided ``ahead`` steps from there
-    on is scored. Every step of a row is scored as often, at one pass, where `Trajectory` takes as many as there are steps.
+    """Random steps of each rollout: what a step found masked is masked, and what was decided ``ahead`` steps from there on is
+    scored. Every step of a row is scored as often, at one pass, where `Trajectory` takes as many as there are steps.
+
+    ``samples``: steps an update, spread evenly from a random one on, so that they are as different as can be.
 
     What the sampler filled behind the end of a text is masked as it was then, too. Weight: (steps + ahead - 1) / ahead, one over
     the chance that a step is scored, so that the mean of the ELBO over draws is the sum over all steps.
     """
 
     ahead: int = 1
+    samples: int = 1
 
     def __post_init__(self) -> None:
         check_whole("ahead of the moments", self.ahead, 1)
+        check_whole("samples of the moments", self.samples, 1)
 
     def draw(self, wanted: Draw) -> tuple[Views, ...]:
         """As `Noising.draw`."""
@@ -238,11 +242,15 @@ class Moments:
         windows_B1 = count_B1 + self.ahead - 1
         drawn = []
         for _ in range(wanted.updates):
-            first_B1 = (wanted.uniform(*count_B1.shape) * windows_B1).long().minimum(windows_B1 - 1) - (self.ahead - 1)
-            scored_BL = (rank_BL >= first_B1.clamp(min=0)) & (rank_BL < first_B1 + self.ahead)
-            now_B1 = steps_BL.masked_fill(~scored_BL, NEVER).amin(1, keepdim=True)
-            masked_BL = wanted.canvas.valid_BL & (steps_BL > 0) & (steps_BL >= now_B1)
-            drawn.append(wanted.views([masked_BL], [scored_BL], [windows_B1 / self.ahead]))
+            start_B1 = wanted.uniform(*count_B1.shape)
+            masked, scored = [], []
+            for k in range(self.samples):
+                window_B1 = ((start_B1 + k / self.samples) % 1 * windows_B1).long().minimum(windows_B1 - 1)
+                first_B1 = window_B1 - (self.ahead - 1)
+                scored.append((rank_BL >= first_B1.clamp(min=0)) & (rank_BL < first_B1 + self.ahead))
+                now_B1 = steps_BL.masked_fill(~scored[k], NEVER).amin(1, keepdim=True)
+                masked.append(wanted.canvas.valid_BL & (steps_BL > 0) & (steps_BL >= now_B1))
+            drawn.append(wanted.views(masked, scored, [windows_B1 / self.ahead] * self.samples))
         return tuple(drawn)
 
 

@@ -102,12 +102,13 @@ def unigrpo(
     )
 
 
-def path_grpo(*, updates: int = 4, ahead: int = 1, clip: float = 0.2, kl: float = 0.01) -> Policy:
+def path_grpo(*, updates: int = 1, ahead: int = 1, samples: int = 4, clip: float = 0.2, kl: float = 0.01) -> Policy:
     """UniGRPO's objective on the path of the sampler: tokens in the states in which the rollout decided them.
 
-    A step counts as much as any other of its row, whatever it decided, and a row as much as any other.
+    ``samples`` steps of every rollout an update, ``ahead`` of each at once; a token counts as much as any other of its row, and a
+    row as much as any other.
     """
-    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl, over="masked"), noise=Moments(ahead))
+    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl, over="masked"), noise=Moments(ahead, samples))
 
 
 def diffu_grpo(*, updates: int = 12, prompt: float = 0.15, clip: float = 0.5, kl: float = 0.04) -> Policy:
