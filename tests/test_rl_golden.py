@@ -50,6 +50,7 @@ from mmada.training.rl import (
     spg,
     unigrpo,
 )
+from mmada.training.rl.likelihood import at_places
 
 ADVANTAGE = torch.tensor([1.25, -0.5, 0.75, -1.5])
 
@@ -589,8 +590,10 @@ def test_golden_chunked_log_probabilities_are_log_softmax() -> None:
     torch.testing.assert_close(log_KBL[picture_KBL], torch.full_like(log_KBL[picture_KBL], -whole))
 
 
-def test_golden_rows_that_read_alike_are_computed_once() -> None:
-    """A full mask hides in what two completions differ, and a view drawn twice is the same: three inputs for twelve rows."""
+@pytest.mark.parametrize("together", [1, 32])
+def test_golden_rows_that_read_alike_are_computed_once(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full mask hides in what completions differ, and a view drawn twice is the same: two inputs for twelve rows."""
+    monkeypatch.setattr("mmada.training.rl.likelihood.TOGETHER", together)
     asked = [8, 33, 6]
     rows = [Canvas.join([Piece(asked), Piece([12 + i, 13, 14 + 2 * i], editable=True)]) for i in range(4)]
     rows += [Canvas.join([Piece([30, 31]), Piece([41 + i, 62], editable=True, modality="image"), Piece([7])]) for i in (0, 0)]
@@ -600,13 +603,32 @@ def test_golden_rows_that_read_alike_are_computed_once() -> None:
     again.scored_KBL[1, 0, 3:5] = False  # the same input may be asked about other places
     recorder = Recorder(model)
     log_KBL = log_probabilities(recorder, canvas, again, vocabulary=SMALL)
-    width = len(asked) + 3
-    assert [len(call) for call in recorder.asked] == [2 * width * 8]  # two rows of int64
+    short, wide = 2 + 2 + 1, len(asked) + 3
+    assert [len(call) // 8 for call in recorder.asked] == ([short, wide] if together == 1 else [2 * wide])  # int64
     plain = [row for view in plain_log_p(model, canvas, again) for row in view]
     ours = [(log_KBL[divmod(i, canvas.rows)][place], value) for i, row in enumerate(plain) for place, value in row.items()]
     assert len(ours) == int(again.scored_KBL.sum())
     share = torch.linspace(-1, 2, len(ours))
     assert_same(model, *(sum(s * pair[i] for s, pair in zip(share, ours, strict=True)) for i in (0, 1)))  # type: ignore[arg-type]
+
+
+def test_golden_gradients_of_places_that_are_asked_for_often_repeat_themselves() -> None:
+    """Bit by bit on two threads, where indexing adds them up in any order."""
+    hidden_CLD = torch.randn(1, 3, 1024, generator=generator()).requires_grad_()
+    row_M, column_M = torch.zeros(1024, dtype=torch.long), torch.arange(1024) % 3
+    weight_MD = torch.randn(1024, 1024, generator=generator())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        picked_MD = at_places(hidden_CLD, row_M, column_M)
+        assert torch.equal(picked_MD, hidden_CLD[row_M, column_M])
+        loss = (picked_MD * weight_MD).sum()
+        found = [torch.autograd.grad(loss, hidden_CLD, retain_graph=True)[0] for _ in range(30)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)
+    plain = torch.zeros(3, 1024).index_add(0, column_M, weight_MD)
+    torch.testing.assert_close(found[0][0], plain, atol=1e-4, rtol=1e-4)
 
 
 def test_golden_no_ratio_needs_no_old_policy() -> None:

@@ -132,8 +132,8 @@ def test_wrong_settings_are_refused_before_anything_runs(
     assert not (tmp_path / "study").exists()
 
 
-def test_the_arms_of_the_league_have_as_many_passes() -> None:
-    """Views of all updates on a batch, each of them a pass over it."""
+def test_the_arms_of_the_league_have_as_many_views() -> None:
+    """Those of all updates on a batch."""
     league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
     canvas = Canvas.stack([row(list(range(12, 32)))] * 4)
     passes = {}

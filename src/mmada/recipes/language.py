@@ -185,7 +185,8 @@ def write_adapters(model: MMaDAModel, folder: Path) -> None:
 
 
 def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path, preset: Preset | None = None) -> None:
-    """A model folder as `mmada.load` reads it; weights in the type of those it began with. ``preset``: None is nano's."""
+    """A model folder as `mmada.load` reads it; weights in the type of those it began with. ``preset``: None is that of
+    the start, or where it has none, nano's."""
     folder.mkdir(parents=True, exist_ok=True)
     shipped = MMaDAModel(cast(MMaDAConfig, model.config))
     torch.nn.Module.to(shipped, begun.dtype)
@@ -194,14 +195,13 @@ def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Pa
     share_weights(folder / "config.json")
     text.save(folder)
     shutil.copytree(begun.image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
-    if preset is not None:
-        pass
-    elif begun.preset is not None and begun.vocabulary(text).is_released:  # a card; of its settings the stage changes one
+    share_weights(folder / "image_tokenizer" / "config.json")
+    if preset is None and begun.preset is not None:  # what is learned from there on is decoded as it was; pictures have one size
         preset = replace(begun.preset, image_size=PICTURE)
-    else:
+    elif preset is None:
         answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block
         preset = Preset(
-            cot_instruction=begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION,
+            cot_instruction=COT_INSTRUCTION,
             image_size=PICTURE,
             answer=TextPlan(length=answer, steps=answer, block=8),
             reasoning=TextPlan(length=reasoning, steps=reasoning, block=reasoning),  # in one: blocks cost right answers

@@ -82,7 +82,8 @@ METHODS: dict[str, Callable[..., Policy]] = {
 class Method:
     """A policy optimisation by ``name``, ours (path_grpo) or a published one. ``updates``: mu. ``noise``: which places are masked
     again, in place of the method's own plan; of UniGRPO's two, "systematic" is taken. ``samples``: views of a completion an
-    update, for plans that draw some. ``clip`` and ``kl``. None is the method's own."""
+    update, for plans that draw some (espo: pairs of views); None is the plan's own number, one for a plan that ``noise`` names.
+    ``clip`` and ``kl``: None is the method's own."""
 
     name: str = "path_grpo"
     noise: str | None = None
@@ -291,4 +292,5 @@ def reinforce_image() -> ReinforceRecipe:
 
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
-    return replace(reinforce_math(), name="reinforce", tasks={"math": 40, "vision": 6, "image": 4})
+    base = reinforce_math()
+    return replace(base, name="reinforce", plan=replace(base.plan, steps=180), tasks={"math": 40, "vision": 6, "image": 4})

@@ -208,7 +208,7 @@ def study_noising() -> StudyRecipe:
 
 
 def study_stage() -> StudyRecipe:
-    """What stage 3 brings (table 5): `reinforce` as it stands, and by UniGRPO's masks and eq. 5, with as many views and updates."""
+    """What stage 3 brings (table 5): `reinforce` as it stands, and the same by UniGRPO, with as many views and updates."""
     return StudyRecipe(
         name="study_stage",
         follows="cot",

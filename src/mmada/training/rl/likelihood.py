@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from mmada.canvas import IMAGE, TEXT, Canvas
 from mmada.diffusion.objective import chunked_cross_entropy
@@ -60,12 +60,12 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
     for kinds_C in of_like_length(valid_RL[first_U]):
         read_C = first_U[kinds_C]
         kept = slice(int(valid_RL[read_C].any(0).nonzero().max()) + 1)
-        hidden_CLD = model.hidden(tokens_RL[read_C, kept], valid_BL=valid_RL[read_C, kept])
         place_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
         mine = (place_U[kind_R] >= 0).nonzero()[:, 0]
         view, row = view_R[mine], row_R[mine]
         asked = Asked(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
-        log_SL = asked.log_probabilities(model, hidden_CLD, place_U[kind_R[mine]], vocabulary, chunk)
+        read = (tokens_RL[read_C, kept], valid_RL[read_C, kept])
+        log_SL = asked.log_probabilities(model, *read, place_U[kind_R[mine]], vocabulary, chunk)
         log_KBL = log_KBL.to(log_SL).index_put((view, row), pad(log_SL, (0, canvas.length - log_SL.shape[1])))
     return log_KBL
 
@@ -92,8 +92,11 @@ class Asked:
     modality_SL: Tensor
     scored_SL: Tensor
 
-    def log_probabilities(self, model: Scorer, hidden_CLD: Tensor, place_S: Tensor, vocabulary: Vocabulary, chunk: int) -> Tensor:
-        """ln p (S, L), 0 where nothing is scored, from the hidden states of what row ``place_S`` of them is."""
+    def log_probabilities(
+        self, model: Scorer, tokens_CL: Tensor, valid_CL: Tensor, place_S: Tensor, vocabulary: Vocabulary, chunk: int
+    ) -> Tensor:
+        """ln p (S, L), 0 where nothing is scored, where row s is read as row ``place_S[s]`` of ``tokens_CL``."""
+        hidden_CLD = model.hidden(tokens_CL, valid_BL=valid_CL)
         parts = []
         for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
             at_SL = self.scored_SL & (self.modality_SL == modality)
@@ -102,9 +105,17 @@ class Asked:
             if bool(((target_M < 0) | (target_M >= len(columns))).any()):
                 name = "text" if modality == TEXT else "image"
                 raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
-            log_M = -chunked_cross_entropy(hidden_CLD[place_S[row_M], column_M], model.head(columns), target_M, chunk=chunk)
+            hidden_MD = at_places(hidden_CLD, place_S[row_M], column_M)
+            log_M = -chunked_cross_entropy(hidden_MD, model.head(columns), target_M, chunk=chunk)
             parts.append(log_M.new_zeros(at_SL.shape).masked_scatter(at_SL, log_M))
         return parts[0] + parts[1]
+
+
+def at_places(hidden_CLD: Tensor, row_M: Tensor, column_M: Tensor) -> Tensor:
+    """``hidden_CLD[row_M, column_M]`` (M, D). Places that are asked for several times add up their gradients in order, so that a
+    run repeats itself bit by bit; on several threads of a CPU indexing does not.
+    """
+    return embedding(row_M * hidden_CLD.shape[1] + column_M, hidden_CLD.flatten(0, 1))
 
 
 class Likelihood(Protocol):

@@ -6,7 +6,7 @@
     CoupledCounts(samples) exact counts and their complements           ESPO
     BlockMasks(block, ...) earlier blocks clean, later ones masked      SPG
     Trajectory(together)   what was masked at each step of the rollout  TraceRL
-    Moments(ahead, samples) the same, one random step an update or some
+    Moments(ahead, ...)    the same, some random steps an update
 
 A plan draws the masks of all inner updates at once (`draw_views`), so that policy, old policy and reference are asked about
 byte-identical inputs.
@@ -218,7 +218,7 @@ class Trajectory:
 @dataclass(frozen=True)
 class Moments:
     """Random steps of each rollout: what a step found masked is masked, and what was decided ``ahead`` steps from there on is
-    scored. Every step of a row is scored as often, at one pass, where `Trajectory` takes as many as there are steps.
+    scored. Every step of a row is scored as often, in ``samples`` views, where `Trajectory` takes as many as there are steps.
 
     ``samples``: steps an update, spread evenly from a random one on, so that they are as different as can be.
 
