@@ -30,6 +30,7 @@ from mmada.tokenizers.prompt import Prompter
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.canvas_learner import CanvasLearner
+from mmada.training.loop import backward
 
 SIZES = PoolSizes(loose=400, drawn=400, digits=40, digit_variants=1)
 
@@ -97,7 +98,7 @@ def main() -> None:
 
         def step(learner: CanvasLearner = learner) -> None:
             learner.module.zero_grad(set_to_none=True)
-            torch.stack(list(learner.losses(0).values())).sum().backward()
+            backward(learner.losses(0))
 
         took = seconds(step, given.steps)
         slowest = slowest or took

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ from mmada.training.rl import (
     espo,
     log_probabilities,
     mask_grpo,
+    parts,
     path_grpo,
     policy_loss,
     prepare,
@@ -649,23 +651,32 @@ def test_golden_rows_that_run_together_change_nothing(monkeypatch: pytest.Monkey
         assert_same(new, loss, plain(*found, canvas))
 
 
-@pytest.mark.parametrize(("held", "again"), [(0, 6), (2, 4), (4, 2), (6, 0), (128, 0)])
-def test_golden_rows_computed_again_change_nothing(held: int, again: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows whose activations are not held run a second time for the gradients, which stay the same bit by bit."""
-    rows = [Canvas.join([Piece([8, 33, 6]), Piece([12 + i] * i, editable=True)]) for i in range(2, 8)]
-    canvas, model = Canvas.stack(rows), a_model()
-    views = draw_views(FullMask(0.0), canvas, mask_id=SMALL.mask, updates=1, group=2, generator=generator())[0]
-    monkeypatch.setattr("mmada.training.rl.likelihood.TOGETHER", 1)
-    gradients = []
-    for value in (canvas.rows, held):
-        monkeypatch.setattr("mmada.training.rl.likelihood.HELD", value)
-        recorder = Recorder(model)
-        log_KBL = log_probabilities(recorder, canvas, views, vocabulary=SMALL)
-        weight_KBL = torch.linspace(-1, 2, log_KBL.numel()).view_as(log_KBL)
-        gradients.append(torch.autograd.grad((log_KBL * weight_KBL).sum(), tuple(model.parameters()), allow_unused=True))
-    assert len(recorder.asked) == canvas.rows + again
-    assert all(a is b if a is None else torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-    with torch.no_grad():
-        recorder = Recorder(model)
-        log_probabilities(recorder, canvas, views, vocabulary=SMALL)
-    assert len(recorder.asked) == canvas.rows
+@pytest.mark.parametrize("held", [1, 3])
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, statistics and gradients, whatever the aggregation averages over."""
+    monkeypatch.setattr("mmada.training.rl.loss.HELD", held)
+    policy, _ = COMBINATIONS[name]
+    canvas, old = a_canvas(), a_model()
+    new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
+    update = updates_of(policy, old, canvas, ref)[-1]
+    loss = partial(policy_loss, new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
+    spans = parts(canvas, update.views)
+    assert len(spans) > 1
+    assert [row for span in spans for row in range(span.start, span.stop)] == list(range(canvas.rows))
+    found = [loss(rows=span) for span in spans]
+    whole, statistics = loss()
+    assert_same(new, torch.stack([value for value, _ in found]).sum(), whole)
+    for key, value in statistics.items():
+        assert sum(float(one[key]) for _, one in found) == pytest.approx(float(value), rel=1e-6, abs=1e-6), key
+
+
+def test_golden_parts_keep_rows_that_read_alike_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full mask hides in what completions of a prompt differ: two prompts are two rows to compute, whatever the group."""
+    rows = [Canvas.join([Piece([8, 33, 6 + i // 4]), Piece([12 + i, 13, 14], editable=True)]) for i in range(8)]
+    canvas = Canvas.stack([*rows, Canvas.join([Piece([8, 33, 6, 1, 1, 1])])])
+    views = draw_views(FullMask(0.0), canvas, mask_id=SMALL.mask, updates=1, group=3, generator=generator())[0]
+    monkeypatch.setattr("mmada.training.rl.loss.HELD", 1)
+    assert parts(canvas, views) == [slice(0, 4), slice(4, 9)]
+    nothing = Views(views.tokens_KBL, views.scored_KBL & False, views.weight_KBL * 0)
+    assert parts(canvas, nothing) == [slice(0, 9)]

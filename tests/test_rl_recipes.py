@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,7 +25,7 @@ from mmada.recipes.reinforce import Method, reinforce
 from mmada.training import loop
 from mmada.training.log import read_log
 from mmada.training.rewards import Completion
-from mmada.training.rl import Algorithm1, CoupledCounts, Kl, Moments, RandomMasks, Systematic
+from mmada.training.rl import Algorithm1, CoupledCounts, Kl, Moments, RandomMasks, Systematic, policy_loss
 
 NANO = Path(assets.__path__[0]) / "nano"
 FEW = {
@@ -156,7 +157,7 @@ def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
 
     def stopped(learner: Any, plan: Any, step: int, *others: Any) -> dict[str, float]:
         if step == stop:
-            learner.losses(step)  # a batch may have been made before the stop
+            next(learner.losses(step))  # a batch may have been made before the stop
             raise KeyboardInterrupt
         return real(learner, plan, step, *others)
 
@@ -192,6 +193,32 @@ def test_the_runs_that_are_compared_learn_something(folder: Path, whole: Path) -
     begun = MMaDA.load(folder, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
     assert any(not torch.equal(value, begun[name.removeprefix("model.")].float()) for name, value in weights(whole).items())
     assert len(list((whole / "rollouts").glob("*.safetensors"))) == 1  # what no checkpoint needs is gone
+
+
+def test_a_part_of_a_batch_without_a_finite_loss_is_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other parts go on teaching, and every part is as small as it can be."""
+    learning, spans = sys.modules["mmada.training.policy_learner"], []
+
+    def broken(*given: Any, rows: slice, **named: Any) -> Any:
+        loss, found = policy_loss(*given, rows=rows, **named)
+        spans.append(rows)
+        return (loss * torch.nan, {"kl": loss * torch.nan}) if len(spans) == 2 else (loss, found)
+
+    monkeypatch.setattr("mmada.training.rl.loss.HELD", 1)
+    monkeypatch.setattr(learning, "policy_loss", broken)
+    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 2}"}
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
+    first, second = rows(tmp_path / "run")
+    assert first["left_out"] == 1
+    assert "left_out" not in second
+    assert sum("left out" in record.message for record in caplog.records) == 1
+    assert len(spans) > 4
+    for row in (first, second):
+        assert row["grad_norm"] > 0
+        assert all(np.isfinite(value) for value in row.values())
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
 def test_a_batch_of_other_settings_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ class Canvas:
         cut = (slice(index, index + 1), slice(0, length))
         return Canvas(self.tokens_BL[cut], self.editable_BL[cut], self.valid_BL[cut], self.modality_BL[cut])
 
+    def part(self, rows: slice) -> Canvas:
+        """Some rows, with their padding."""
+        return Canvas(self.tokens_BL[rows], self.editable_BL[rows], self.valid_BL[rows], self.modality_BL[rows])
+
     def with_tokens(self, tokens_BL: Tensor) -> Canvas:
         """The same canvas with other tokens."""
         return replace(self, tokens_BL=tokens_BL)

@@ -6,7 +6,7 @@ Shapes: B rows, L positions, D width, M masked places, S examples.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +104,7 @@ class CanvasLearner:
         self.examples = 0
         self.statistics: dict[str, float] = {}
 
-    def losses(self, step: int) -> dict[str, Tensor]:
+    def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
         """Text and image losses of the batch of ``step``."""
         batch = self.batches(step)
         self.examples = batch.examples
@@ -130,10 +130,11 @@ class CanvasLearner:
         masked = {k: (m.to(self.device), w.to(self.device)) for k, (m, w) in masked.items()}
         with torch.autocast(self.device.type, torch.bfloat16):
             hidden_BLD = self.hidden(tokens_BL, segment_BL=batch.segment_BL, position_BL=batch.position_BL)
-            return {
+            found = {
                 "text": self.coefficients.text_coefficient * self.modality_loss(hidden_BLD, batch, TEXT, *masked[TEXT]),
                 "image": self.coefficients.image_coefficient * self.modality_loss(hidden_BLD, batch, IMAGE, *masked[IMAGE]),
             }
+        yield found
 
     def modality_loss(self, hidden_BLD: Tensor, batch: Batch, modality: int, masked_BL: Tensor, weight_BL: Tensor) -> Tensor:
         """The loss over the masked places of one modality, over its own vocabulary range."""

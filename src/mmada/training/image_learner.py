@@ -8,7 +8,7 @@ Shapes: B pictures, H x W pixels, N code places, K bits, V codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -99,7 +99,7 @@ class ImageLearner:
         self.examples = 0
         self.statistics: dict[str, float] = {}
 
-    def losses(self, step: int) -> dict[str, Tensor]:
+    def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
         """Squared and absolute error of the reconstruction and, where the codes are still learned, `code_losses`."""
         batch = self.pictures(step)
         pixels = to_pixels(batch.pixels).to(self.device, memory_format=torch.channels_last)
@@ -110,7 +110,7 @@ class ImageLearner:
             rebuilt, latent = self.tokenizer(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
             codes = self.code_losses(latent, batch.labels) if latent.continuous.requires_grad else {}
         error = rebuilt.float() - pixels
-        return {"square": error.square().mean(), "absolute": self.coefficients.absolute * error.abs().mean(), **codes}
+        yield {"square": error.square().mean(), "absolute": self.coefficients.absolute * error.abs().mean(), **codes}
 
     def code_losses(self, latent: Latent, labels: Labels) -> dict[str, Tensor]:
         """Commitment to the signs, the two entropies, and what the codes fail to tell."""

@@ -7,7 +7,7 @@ and resumed from its last checkpoint has the same losses as one that was never s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -54,8 +54,10 @@ class Learner(Protocol):
 
     module: nn.Module
 
-    def losses(self, step: int) -> dict[str, Tensor]:
-        """Losses of the batch of ``step``; their sum is minimised. Must depend on (seed, step) and the weights alone."""
+    def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
+        """Losses of the batch of ``step``, whole or in parts that add up to them; their sum is minimised. The backward pass of a
+        part runs before the next part is asked for, so activations are held of one. Must depend on (seed, step) and the weights
+        alone."""
         ...
 
     @property
@@ -147,6 +149,16 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
     return out / "model"
 
 
+def backward(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Add up the gradients of all parts of a batch; returns the sums of their losses."""
+    sums: dict[str, float] = {}
+    for losses in parts:
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+    return sums
+
+
 def one_step(
     learner: Learner, plan: Plan, step: int, optimisers: Sequence[torch.optim.Optimizer], average: dict[str, Tensor]
 ) -> dict[str, float]:
@@ -157,14 +169,12 @@ def one_step(
         optimiser.zero_grad(set_to_none=True)
         for group in optimiser.param_groups:
             group["lr"] = group["peak_lr"] * scale
-    losses = learner.losses(step)
-    loss = torch.stack(list(losses.values())).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses = backward(learner.losses(step))
     norm = torch.nn.utils.clip_grad_norm_(learner.module.parameters(), plan.optim.clip)
     for optimiser in optimisers:
         optimiser.step()
     update_average(average, learner.module, averaged_decay(step, plan.average))
-    row = {"step": step, "loss": loss.item(), "grad_norm": norm.item(), "lr_scale": scale}
-    row |= {f"loss_{k}": v.item() for k, v in losses.items()}
+    row = {"step": step, "loss": sum(losses.values()), "grad_norm": norm.item(), "lr_scale": scale}
+    row |= {f"loss_{name}": value for name, value in losses.items()}
     spent = time.perf_counter() - began
     return {**row, **learner.statistics, "seconds": spent, "rate": learner.examples / spent}

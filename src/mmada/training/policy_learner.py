@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from mmada.model.mmada import MMaDAModel
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.groups import Judged
 from mmada.training.kept import Batch, Keeper
-from mmada.training.rl import Policy, Reference, Update, policy_loss, prepare
+from mmada.training.rl import Policy, Reference, Update, parts, policy_loss, prepare
 from mmada.training.rl.advantage import advantages
 
 __all__ = ["PolicyLearner", "group_advantages", "taking_part"]
@@ -84,27 +84,33 @@ class PolicyLearner:
         self.number = -1
         self.batch: Batch | None = None
 
-    def losses(self, step: int) -> dict[str, Tensor]:
-        """Minus the objective of one inner update. A loss that is no number is left out: it is 0, and counted."""
+    def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
+        """Minus the objective of one inner update, in parts. A part that is no number is left out: it is 0, and counted."""
         number, inner = divmod(step, self.policy.updates)
         batch = self.current(number, step)
         self.examples = batch.canvas.rows
         self.statistics = dict(batch.statistics) if inner == 0 else {}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss, found = policy_loss(
-                self.model,
-                batch.canvas.to(self.device),
-                batch.advantage_B.to(self.device),
-                moved(batch.updates[inner], self.device),
-                policy=self.policy,
-                vocabulary=self.vocabulary,
-            )
-        self.statistics |= {name: float(value) for name, value in found.items()}
-        if not math.isfinite(float(loss.detach())):
-            self.statistics["left_out"] = 1.0
-            logging.getLogger(__name__).warning("update %d of batch %d has the loss %s; left out", inner, number, loss.item())
-            loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
-        return {"policy": loss}
+        canvas, advantage_B = batch.canvas.to(self.device), batch.advantage_B.to(self.device)
+        update = moved(batch.updates[inner], self.device)
+        for rows in parts(canvas, update.views):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                loss, found = policy_loss(
+                    self.model, canvas, advantage_B, update, policy=self.policy, vocabulary=self.vocabulary, rows=rows
+                )
+            if not math.isfinite(value := float(loss.detach())):
+                logging.getLogger(__name__).warning(
+                    "rows %d to %d of batch %d have the loss %s in update %d; left out",
+                    rows.start,
+                    rows.stop,
+                    number,
+                    value,
+                    inner,
+                )
+                loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
+                found = {"left_out": torch.ones(())}
+            for name, count in found.items():
+                self.statistics[name] = self.statistics.get(name, 0.0) + float(count)
+            yield {"policy": loss}
 
     def current(self, number: int, step: int) -> Batch:
         """The batch at work: in memory, kept, or made now."""

@@ -1,9 +1,9 @@
 """Policy optimisation of masked diffusion models, from parts: `Policy` holds one choice of each, `prepare` draws the masks and
-asks the old policy and the reference, `policy_loss` is the loss of one inner update."""
+asks the old policy and the reference, `policy_loss` is the loss of one inner update, `parts` of which run one after the other."""
 
 from mmada.training.rl.advantage import Advantage, LeaveOneOut, MeanOnly, ZScore, advantages
 from mmada.training.rl.likelihood import Elbo, Likelihood, MeanField, Sandwich, Scorer, log_probabilities
-from mmada.training.rl.loss import Update, policy_loss, prepare
+from mmada.training.rl.loss import Update, parts, policy_loss, prepare
 from mmada.training.rl.noising import BlockMasks, CoupledCounts, CoupledMasks, FullMask, Moments, RandomMasks, Trajectory
 from mmada.training.rl.objective import (
     Aggregation,
@@ -66,6 +66,7 @@ __all__ = [
     "espo",
     "log_probabilities",
     "mask_grpo",
+    "parts",
     "path_grpo",
     "policy_loss",
     "prepare",

@@ -12,14 +12,12 @@ what the model reads; C of these run together, for S of the R, with M scored pla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from math import log
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, pad
-from torch.utils.checkpoint import checkpoint
 
 from mmada.canvas import IMAGE, TEXT, Canvas
 from mmada.diffusion.objective import chunked_cross_entropy
@@ -32,8 +30,6 @@ __all__ = ["Elbo", "Likelihood", "MeanField", "Sandwich", "Scorer", "log_probabi
 
 TOGETHER = 32
 """Most rows that run together."""
-HELD = 128
-"""Most rows whose activations wait for the backward pass; those of further rows are computed again there."""
 
 
 class Scorer(Protocol):
@@ -52,17 +48,16 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
     """ln p of the canvas's own token at every scored place of every view (K, B, L), in nats, 0 elsewhere.
 
     Text places are normalised over the text range of the vocabulary, image places over the code slice. At most ``chunk`` rows of
-    logits are held at a time, and the activations of at most `HELD` rows. Rows of which a view scores nothing are not computed,
-    and rows that the model would read alike, of one view or of several, are computed once. Raises InputError where a token is
-    outside the range of its modality.
+    logits are held at a time. Rows of which a view scores nothing are not computed, and rows that the model would read alike, of
+    one view or of several, are computed once. Raises InputError where a token is outside the range of its modality.
     """
     asked_KB = views.scored_KBL.any(2)
     asked_KB[0, 0] = True  # one row is computed in any case, to keep the graph
     view_R, row_R = asked_KB.nonzero(as_tuple=True)
     tokens_RL, valid_RL = views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R]
-    kind_R, first_U = alike(torch.where(valid_RL, tokens_RL, -1))
+    kind_R, first_U = alike(tokens_RL, valid_RL)
     log_KBL = torch.zeros(views.scored_KBL.shape, device=tokens_RL.device)
-    for number, kinds_C in enumerate(of_like_length(valid_RL[first_U])):
+    for kinds_C in of_like_length(valid_RL[first_U]):
         read_C = first_U[kinds_C]
         kept = slice(int(valid_RL[read_C].any(0).nonzero().max()) + 1)
         place_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
@@ -70,16 +65,17 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary
         view, row = view_R[mine], row_R[mine]
         asked = Asked(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
         read = (tokens_RL[read_C, kept], valid_RL[read_C, kept])
-        work = partial(asked.log_probabilities, model, *read, place_U[kind_R[mine]], vocabulary, chunk)
-        again = torch.is_grad_enabled() and number * TOGETHER < len(first_U) - HELD
-        log_SL = checkpoint(work, use_reentrant=False, preserve_rng_state=False) if again else work()
+        log_SL = asked.log_probabilities(model, *read, place_U[kind_R[mine]], vocabulary, chunk)
         log_KBL = log_KBL.to(log_SL).index_put((view, row), pad(log_SL, (0, canvas.length - log_SL.shape[1])))
     return log_KBL
 
 
-def alike(rows_RL: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row the number of its kind (R,), and for each kind its first row (U,). Kinds are numbered as they come."""
-    _, sorted_R = torch.unique(rows_RL, dim=0, return_inverse=True)
+def alike(tokens_RL: Tensor, valid_RL: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row the number of its kind (R,), which is what the model reads, and for each kind its first row (U,).
+
+    Kinds are numbered as they come.
+    """
+    _, sorted_R = torch.unique(torch.where(valid_RL, tokens_RL, -1), dim=0, return_inverse=True)
     count_R = torch.arange(len(sorted_R), device=sorted_R.device)
     first_U = torch.full_like(count_R[: int(sorted_R.max()) + 1], len(count_R)).scatter_reduce(0, sorted_R, count_R, "amin")
     first_U, order_U = first_U.sort()

@@ -2,7 +2,9 @@
 
     advantage_B = policy.advantages(reward_B, group=group)
     for update in prepare(model, canvas, policy=policy, ..., reference=reference):  # masks; old and reference log-probabilities
-        loss, statistics = policy_loss(model, canvas, advantage_B, update, policy=policy, vocabulary=vocabulary)
+        for rows in parts(canvas, update.views):                                    # so that activations are held of a part
+            loss, statistics = policy_loss(model, canvas, advantage_B, update, policy=policy, vocabulary=vocabulary, rows=rows)
+            loss.backward()
 
 Shapes: K views, B rows, L positions.
 """
@@ -10,6 +12,7 @@ Shapes: K views, B rows, L positions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,12 +20,15 @@ from torch import Tensor
 from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.tokenizers.vocabulary import Vocabulary
-from mmada.training.rl.likelihood import Scorer, log_probabilities
+from mmada.training.rl.likelihood import Scorer, alike, log_probabilities
 from mmada.training.rl.policies import Policy
 from mmada.training.rl.reference import Reference
 from mmada.training.rl.views import Views, completion, draw_views
 
-__all__ = ["Update", "policy_loss", "prepare"]
+__all__ = ["Update", "parts", "policy_loss", "prepare"]
+
+HELD = 128
+"""Most rows whose activations wait for a backward pass; a completion's own views are not parted."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,11 @@ class Update:
     views: Views
     old_KBL: Tensor | None = None
     reference_KBL: Tensor | None = None
+
+    def part(self, rows: slice) -> Update:
+        """The same for some rows."""
+        old, other = (None if x is None else x[:, rows] for x in (self.old_KBL, self.reference_KBL))
+        return Update(self.views.part(rows), old, other)
 
 
 @torch.no_grad()
@@ -79,43 +90,86 @@ def prepare(
     return tuple(Update(*parts) for parts in zip(drawn, old, other, strict=True))
 
 
+def parts(canvas: Canvas, views: Views) -> list[slice]:
+    """Consecutive rows of a batch, in parts of which the model has at most `HELD` different rows to compute in all views."""
+    asked_BK = views.scored_KBL.any(2).T
+    row_R, view_R = asked_BK.nonzero(as_tuple=True)
+    kinds: list[set[int]] = [set() for _ in range(canvas.rows)]
+    if len(row_R):
+        kind_R, _ = alike(views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R])
+        for row, kind in zip(row_R.tolist(), kind_R.tolist(), strict=True):
+            kinds[row].add(kind)
+    starts, held = [0], set[int]()
+    for row, mine in enumerate(kinds):
+        if held and len(held | mine) > HELD:
+            starts.append(row)
+            held = set()
+        held |= mine
+    return [slice(*span) for span in pairwise([*starts, canvas.rows])]
+
+
 def policy_loss(
-    model: Scorer, canvas: Canvas, advantage_B: Tensor, update: Update, *, policy: Policy, vocabulary: Vocabulary
+    model: Scorer,
+    canvas: Canvas,
+    advantage_B: Tensor,
+    update: Update,
+    *,
+    policy: Policy,
+    vocabulary: Vocabulary,
+    rows: slice = slice(None),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus eq. 5 for one inner update: a scalar to minimise, and statistics (scalars without gradient).
 
-    ``advantage_B``: float, from `Policy.advantages`. Statistics: ``ratio`` (mean), ``clipped`` (share of units held by the clip),
-    ``kl`` (nats a completion place; 0 where its weight is 0), ``masked`` (places scored, over all views). Completions without a
-    scored place, or without any place, add nothing. Raises InputError if the KL is to a reference and the update has none.
+    ``advantage_B``: float, from `Policy.advantages`. ``rows``: whose share of loss and statistics is wanted; the shares of all
+    `parts` of a batch add up to the whole. Statistics: ``ratio`` (mean), ``clipped`` (share of units held by the clip), ``kl``
+    (nats a completion place; 0 where its weight is 0), ``masked`` (places scored, over all views). Completions without a scored
+    place, or without any place, add nothing. Raises InputError if the KL is to a reference and the update has none.
     """
-    views = update.views
-    places_B = completion(canvas).sum(1)
-    log_KBL = log_probabilities(model, canvas, views, vocabulary=vocabulary)
+    mine, places_B = update.part(rows), completion(canvas).sum(1)
+    log_KBL = log_probabilities(model, canvas.part(rows), mine.views, vocabulary=vocabulary)
     advantage_B = advantage_B.to(log_KBL)
-    units = policy.units(log_KBL, views, places_B, advantage_B)
-    old = units if update.old_KBL is None else policy.units(update.old_KBL, views, places_B, advantage_B)
-    gain = policy.ratio.gain(units, old.log_BU.detach(), advantage_B, policy.clip)
-    weight_BU = policy.aggregation.weights(units, places_B)
-    loss = -(weight_BU * torch.where(units.scored_BU, gain.value_BU, 0.0)).sum()
-    counted_BU = units.scored_BU * units.size_BU
+    share = Share.of(policy, update.views, places_B, advantage_B)
+    values = (mine.views, places_B[rows], advantage_B[rows])
+    units = policy.units(log_KBL, *values)
+    old = units if mine.old_KBL is None else policy.units(mine.old_KBL, *values)
+    gain = policy.ratio.gain(units, old.log_BU.detach(), advantage_B[rows], policy.clip)
+    loss = -(share.loss_BU[rows] * torch.where(units.scored_BU, gain.value_BU, 0.0)).sum()
     kl = log_KBL.new_zeros(())
     if policy.kl.weight > 0:
         target = old
         if policy.kl.target == "reference":
-            if update.reference_KBL is None:
+            if mine.reference_KBL is None:
                 raise InputError(
                     "reference_KBL of the update is missing and the KL is to the reference; make updates with prepare"
                 )
-            target = policy.units(update.reference_KBL, views, places_B, advantage_B)
+            target = policy.units(mine.reference_KBL, *values)
         kl_BU = torch.where(units.scored_BU, policy.kl.of(units, target.log_BU.detach()), 0.0)
-        kl_weight_BU = counted_BU / max(1, len(places_B)) if policy.kl.reduce == "sum" else weight_BU
-        loss = loss + policy.kl.weight * (kl_weight_BU * kl_BU).sum()
-        kl = (counted_BU * kl_BU).sum() / counted_BU.sum().clamp(min=1)
-    scored = units.scored_BU.sum().clamp(min=1)
+        loss = loss + policy.kl.weight * (share.kl_BU[rows] * kl_BU).sum()
+        kl = (share.place_BU[rows] * kl_BU).sum()
     statistics = {
-        "ratio": (gain.ratio_BU * units.scored_BU).sum() / scored,
-        "clipped": (gain.clipped_BU & units.scored_BU).sum() / scored,
+        "ratio": (share.unit_BU[rows] * gain.ratio_BU).sum(),
+        "clipped": (share.unit_BU[rows] * gain.clipped_BU).sum(),
         "kl": kl,
-        "masked": views.scored_KBL.sum(),
+        "masked": mine.views.scored_KBL.sum(),
     }
     return loss, {name: value.detach() for name, value in statistics.items()}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a unit of a batch counts in the loss and in its KL, and among all scored units and places, (B, U) each."""
+
+    loss_BU: Tensor
+    kl_BU: Tensor
+    unit_BU: Tensor
+    place_BU: Tensor
+
+    @staticmethod
+    def of(policy: Policy, views: Views, places_B: Tensor, advantage_B: Tensor) -> Share:
+        """Those of a whole batch; they depend on where it is scored, not on what the model says."""
+        units = policy.units(advantage_B.new_zeros(views.scored_KBL.shape), views, places_B, advantage_B)
+        loss_BU = policy.aggregation.weights(units, places_B)
+        counted_BU = units.scored_BU * units.size_BU
+        kl_BU = counted_BU / max(1, len(places_B)) if policy.kl.reduce == "sum" else loss_BU
+        unit_BU = units.scored_BU / units.scored_BU.sum().clamp(min=1)
+        return Share(loss_BU, kl_BU, unit_BU, counted_BU / counted_BU.sum().clamp(min=1))

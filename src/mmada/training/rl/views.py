@@ -34,6 +34,10 @@ class Views:
     scored_KBL: Tensor
     weight_KBL: Tensor
 
+    def part(self, rows: slice) -> Views:
+        """The same views of some rows."""
+        return Views(self.tokens_KBL[:, rows], self.scored_KBL[:, rows], self.weight_KBL[:, rows])
+
     def to(self, device: torch.device | str) -> Views:
         """The same views on another device."""
         return Views(self.tokens_KBL.to(device), self.scored_KBL.to(device), self.weight_KBL.to(device))
