@@ -134,6 +134,7 @@ def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
         ({"base.sampler.length": "0"}, r"sampler\.length"),
         ({"arms": "{a: {method.nose: full}}"}, "arm a: .* did you mean 'noise'"),
         ({"arms": "{a: 3}"}, r"valid dictionary \(at a\)"),
+        ({"arms": "{a: {plan.seed: 3}}"}, "arm a: plan.seed belongs to base"),
         ({"seeds": "0"}, "seeds"),
     ],
 )

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from mmada.data.batches import pack
 from mmada.errors import InputError
 from mmada.recipes import RECIPES, run
 from mmada.tokenizers.image import ImageTokenizer
-from mmada.training.log import RunLog, read_log
+from mmada.training.log import RunLog, read_log, smoothed
 from mmada.training.muon import Muon, orthogonalise
 from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
 
@@ -197,7 +198,7 @@ def test_losses_fall_and_the_log_has_a_line_a_step(begun: Path, tmp_path: Path) 
     assert [line["step"] for line in lines] == list(range(80))
     early, late = (sum(line["loss"] for line in part) / 8 for part in (lines[:8], lines[-8:]))
     assert late < early * 0.9
-    assert (tmp_path / "a" / "loss.png").is_file()
+    assert (tmp_path / "a" / "curves.png").is_file()
 
 
 @pytest.mark.parametrize(("reward", "panels", "told"), [(None, 1, "loss 0.500"), (1.25, 2, "loss 0.500, reward 1.25")])
@@ -205,8 +206,29 @@ def test_rewards_are_shown_where_there_are_any(tmp_path: Path, reward: float | N
     with RunLog(tmp_path, "stage", steps=4, start=0) as log:
         for step in range(4):  # a batch of rollouts is judged once, and trained on in two updates
             judged = {} if reward is None or step % 2 else {"reward": reward, "reward_math": 1.0}
-            log.step({"step": step, "loss": 0.5, "rate": 3.0, **judged})
+            log.step({"step": step, "loss": 0.5, "rate": 3.0, "kl": 0.01 * step if judged else 0.0, **judged})
         log.plot()
     assert log.progress.tasks[0].fields["loss"] == told
-    with Image.open(tmp_path / "loss.png") as plot:
-        assert plot.size == (880, 440 * panels)
+    with Image.open(tmp_path / "curves.png") as plot:
+        assert plot.size == (880, 110 * (1 + 3 * panels))
+
+
+def test_curves_are_means_at_the_middle_of_their_steps() -> None:
+    step_N = np.arange(0.0, 48, 2)
+    x, y = smoothed(step_N, 3 * step_N)
+    assert x.tolist() == [step + 1 for step in step_N[:-1]]  # two of 24 values at a time
+    assert y == pytest.approx(3 * x)
+    assert smoothed(step_N[:3], step_N[:3])[1].tolist() == [0, 2, 4]
+
+
+def test_a_run_without_a_terminal_says_a_line_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("mmada.training.log.time.monotonic", lambda: clock[0])
+    with RunLog(tmp_path, "stage", steps=300, start=0) as log:
+        for step in range(202):
+            clock[0] += 25 if step < 10 else 0.1
+            log.step({"step": step, "loss": 0.5, "rate": 3.0})
+    said = [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert said == [0, 3, 6, 9, 100, 200]

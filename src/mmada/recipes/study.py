@@ -79,6 +79,8 @@ class StudyRecipe:
 
     def run_of(self, arm: str, seed: int) -> ReinforceRecipe:
         """One run. Raises InputError where the settings of the arm do not fit."""
+        if "plan.seed" in self.arms[arm]:
+            raise InputError("plan.seed belongs to base, as all arms have the same seeds; leave it out or set base.plan.seed")
         settings = {**self.arms[arm], "plan.seed": self.base.plan.seed + seed}
         try:
             texts = {name: value if isinstance(value, str) else yaml.safe_dump(value) for name, value in settings.items()}

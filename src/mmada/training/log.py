@@ -10,10 +10,13 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 __all__ = ["RunLog", "read_log"]
+
+Array = NDArray[np.float64]
 
 EVERY = 60.0
 """Seconds between lines where no bar can be shown; steps of policy optimisation take half a minute."""
@@ -32,7 +35,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 class RunLog:
-    """Writes ``log.jsonl``, ``loss.png`` and ``samples/`` into a run folder and shows the progress bar."""
+    """Writes ``log.jsonl``, ``curves.png`` and ``samples/`` into a run folder and shows the progress bar."""
 
     def __init__(self, folder: Path, name: str, steps: int, start: int) -> None:
         self.folder = folder
@@ -86,7 +89,7 @@ class RunLog:
         sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(folder / f"step_{step:06d}.png")
 
     def plot(self) -> None:
-        """``loss.png`` from the log, with rewards below the losses; left out where matplotlib is not installed."""
+        """``curves.png`` from the log; left out where matplotlib is not installed."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -94,22 +97,25 @@ class RunLog:
         rows = read_log(self.path)
         if len(rows) < 2:
             return
-        kinds = [kind for kind in ("loss", "reward") if any(kind in row for row in rows)]
-        figure = Figure(figsize=(8, 4 * len(kinds)), layout="constrained")
+        # The loss of policy optimisation says nothing: at one update a batch it is 0 but for rounding.
+        kinds = [kind for kind in ("reward", "diversity", "kl") if any(row.get(kind) for row in rows)] or ["loss"]
+        figure = Figure(figsize=(8, 1 + 3 * len(kinds)), layout="constrained")
         for axes, kind in zip(np.atleast_1d(figure.subplots(len(kinds), sharex=True)), kinds, strict=True):
             for name in sorted({k for row in rows for k in row if k.startswith(kind)}):
-                points = [(row["step"], row[name]) for row in rows if name in row]
-                width = max(1, len(points) // 200)
-                smooth = [
-                    (points[i + width - 1][0], sum(p[1] for p in points[i : i + width]) / width)
-                    for i in range(0, len(points) - width + 1, width)
-                ]
-                axes.plot([p[0] for p in smooth], [p[1] for p in smooth], label=name)
-            axes.set_xlabel("step")
+                step_N, value_N = np.array([(row["step"], row[name]) for row in rows if name in row]).T
+                (line,) = axes.plot(step_N, value_N, alpha=0.25, linewidth=0.8)
+                axes.plot(*smoothed(step_N, value_N), color=line.get_color(), label=name)
             axes.set_ylabel(kind)
-            # What is maximised in policy optimisation has any sign.
             axes.set_yscale("log" if kind == "loss" and all(row["loss"] > 0 for row in rows) else "linear")
-            axes.legend()
-        beside = self.folder / "loss.tmp.png"
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.set_xlabel("step")
+        beside = self.folder / "curves.tmp.png"
         figure.savefig(beside, dpi=110)
-        os.replace(beside, self.folder / "loss.png")
+        os.replace(beside, self.folder / "curves.png")
+
+
+def smoothed(step_N: Array, value_N: Array) -> tuple[Array, Array]:
+    """Means of as many steps as a twelfth of the run has, each at the middle of its steps."""
+    width = max(1, len(value_N) // 12)
+    window = np.full(width, 1 / width)
+    return np.convolve(step_N, window, "valid"), np.convolve(value_N, window, "valid")
