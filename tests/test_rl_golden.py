@@ -653,15 +653,14 @@ def test_golden_rows_that_run_together_change_nothing(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("held", [1, 3])
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
     """Loss, statistics and gradients, whatever the aggregation averages over."""
-    monkeypatch.setattr("mmada.training.rl.loss.HELD", held)
     policy, _ = COMBINATIONS[name]
     canvas, old = a_canvas(), a_model()
     new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
     update = updates_of(policy, old, canvas, ref)[-1]
     loss = partial(policy_loss, new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
-    spans = parts(canvas, update.views)
+    spans = parts(canvas, update.views, held=held)
     assert len(spans) > 1
     assert [row for span in spans for row in range(span.start, span.stop)] == list(range(canvas.rows))
     found = [loss(rows=span) for span in spans]
@@ -671,12 +670,12 @@ def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int, monkeypatch:
         assert sum(float(one[key]) for _, one in found) == pytest.approx(float(value), rel=1e-6, abs=1e-6), key
 
 
-def test_golden_parts_keep_rows_that_read_alike_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_parts_keep_rows_that_read_alike_together() -> None:
     """A full mask hides in what completions of a prompt differ: two prompts are two rows to compute, whatever the group."""
     rows = [Canvas.join([Piece([8, 33, 6 + i // 4]), Piece([12 + i, 13, 14], editable=True)]) for i in range(8)]
     canvas = Canvas.stack([*rows, Canvas.join([Piece([8, 33, 6, 1, 1, 1])])])
     views = draw_views(FullMask(0.0), canvas, mask_id=SMALL.mask, updates=1, group=3, generator=generator())[0]
-    monkeypatch.setattr("mmada.training.rl.loss.HELD", 1)
-    assert parts(canvas, views) == [slice(0, 4), slice(4, 9)]
+    assert parts(canvas, views, held=1) == [slice(0, 4), slice(4, 9)]
+    assert parts(canvas, views) == [slice(0, 9)]
     nothing = Views(views.tokens_KBL, views.scored_KBL & False, views.weight_KBL * 0)
-    assert parts(canvas, nothing) == [slice(0, 9)]
+    assert parts(canvas, nothing, held=1) == [slice(0, 9)]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -225,19 +225,58 @@ def test_block_masks_noise_what_stands_before() -> None:
 
 def test_trajectory_replays_the_steps() -> None:
     canvas = rows(5, 3)
-    steps_BL = torch.full((2, canvas.length), 99)
-    steps_BL[0, 4:9] = torch.tensor([0, 8, 2, 2, 4])
+    steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
+    steps_BL[0, 4:10] = torch.tensor([1, 8, 2, 2, 4, 3])  # the last one is padding
     steps_BL[1, 4:7] = torch.tensor([5, 5, 1])
     plan = Trajectory(together=2)
     views = draw_views(plan, canvas, mask_id=SMALL.mask, updates=2, group=1, generator=generator(), steps_BL=steps_BL)
-    masked = [(v.tokens_KBL == SMALL.mask)[:, :, 4:9].int().tolist() for v in views]
-    assert masked[0] == masked[1] == [[[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], [[0, 1, 0, 0, 1], [0, 0, 0, 0, 0]]]
+    masked = [(v.tokens_KBL == SMALL.mask)[:, :, 4:10].int().tolist() for v in views]
+    assert masked[0] == masked[1] == [[[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]], [[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]]
     assert views[0].scored_KBL[:, :, 4:9].int().tolist() == [
         [[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]],
         [[0, 1, 0, 0, 1], [0, 0, 0, 0, 0]],
     ]
     log_KBL = -views[0].scored_KBL.double()
     assert Elbo().rows(log_KBL, views[0], torch.tensor([5, 3]), torch.zeros(2)).tolist() == [-5, -3]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same ratio everywhere."""
+
+    ratio: float
+
+    def ratios(self, updates: int, rows: int, group: int, generator: torch.Generator) -> Tensor:
+        return torch.full((updates, rows), self.ratio)
+
+
+@pytest.mark.parametrize(
+    ("plan", "share"),
+    [
+        (RandomMasks(Constant(0.25)), 0.25),
+        (RandomMasks(Constant(0.25), "fading"), 1.0),
+        (FullMask(0.1), 1.0),
+        (CoupledMasks(0.3, 0.3), (0.3 + 0.7 + 1) / 3),
+        (CoupledCounts(), 0.5),
+        (BlockMasks(block=3, prompt=0.1), 1.0),
+    ],
+)
+def test_padding_behind_the_end_is_masked_as_the_completion_is_and_never_scored(plan: Any, share: float) -> None:
+    """Where it stays in sight, it says how long the text is, which the sampler did not know."""
+    canvas = rows(*[8] * 100, prompt=10)
+    behind_BL = canvas.editable_BL & (torch.arange(canvas.length) >= 14)
+    ended = replace(canvas, editable_BL=canvas.editable_BL & ~behind_BL)
+    views = draw_views(
+        plan, ended, mask_id=SMALL.mask, updates=2, group=1, generator=generator(), steps_BL=canvas.editable_BL.long()
+    )
+    for one in views:
+        masked_KBL = one.tokens_KBL == SMALL.mask
+        assert masked_KBL[:, behind_BL].float().mean().item() == pytest.approx(share, abs=0.04)
+        assert not one.scored_KBL[:, ~completion(ended)].any()
+        assert (masked_KBL | ~one.scored_KBL).all()
+    unseen = draw_views(plan, ended, mask_id=SMALL.mask, updates=2, group=1, generator=generator())
+    if not isinstance(plan, FullMask | BlockMasks):  # these noise all that they know nothing of as they do the prompt
+        assert not (unseen[0].tokens_KBL == SMALL.mask)[:, behind_BL].any()
 
 
 @pytest.mark.parametrize("ahead", [1, 2])

@@ -206,9 +206,8 @@ def test_a_part_of_a_batch_without_a_finite_loss_is_left_out(
         spans.append(rows)
         return (loss * torch.nan, {"kl": loss * torch.nan}) if len(spans) == 2 else (loss, found)
 
-    monkeypatch.setattr("mmada.training.rl.loss.HELD", 1)
     monkeypatch.setattr(learning, "policy_loss", broken)
-    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 2}"}
+    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 2}", "held": "1"}
     run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     first, second = rows(tmp_path / "run")
     assert first["left_out"] == 1
@@ -340,7 +339,16 @@ def test_a_method_is_its_parts() -> None:
     assert (policy.updates, policy.kl) == (3, Kl(0.5))
     assert policy.clip is not None
     assert policy.clip.high == 0.1
-    assert {Method(name=name).policy().updates for name in ("diffu_grpo", "mask_grpo", "coupled_grpo", "spg", "espo")} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "updates"), [("path_grpo", 1), ("unigrpo", 5), ("diffu_grpo", 12), ("mask_grpo_text", 12), ("espo", 8)]
+)
+def test_a_method_has_its_own_number_of_updates_unless_it_is_told(name: str, updates: int) -> None:
+    assert Method(name=name).policy().updates == updates
+    assert Method(name=name, updates=3).policy().updates == 3
+    assert isinstance(noise := Method(name="mask_grpo_text").policy().noise, RandomMasks)
+    assert noise.order == "fading"
 
 
 def test_views_an_update_are_a_choice_where_a_plan_draws_some() -> None:

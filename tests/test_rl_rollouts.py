@@ -16,6 +16,8 @@ from mmada.canvas import IMAGE, TEXT, Canvas, Piece
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.sampling import Frame
+from mmada.tasks.captions import Drawable
+from mmada.tasks.geneval import CATEGORIES, GenPrompt, prompts
 from mmada.training.groups import GroupLog, judge_groups
 from mmada.training.policy_learner import group_advantages, taking_part
 from mmada.training.rewards import Asked, Completion, Judge, Term
@@ -200,3 +202,16 @@ def test_what_has_no_reward_or_nothing_to_compare_with_is_in_no_loss() -> None:
     rollouts, _ = fixed([1] * 9, [2] * 9)
     places_B = taking_part(rollouts.canvas, reward_B, group=3).editable_BL.sum(1)
     assert places_B.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_rewards_never_see_what_geneval_asks_for() -> None:
+    rng = np.random.default_rng(0)
+    tested = {prompt.meaning for category in CATEGORIES for prompt in prompts(category, rng, 100)}
+    asked = [ASK["image"](rng).about for _ in range(2000)]
+    seen = {about.meaning for about in asked if isinstance(about, GenPrompt | Drawable)}
+    assert len(seen) > 500
+    assert not tested & seen
+    one_group = {meaning for meaning in seen if len(meaning.groups) == 1}
+    assert {len(meaning.groups) for meaning in tested} == {1, 2}
+    groups = [group for meaning in one_group for group in meaning.groups]
+    assert {group.shape for group in groups if group.color is None and group.count == 1} == {"square", "triangle"}

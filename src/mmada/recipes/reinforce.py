@@ -36,6 +36,7 @@ from mmada.training.rl import (
     BlockMasks,
     Clip,
     CoupledCounts,
+    CoupledMasks,
     FrozenCopy,
     FullMask,
     Iid,
@@ -65,6 +66,9 @@ NOISES: dict[str, Noising] = {
     "iid": RandomMasks(Iid()),
     "truncated": RandomMasks(Truncated()),
     "full": FullMask(),
+    "coupled": CoupledMasks(),
+    "counts": CoupledCounts(),
+    "blocks": BlockMasks(),
     "trajectory": Trajectory(),
     "moments": Moments(),
 }
@@ -73,6 +77,7 @@ METHODS: dict[str, Callable[..., Policy]] = {
     "unigrpo": partial(unigrpo, Systematic()),
     "diffu_grpo": diffu_grpo,
     "mask_grpo": mask_grpo,
+    "mask_grpo_text": partial(mask_grpo, updates=12, fading=True),
     "coupled_grpo": coupled_grpo,
     "spg": spg,
     "espo": espo,
@@ -81,14 +86,15 @@ METHODS: dict[str, Callable[..., Policy]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A policy optimisation by ``name``, ours (path_grpo) or a published one. ``updates``: mu. ``noise``: which places are masked
+    """A policy optimisation by ``name``, ours (path_grpo) or a published one. ``updates``: mu; None is the
+    method's own number, as for ``clip`` and ``kl``. ``noise``: which places are masked
     again, in place of the method's own plan; of UniGRPO's two, "systematic" is taken. ``samples``: views of a completion an
-    update, for plans that draw some (espo: pairs of views); None is the plan's own number, one for a plan that ``noise`` names.
-    ``clip`` and ``kl``: None is the method's own."""
+    update, for plans that draw some (espo: pairs of views); None is the plan's own number, mostly one where ``noise`` names it.
+    """
 
     name: str = "path_grpo"
     noise: str | None = None
-    updates: int = 1
+    updates: int | None = None
     samples: int | None = None
     clip: float | None = None
     kl: float | None = None
@@ -97,7 +103,8 @@ class Method:
         check_choice("method.name", self.name, METHODS)
         if self.noise is not None:
             check_choice("method.noise", self.noise, NOISES)
-        check_whole("method.updates", self.updates, 1)
+        if self.updates is not None:
+            check_whole("method.updates", self.updates, 1)
         for name in ("clip", "kl"):
             if (value := getattr(self, name)) is not None:
                 check_number(f"method.{name}", value)
@@ -105,7 +112,7 @@ class Method:
 
     def policy(self) -> Policy:
         """The combination of parts."""
-        made = METHODS[self.name](updates=self.updates)
+        made = METHODS[self.name]() if self.updates is None else METHODS[self.name](updates=self.updates)
         if self.noise is not None:
             made = replace(made, noise=NOISES[self.noise])
         if self.samples is not None:
@@ -135,7 +142,8 @@ class ReinforceRecipe:
     "package.module:function". ``group``: G. ``timeout``: seconds that a reward may take for a batch of completions; ``judge``:
     whether rewards run in a "thread" or a "process" each; ``reward_models``: where "clip" and "image_reward" are read from, in
     place of the released ones, and ``reward_device`` where they run. ``half``: rollouts, their pictures too, and updates compute
-    in bfloat16, weights stay float32; "auto" is where the device is faster so.
+    in bfloat16, weights stay float32; "auto" is where the device is faster so. ``held``: most rows whose activations are held at
+    once; fewer take less memory.
     """
 
     name: str
@@ -152,6 +160,7 @@ class ReinforceRecipe:
     reward_device: str = "cpu"
     lora: Lora = field(default_factory=Lora)
     half: bool | Literal["auto"] = False
+    held: int = 128
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -163,6 +172,7 @@ class ReinforceRecipe:
         if not any(self.tasks.values()):
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
         check_whole("group", self.group, 2)
+        check_whole("held", self.held, 1)
         check_choice("judge", self.judge, ("thread", "process"))
         if not isinstance(self.half, bool):
             check_choice("half", self.half, ("auto",))
@@ -207,6 +217,7 @@ class ReinforceRecipe:
             show=(lambda folder: show(start, folder)) if self.lora.rank else show,
             write=partial(self.write, begun),
             half=half,
+            held=self.held,
         )
 
     def new_judge(self, task: str) -> Judge:

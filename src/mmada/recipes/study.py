@@ -226,7 +226,7 @@ def study_stage() -> StudyRecipe:
         name="study_stage",
         follows="cot",
         base=reinforce(),
-        arms={"path_grpo": {}, "unigrpo": {"method.name": "unigrpo", "method.samples": "4"}},
+        arms={"path_grpo": {}, "unigrpo": {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"}},
         measures=MEASURED,
     )
 
@@ -246,7 +246,7 @@ def study_league() -> StudyRecipe:
             "unigrpo": published("unigrpo", 12),
             "path_grpo": published("path_grpo", 3),
             "diffu_grpo": published("diffu_grpo", 12),
-            "mask_grpo": published("mask_grpo", 12),
+            "mask_grpo": published("mask_grpo_text", 12),
             "coupled_grpo": published("coupled_grpo", 4),
             "spg": published("spg", 6),
             "espo": published("espo", 3),

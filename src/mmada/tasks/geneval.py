@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,10 +12,11 @@ from mmada.tasks.captions import RELATIONS, Group, Meaning, named, satisfies, sh
 from mmada.tasks.detector import detect
 from mmada.tasks.scenes import COLORS, HELD_OUT, SHAPES, Split, split_of
 
-__all__ = ["CATEGORIES", "GenPrompt", "Promise", "grade", "judge", "prompts"]
+__all__ = ["CATEGORIES", "GenPrompt", "Promise", "grade", "judge", "of_split", "prompts"]
 
 CATEGORIES = ("single object", "two objects", "counting", "colors", "position", "color attribution")
 OPENINGS = ("", "", "a photo of ", "a picture of ", "draw ")
+TESTED_WITHOUT_COLOR = ("circle", "star")
 Random = np.random.Generator
 Pair = tuple[str, str]
 
@@ -42,20 +44,17 @@ def random_pair(rng: Random, held_out: bool) -> Pair:
 def made(category: str, rng: Random, held_out: bool) -> GenPrompt:
     """One prompt of a category; with ``held_out`` its first thing is a held-out pair."""
     (color, shape), (other_color, other_shape) = random_pair(rng, held_out), random_pair(rng, False)
-    first, second = named(color, shape), named(other_color, other_shape)
+    groups, relation = (Group(1, color, shape),), ""
     if category == "single object" and not held_out:
-        return GenPrompt(category, named(None, shape), Meaning((Group(1, None, shape),)))
-    if category in ("single object", "colors"):
-        return GenPrompt(category, first, Meaning((Group(1, color, shape),)))
-    if category == "counting":
+        groups = (Group(1, None, shape),)
+    elif category == "counting":
         count = int(rng.integers(2, 5))
-        said = color if held_out or rng.random() < 0.7 else None
-        return GenPrompt(category, named(said, shape, None, count), Meaning((Group(count, said, shape),)))
-    groups = (Group(1, color, shape), Group(1, other_color, other_shape))
-    if category == "position":
-        relation = str(rng.choice(list(RELATIONS)))
-        return GenPrompt(category, f"{first} {RELATIONS[relation]} {second}", Meaning(groups, relation))
-    return GenPrompt(category, f"{first} and {second}", Meaning(groups))
+        groups = (Group(count, color if held_out or rng.random() < 0.7 else None, shape),)
+    elif category not in ("single object", "colors"):
+        groups = (*groups, Group(1, other_color, other_shape))
+        relation = str(rng.choice(list(RELATIONS))) if category == "position" else ""
+    meaning = Meaning(groups, relation)
+    return GenPrompt(category, words(meaning), meaning)
 
 
 def fair(prompt: GenPrompt) -> bool:
@@ -70,13 +69,35 @@ def fair(prompt: GenPrompt) -> bool:
     return (a.color, a.shape) != (b.color, b.shape)
 
 
+def of_split(meaning: Meaning, split: Split) -> bool:
+    """Whether what a prompt names, one group or two, may be asked for in a split, in whatever words.
+
+    With two groups the split is that of captions. With one there are too few for that, and captions of all are trained on; but
+    what the test asks for is in no prompt that rewards see: "a circle" and "a star" where the colour is open, and a third of the
+    rest.
+    """
+    group = meaning.groups[0]
+    if len(meaning.groups) > 1:
+        return split_of(words(meaning)) == split
+    if group.color is None and group.count == 1:
+        in_test = group.shape in TESTED_WITHOUT_COLOR
+    else:
+        in_test = zlib.crc32(words(meaning).encode()) % 3 == 0
+    return in_test == (split == "test")
+
+
+def words(meaning: Meaning) -> str:
+    """A prompt without its opening."""
+    names = [named(group.color, str(group.shape), None, group.count) for group in meaning.groups]
+    return (f" {RELATIONS[meaning.relation]} " if meaning.relation else " and ").join(names)
+
+
 def prompts(category: str, rng: Random, count: int, *, held_out: bool = False, split: Split = "test") -> list[GenPrompt]:
-    """``count`` prompts. Those naming two groups are of the split of captions; with one group there are too few to split."""
+    """``count`` prompts of a split; each has things to show that those of the other do not name (`of_split`)."""
     found: list[GenPrompt] = []
     while len(found) < count:
         prompt = made(category, rng, held_out)
-        of_split = held_out or len(prompt.meaning.groups) < 2 or split_of(prompt.text) == split
-        if fair(prompt) and of_split:
+        if fair(prompt) and (held_out or of_split(prompt.meaning, split)):
             opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
             found.append(GenPrompt(category, opening + prompt.text, prompt.meaning))
     return found

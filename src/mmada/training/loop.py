@@ -6,6 +6,8 @@ and resumed from its last checkpoint has the same losses as one that was never s
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,11 +141,13 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
         for step in range(start, plan.steps):
             log.step(one_step(learner, plan, step, optimisers, average))
             last = step + 1 == plan.steps
-            if last or (step + 1) % plan.save_every == 0:
-                save_checkpoint(checkpoint, step + 1, module, average, optimisers)
-            if last or (step + 1) % plan.sample_every == 0:
+            shown = last or (step + 1) % plan.sample_every == 0
+            if shown:  # before the checkpoint, so that a run killed between the two writes its last model when it is resumed
                 with Averaged(module, average):
                     learner.save(out / "model")
+            if last or (step + 1) % plan.save_every == 0:
+                save_checkpoint(checkpoint, step + 1, module, average, optimisers)
+            if shown:
                 log.pictures(step + 1, learner.samples(out / "model"))
                 log.plot()
     return out / "model"
@@ -171,10 +175,14 @@ def one_step(
             group["lr"] = group["peak_lr"] * scale
     losses = backward(learner.losses(step))
     norm = torch.nn.utils.clip_grad_norm_(learner.module.parameters(), plan.optim.clip)
-    for optimiser in optimisers:
-        optimiser.step()
-    update_average(average, learner.module, averaged_decay(step, plan.average))
     row = {"step": step, "loss": sum(losses.values()), "grad_norm": norm.item(), "lr_scale": scale}
     row |= {f"loss_{name}": value for name, value in losses.items()}
+    if math.isfinite(row["grad_norm"]):
+        for optimiser in optimisers:
+            optimiser.step()
+    else:  # it would end in every weight
+        logging.getLogger(__name__).warning("gradient of step %d is %s; the step is left out", step, row["grad_norm"])
+        row["skipped"] = 1.0
+    update_average(average, learner.module, averaged_decay(step, plan.average))
     spent = time.perf_counter() - began
     return {**row, **learner.statistics, "seconds": spent, "rate": learner.examples / spent}

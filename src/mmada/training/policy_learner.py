@@ -56,7 +56,7 @@ def taking_part(canvas: Canvas, reward_B: Tensor, *, group: int) -> Canvas:
 
 class PolicyLearner:
     """``judged``: number of a batch -> its rollouts and rewards, by the weights as they are. ``first_needed``: step -> the step
-    of the checkpoint from which a run killed now would go on. ``half``: passes in bfloat16."""
+    of the checkpoint from which a run killed now would go on. ``half``: passes in bfloat16. ``held``: as in `parts`."""
 
     def __init__(
         self,
@@ -74,11 +74,13 @@ class PolicyLearner:
         show: Callable[[Path], Sequence[Image.Image]],
         write: Callable[[MMaDAModel, Path], None],
         half: bool = False,
+        held: int = 128,
     ) -> None:
         self.module: nn.Module = model
         self.model, self.vocabulary, self.policy, self.judged = model, vocabulary, policy, judged
         self.group, self.seed, self.reference, self.device = group, seed, reference, device
         self.keeper, self.first_needed, self.show, self.write, self.half = keeper, first_needed, show, write, half
+        self.held = held
         self.examples = 0
         self.statistics: dict[str, float] = {}
         self.number = -1
@@ -92,7 +94,7 @@ class PolicyLearner:
         self.statistics = dict(batch.statistics) if inner == 0 else {}
         canvas, advantage_B = batch.canvas.to(self.device), batch.advantage_B.to(self.device)
         update = moved(batch.updates[inner], self.device)
-        for rows in parts(canvas, update.views):
+        for rows in parts(canvas, update.views, held=self.held):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 loss, found = policy_loss(
                     self.model, canvas, advantage_B, update, policy=self.policy, vocabulary=self.vocabulary, rows=rows

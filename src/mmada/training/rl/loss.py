@@ -27,9 +27,6 @@ from mmada.training.rl.views import Views, completion, draw_views
 
 __all__ = ["Update", "parts", "policy_loss", "prepare"]
 
-HELD = 128
-"""Most rows whose activations wait for a backward pass; a completion's own views are not parted."""
-
 
 @dataclass(frozen=True)
 class Update:
@@ -90,8 +87,11 @@ def prepare(
     return tuple(Update(*parts) for parts in zip(drawn, old, other, strict=True))
 
 
-def parts(canvas: Canvas, views: Views) -> list[slice]:
-    """Consecutive rows of a batch, in parts of which the model has at most `HELD` different rows to compute in all views."""
+def parts(canvas: Canvas, views: Views, *, held: int = 128) -> list[slice]:
+    """Consecutive rows of a batch, in parts of which the model has at most ``held`` different rows to compute in all views.
+
+    Their activations wait for one backward pass. The views of a single row are not parted.
+    """
     asked_BK = views.scored_KBL.any(2).T
     row_R, view_R = asked_BK.nonzero(as_tuple=True)
     kinds: list[set[int]] = [set() for _ in range(canvas.rows)]
@@ -99,12 +99,12 @@ def parts(canvas: Canvas, views: Views) -> list[slice]:
         kind_R, _ = alike(views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R])
         for row, kind in zip(row_R.tolist(), kind_R.tolist(), strict=True):
             kinds[row].add(kind)
-    starts, held = [0], set[int]()
+    starts, found = [0], set[int]()
     for row, mine in enumerate(kinds):
-        if held and len(held | mine) > HELD:
+        if found and len(found | mine) > held:
             starts.append(row)
-            held = set()
-        held |= mine
+            found = set()
+        found |= mine
     return [slice(*span) for span in pairwise([*starts, canvas.rows])]
 
 

@@ -9,7 +9,7 @@
     Moments(ahead, ...)    the same, some random steps an update
 
 A plan draws the masks of all inner updates at once (`draw_views`), so that policy, old policy and reference are asked about
-byte-identical inputs.
+byte-identical inputs. What the rollout filled behind the end of a text is masked as the completion is, and never scored.
 
 Shapes: B rows, L positions.
 """
@@ -55,8 +55,9 @@ class RandomMasks:
         drawn = []
         for update in range(wanted.updates):
             chances = [self.chance(places_BL, ratio_B) for ratio_B in times_NB[update :: wanted.updates]]
-            masks = [random_mask(places_BL, chance_BL, wanted.generator) for chance_BL in chances]
-            drawn.append(wanted.views(masks, masks, [realised_weight(places_BL, mask_BL) for mask_BL in masks]))
+            scored = [random_mask(places_BL, chance_BL, wanted.generator) for chance_BL in chances]
+            masks = [mask_BL | wanted.behind(chance_BL) for mask_BL, chance_BL in zip(scored, chances, strict=True)]
+            drawn.append(wanted.views(masks, scored, [realised_weight(places_BL, mask_BL) for mask_BL in scored]))
         return tuple(drawn)
 
     def chance(self, places_BL: Tensor, ratio_B: Tensor) -> Tensor:
@@ -82,7 +83,8 @@ class FullMask:
     def draw(self, wanted: Draw) -> tuple[Views, ...]:
         """As `Noising.draw`."""
         places_BL = completion(wanted.canvas)
-        masks = [places_BL | wanted.noisy_context(self.prompt) for _ in range(wanted.updates)]
+        whole_BL = places_BL | wanted.behind_BL
+        masks = [whole_BL | wanted.noisy_context(self.prompt) for _ in range(wanted.updates)]
         return tuple(wanted.views([mask_BL], [places_BL], [1.0]) for mask_BL in masks)
 
 
@@ -110,11 +112,12 @@ class CoupledMasks:
         for _ in range(wanted.updates):
             share = self.least + (self.most - self.least) * wanted.uniform(len(places_BL) // wanted.group)
             ratio_B1 = share.repeat_interleave(wanted.group)[:, None]
-            mask_BL = places_BL & (wanted.uniform(*places_BL.shape) < ratio_B1)
-            masks, weights = [mask_BL, places_BL & ~mask_BL], [1 / ratio_B1, 1 / (1 - ratio_B1)]
+            whole_BL = places_BL | wanted.behind_BL
+            mask_BL = whole_BL & (wanted.uniform(*places_BL.shape) < ratio_B1)
+            masks, weights = [mask_BL, whole_BL & ~mask_BL], [1 / ratio_B1, 1 / (1 - ratio_B1)]
             if self.full:
-                masks, weights = [*masks, places_BL], [*weights, torch.ones_like(ratio_B1)]
-            drawn.append(wanted.views(masks, masks, weights))
+                masks, weights = [*masks, whole_BL], [*weights, torch.ones_like(ratio_B1)]
+            drawn.append(wanted.views(masks, [mask_BL & places_BL for mask_BL in masks], weights))
         return tuple(drawn)
 
 
@@ -139,19 +142,23 @@ class CoupledCounts:
         places_BL = completion(wanted.canvas)
         rows, count_B = len(places_BL), places_BL.sum(1)
         masks: list[Tensor] = []
+        scored: list[Tensor] = []
         weights: list[Tensor] = []
         for _ in range(self.samples):
             share_B = (wanted.uniform(1) + torch.arange(rows) / rows) % 1
             chosen_B = (share_B * (count_B + 1)).floor().long().minimum(count_B)
             mask_BL = exact_mask(places_BL, chosen_B, wanted.generator)
-            masks += [mask_BL, places_BL & ~mask_BL]
+            scored += [mask_BL, places_BL & ~mask_BL]
+            behind_BL = wanted.behind((chosen_B / count_B.clamp(min=1))[:, None])
+            masks += [mask_BL | behind_BL, scored[-1] | (wanted.behind_BL & ~behind_BL)]
             weights += [((count_B + 1) / k_B.clamp(min=1))[:, None] for k_B in (chosen_B, count_B - chosen_B)]
-        return wanted.views(masks, masks, weights)
+        return wanted.views(masks, scored, weights)
 
 
 @dataclass(frozen=True)
 class BlockMasks:
-    """Semi-autoregressive views (SPG): of a random block 1 to all places are masked, of later blocks all, of earlier ones none.
+    """Semi-autoregressive views (SPG): of a random block 1 to all places are masked, of later blocks and behind the end
+    all, of earlier ones none.
 
     ``samples``: views an update, of different blocks while there are any. ``prompt``: probability to mask each place before the
     block, prompt and earlier blocks alike. ``scored``: "masked" counts every masked place of the completion, as SPG's code does;
@@ -187,8 +194,8 @@ class BlockMasks:
             size_B = inside_BL.sum(1)
             count_B = (wanted.uniform(len(size_B)) * size_B).floor().long() + 1
             core_BL = exact_mask(inside_BL, count_B, wanted.generator)
-            before_BL = wanted.canvas.valid_BL & (block_BL < chosen_B1)
-            mask_BL = core_BL | (places_BL & (block_BL > chosen_B1))
+            before_BL = wanted.canvas.valid_BL & (block_BL < chosen_B1) & ~wanted.behind_BL
+            mask_BL = core_BL | (places_BL & (block_BL > chosen_B1)) | wanted.behind_BL
             mask_BL = mask_BL | (before_BL & (wanted.uniform(*places_BL.shape) < self.prompt))
             masks.append(mask_BL)
             scores.append(core_BL if self.scored == "block" else mask_BL & places_BL)
@@ -210,8 +217,8 @@ class Trajectory:
         places_BL, rank_BL = completion(wanted.canvas), step_ranks(wanted)
         stage_BL = torch.where(places_BL, rank_BL // self.together, -1)
         count = max(1, int(stage_BL.max()) + 1)
-        masks = [places_BL & (stage_BL >= k) for k in range(count)]
         scores = [places_BL & (stage_BL == k) for k in range(count)]
+        masks = [found_masked(wanted, scored_BL) for scored_BL in scores]
         return (wanted.views(masks, scores, [float(count)] * count),) * wanted.updates
 
 
@@ -222,7 +229,7 @@ class Moments:
 
     ``samples``: steps an update, spread evenly from a random one on, so that they are as different as can be.
 
-    What the sampler filled behind the end of a text is masked as it was then, too. Weight: (steps + ahead - 1) / ahead, one over
+    Weight: (steps + ahead - 1) / ahead, one over
     the chance that a step is scored, so that the mean of the ELBO over draws is the sum over all steps.
     """
 
@@ -236,7 +243,6 @@ class Moments:
     def draw(self, wanted: Draw) -> tuple[Views, ...]:
         """As `Noising.draw`."""
         rank_BL = step_ranks(wanted)
-        steps_BL = cast(Tensor, wanted.steps_BL)
         count_B1 = (rank_BL.amax(1, keepdim=True) + 1).clamp(min=1)
         # A window of `ahead` steps that may begin before the first one, so that every step is in as many windows.
         windows_B1 = count_B1 + self.ahead - 1
@@ -248,13 +254,19 @@ class Moments:
                 window_B1 = ((start_B1 + k / self.samples) % 1 * windows_B1).long().minimum(windows_B1 - 1)
                 first_B1 = window_B1 - (self.ahead - 1)
                 scored.append((rank_BL >= first_B1.clamp(min=0)) & (rank_BL < first_B1 + self.ahead))
-                now_B1 = steps_BL.masked_fill(~scored[k], NEVER).amin(1, keepdim=True)
-                masked.append(wanted.canvas.valid_BL & (steps_BL > 0) & (steps_BL >= now_B1))
+                masked.append(found_masked(wanted, scored[k]))
             drawn.append(wanted.views(masked, scored, [windows_B1 / self.ahead] * self.samples))
         return tuple(drawn)
 
 
 NEVER = torch.iinfo(torch.long).max
+
+
+def found_masked(wanted: Draw, scored_BL: Tensor) -> Tensor:
+    """What a row's sampler found masked in the first of the steps that decided ``scored_BL`` (B, L)."""
+    steps_BL = cast(Tensor, wanted.steps_BL)
+    now_B1 = steps_BL.masked_fill(~scored_BL, NEVER).amin(1, keepdim=True)
+    return (completion(wanted.canvas) | wanted.behind_BL) & (steps_BL >= now_B1)
 
 
 def step_ranks(wanted: Draw) -> Tensor:

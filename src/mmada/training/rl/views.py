@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import Protocol
 
@@ -45,7 +46,11 @@ class Views:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a plan draws for: ``steps_BL`` is the step at which the rollout decided each place; B is a multiple of ``group``."""
+    """What a plan draws for: ``steps_BL`` is the step at which the rollout decided each place; B is a multiple of ``group``.
+
+    ``behind_BL``: what the rollout filled behind the end of a text. It says how long the text is, so plans mask it as they mask
+    the completion, and score none of it.
+    """
 
     canvas: Canvas
     mask_id: int
@@ -53,6 +58,16 @@ class Draw:
     group: int
     generator: torch.Generator
     steps_BL: Tensor | None
+
+    @cached_property
+    def behind_BL(self) -> Tensor:
+        """Places (B, L) behind the end; none where the steps of the rollout are unknown."""
+        context_BL = self.canvas.valid_BL & ~self.canvas.editable_BL
+        return torch.zeros_like(context_BL) if self.steps_BL is None else context_BL & (self.steps_BL > 0)
+
+    def behind(self, chance_BL: Tensor) -> Tensor:
+        """Places behind the end, each taken with its probability."""
+        return self.behind_BL & (self.uniform(*self.behind_BL.shape) < chance_BL) if self.behind_BL.any() else self.behind_BL
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers."""
@@ -68,8 +83,8 @@ class Draw:
         return Views(tokens_KBL, scored_KBL, weight_KBL * scored_KBL)
 
     def noisy_context(self, share: float) -> Tensor:
-        """Places (B, L) outside the completion, each taken with probability ``share``."""
-        context_BL = self.canvas.valid_BL & ~self.canvas.editable_BL
+        """Places (B, L) before and around the completion, each taken with probability ``share``."""
+        context_BL = self.canvas.valid_BL & ~self.canvas.editable_BL & ~self.behind_BL
         return context_BL & (self.uniform(*context_BL.shape) < share)
 
 
@@ -99,7 +114,8 @@ def draw_views(
     """Masks of ``updates`` inner updates for completed canvases, on the device of the canvas.
 
     ``group``: G, completions a prompt, which stand next to each other. ``generator``: on the CPU. ``steps_BL``: int64, step at
-    which each place was filled, 0 in the context, for `Trajectory` and `Moments`. Raises InputError if a completion is
+    which each place was filled, 0 in the context: `Trajectory` and `Moments` need it, and it tells every plan what the rollout
+    filled behind the end of a text. Raises InputError if a completion is
     unfinished, B is no multiple of G, or these plans are wanted without steps.
     """
     check_whole("updates", updates, 1)
