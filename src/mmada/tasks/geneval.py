@@ -44,7 +44,8 @@ def random_pair(rng: Random, held_out: bool) -> Pair:
 def made(category: str, rng: Random, held_out: bool) -> GenPrompt:
     """One prompt of a category; with ``held_out`` its first thing is a held-out pair."""
     (color, shape), (other_color, other_shape) = random_pair(rng, held_out), random_pair(rng, False)
-    groups, relation = (Group(1, color, shape),), ""
+    groups: tuple[Group, ...] = (Group(1, color, shape),)
+    relation = ""
     if category == "single object" and not held_out:
         groups = (Group(1, None, shape),)
     elif category == "counting":
