@@ -1,5 +1,6 @@
 """Policy optimisation as recipes: every one run short, stopped anywhere and resumed, and rewards that fail or say nothing."""
 
+import itertools
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from mmada.recipes import RECIPES, language, run
 from mmada.recipes.reinforce import Method, reinforce
 from mmada.training import loop
 from mmada.training.log import read_log
+from mmada.training.policy_learner import PolicyLearner
 from mmada.training.rewards import Completion
 from mmada.training.rl import Algorithm1, CoupledCounts, Kl, Moments, RandomMasks, Systematic, policy_loss
 
@@ -193,6 +195,53 @@ def test_the_runs_that_are_compared_learn_something(folder: Path, whole: Path) -
     begun = MMaDA.load(folder, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
     assert any(not torch.equal(value, begun[name.removeprefix("model.")].float()) for name, value in weights(whole).items())
     assert len(list((whole / "rollouts").glob("*.safetensors"))) == 1  # what no checkpoint needs is gone
+
+
+def test_a_run_goes_on_from_its_own_start_and_from_no_other(folder: Path, tmp_path: Path) -> None:
+    """What is new in a resumed run, such as the reference, is read from the start again."""
+    settings, out = mixed() | {"plan.steps": "2", "tasks": "{math: 1}"}, tmp_path / "run"
+    run("reinforce", overrides=settings, out=out, start_from=folder)
+    with pytest.raises(InputError, match=f"other weights than the run in .* give --start-from {folder}"):
+        run("reinforce", overrides=settings | {"plan.steps": "4"}, out=out, start_from=NANO, resume=True)
+    assert "steps: 2" in (out / "recipe.yaml").read_text()
+    run("reinforce", overrides=settings | {"plan.steps": "4"}, out=out, resume=True)
+    assert len(rows(out)) == 4
+    (out / "begun_from.json").unlink()  # a run of before this was kept
+    with pytest.raises(InputError, match="not found at"):
+        run("reinforce", overrides=settings | {"plan.steps": "6"}, out=out, resume=True)
+
+
+def test_gradients_that_are_not_finite_change_no_weight(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(parts: Any) -> dict[str, float]:
+        found = backward(parts)
+        if next(calls) == 1:
+            next(p for p in seen[0].parameters() if p.grad is not None).grad[0] = torch.inf  # type: ignore[index]
+        return found
+
+    seen: list[torch.nn.Module] = []
+    calls, backward, build = itertools.count(), loop.backward, loop.build_optimisers
+    monkeypatch.setattr(loop, "build_optimisers", lambda module, optim: (seen.append(module), build(module, optim))[1])
+    monkeypatch.setattr(loop, "backward", broken)
+    settings = mixed() | {"plan.steps": "3", "tasks": "{math: 1}"}
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert [row.get("skipped") for row in rows(tmp_path / "run")] == [None, 1, None]
+    assert sum("the step is left out" in record.message for record in caplog.records) == 1
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_run_killed_before_its_last_model_was_written_writes_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out = mixed() | {"plan.steps": "2", "tasks": "{math: 1}"}, tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyLearner, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run("reinforce", overrides=settings, out=out, start_from=folder)
+    assert not (out / "model").exists()
+    run("reinforce", overrides=settings, out=out, resume=True)
+    MMaDA.load(out / "model", device="cpu")
 
 
 def test_a_part_of_a_batch_without_a_finite_loss_is_left_out(

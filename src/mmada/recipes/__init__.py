@@ -10,11 +10,13 @@ from typing import Protocol
 
 from mmada.config import dump, override
 from mmada.errors import InputError, check_folder, make_folder, unknown_name
+from mmada.evaluation.nano import write_results
 from mmada.pipeline.folder import find_folder
 from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
 from mmada.recipes.language import cot, instruct, pretrain, text_tokenizer
 from mmada.recipes.reinforce import reinforce, reinforce_image, reinforce_math, reinforce_vision
+from mmada.recipes.start import BEGUN_FROM, begun_from, check_begun_from, remembered
 from mmada.recipes.study import study_league, study_noising, study_stage, study_tasks
 
 __all__ = ["RECIPES", "Recipe", "run", "text_tokenizer"]
@@ -62,15 +64,15 @@ def run(
     """Run a recipe; returns the folder of its model.
 
     ``out`` defaults to ``runs/NAME``; ``start_from`` ("nano", a folder, a hub id) to the model of the recipe it follows, in the
-    folder beside ``out``. The settings are written to ``out/recipe.yaml``. Raises InputError for an unknown name, setting or
-    start.
+    folder beside ``out``, or with ``resume`` to the one that the run began from. The settings are written to ``out/recipe.yaml``.
+    Raises InputError for an unknown name, setting or start.
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     recipe = override(RECIPES[name](), overrides or {})
     out = Path("runs") / name if out is None else out
     check_folder("out", out)
-    start = start_of(recipe, out, start_from)
+    start = start_of(recipe, out, start_from, resume=resume)
     new = not out.exists()
     if start is not None and not startable(start):
         wanted, first = "an image tokenizer", ""
@@ -79,19 +81,27 @@ def run(
         raise InputError(f"recipe {name} starts from {wanted}, not found at {start}; {first}give another --start-from")
     make_folder("out", out)
     refused = not resume and (out / "checkpoint.safetensors").exists()
-    undo = nothing if refused else write_settings(recipe, out / "recipe.yaml")
+    if resume and start is not None:
+        check_begun_from(out, start)
+    undo = [] if refused else [write_settings(recipe, out / "recipe.yaml")]
+    if start is not None and not refused and not (resume and (out / BEGUN_FROM).exists()):
+        undo.append(write_start(start, out / BEGUN_FROM))
     try:
         return recipe.run(out=out, resume=resume, start=start)
     except InputError:
-        undo()
+        for one in undo:
+            one()
         if new and not os.listdir(out):  # nothing was begun
             out.rmdir()
         raise
 
 
-def start_of(recipe: Recipe, out: Path, start_from: str | Path | None) -> Path | None:
-    """The folder that a run starts from, None where it has none; a name is looked up, a path is taken as it is."""
+def start_of(recipe: Recipe, out: Path, start_from: str | Path | None, *, resume: bool) -> Path | None:
+    """The folder that a run starts from, None where it has none; a name is looked up, a path is taken as it is, and a run that
+    goes on has its own."""
     if start_from is None:
+        if resume and recipe.follows and (before := remembered(out)):
+            return Path(before["start"])
         return out.parent / recipe.follows / "model" if recipe.follows else None
     return start_from if isinstance(start_from, Path) else find_folder(start_from)
 
@@ -100,7 +110,7 @@ def nothing() -> None:
     """There is nothing to take back."""
 
 
-def write_settings(recipe: Recipe, path: Path) -> Callable[[], None]:
+def write_settings(recipe: Recipe, path: Path) -> Callable[[], object]:
     """``recipe.yaml``; one of other settings, which a run was begun with, is kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ...
 
     Returns what takes it back.
@@ -117,6 +127,13 @@ def write_settings(recipe: Recipe, path: Path) -> Callable[[], None]:
     path.rename(kept)
     os.replace(beside, path)
     return lambda: os.replace(kept, path)
+
+
+def write_start(start: Path, path: Path) -> Callable[[], object]:
+    """Note what a run begins from; returns what takes it back."""
+    before = path.read_bytes() if path.exists() else None
+    write_results(path, begun_from(start))
+    return path.unlink if before is None else lambda: path.write_bytes(before)
 
 
 def startable(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,20 @@ from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["Lora", "Start", "add_lora", "read_start", "weights_digest"]
+__all__ = [
+    "BEGUN_FROM",
+    "Lora",
+    "Start",
+    "add_lora",
+    "begun_from",
+    "check_begun_from",
+    "read_start",
+    "remembered",
+    "weights_digest",
+]
+
+BEGUN_FROM = "begun_from.json"
+"""What a run folder says of the start of its run."""
 
 PICTURE = 64
 """Height and width of the nano world's pictures, in pixels."""
@@ -92,6 +106,36 @@ def weights_digest(folder: Path, settings: object = None) -> str:
     for file in sorted(folder.rglob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def begun_from(start: Path) -> dict[str, object]:
+    """A start as a run remembers it: the folder, and what tells its weights from others without reading them whole."""
+    files = sorted(start.rglob("*.safetensors"))
+    return {"start": str(start.resolve()), "weights": {file.relative_to(start).as_posix(): last_bytes(file) for file in files}}
+
+
+def last_bytes(file: Path, count: int = 2**20) -> str:
+    """A digest of a file's size and of its last ``count`` bytes."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        opened.seek(max(0, size - count))
+        return hashlib.sha256(size.to_bytes(8, "big") + opened.read()).hexdigest()[:32]
+
+
+def remembered(out: Path) -> dict[str, Any]:
+    """What the run in ``out`` began from, as `begun_from`; empty where it is not known."""
+    try:
+        found = json.loads((out / BEGUN_FROM).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"start", "weights"} <= set(found) else {}
+
+
+def check_begun_from(out: Path, start: Path) -> None:
+    """Raises InputError where the run in ``out`` was begun from other weights: it would go on with a part of these."""
+    before = remembered(out)
+    if before and before["weights"] != begun_from(start)["weights"]:
+        raise InputError(f"start {start} has other weights than the run in {out} began with; give --start-from {before['start']}")
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:
