@@ -300,6 +300,13 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert {"cot", "0.5432", "0.9877"} <= set(capsys.readouterr().out.split())
     assert main(["eval", "nano", "--beside", "cot.json", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["cot.json"] == 0.5432
+    Path("few.json").write_text('{"rows": [], "settings": {"seeds": 3, "limit": 32}}')
+    Path("all.json").write_text('{"rows": [], "settings": {"seeds": 3, "limit": null}}')
+    assert main(["eval", "nano", "--beside", "all.json"]) == 0
+    assert "differ" not in capsys.readouterr().out
+    assert main(["eval", "nano", "--beside", "few.json", "all.json", "cot.json"]) == 0
+    told = "value has seeds 3 and no limit; few has seeds 3 and limit 32; all has seeds 3 and no limit; cot has none on record."
+    assert f"Seeds or limits differ: {told}\n" in capsys.readouterr().out
     Path("cot.json").write_text('{"rows": [{"name": "digits"}]}')
     assert main(["eval", "nano", "--beside", "cot.json"]) == 2
     assert "cot.json holds no results" in capsys.readouterr().err

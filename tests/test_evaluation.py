@@ -43,6 +43,7 @@ class Oracle:
         self.pictures: dict[str, np.ndarray] = {f"the digit {n}": picture for n, picture in DIGITS.items()}
         self.thoughts: dict[str, str] = {}
         parts = SimpleNamespace(preset=Preset(cot_instruction="think first."), text=SimpleNamespace(decode="".join))
+        self.preset = parts.preset
         self.engine = SimpleNamespace(encode=lambda x: x, decode=self.decode, parts=parts)
         for name, keep in (
             ("ask_about", lambda q: self.queue.append((q.answer, q.reasoning))),
@@ -139,6 +140,19 @@ def test_who_knows_all_scores_one_and_who_knows_nothing_scores_none(
         assert row["met"] == (None if row["floor"] is None else row["value"] >= row["floor"])
     assert len(list((tmp_path / "samples").glob("*.png"))) >= 5
     assert len(MEASURES) == 10
+
+
+def test_an_answer_without_reasoning_has_no_step_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is counted: models that reason less are not judged on fewer answers. Answers that are not to reason have no steps."""
+    oracle: Any = Oracle(monkeypatch, knows=True)
+    thoughtful = oracle.answer
+    monkeypatch.setattr(oracle, "answer", lambda answer, thought: thoughtful(answer, thought if oracle.queue else ""))
+    steps = measures.questions(oracle, np.random.default_rng(0), measures.ROWS + 6, thinking=True).hits
+    assert steps["questions: every step right"] == [1] * measures.ROWS + [0] * 6
+    assert steps["questions: format"] == [1] * measures.ROWS + [0] * 6
+    assert "questions: every step right" not in measures.questions(oracle, np.random.default_rng(0), 6).hits
+    oracle.preset = Preset(cot_instruction="think first.", ask_thinking=True)
+    assert measures.questions(oracle, np.random.default_rng(0), 6).hits["questions: every step right"] == [0] * 6
 
 
 def test_wrong_suites_and_seeds_are_named(tmp_path: Path) -> None:

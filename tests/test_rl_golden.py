@@ -670,6 +670,19 @@ def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
         assert sum(float(one[key]) for _, one in found) == pytest.approx(float(value), rel=1e-6, abs=1e-6), key
 
 
+@pytest.mark.parametrize("held", [1, 3, 128])
+def test_golden_the_old_policy_is_asked_as_the_update_asks(held: int) -> None:
+    """Byte for byte, so that the ratio is 1 before the policy moves, in half precision too."""
+    policy, recorder, canvas = diffu_grpo(updates=2, kl=0.0), Recorder(a_model()), a_canvas()
+    drawn = prepare(recorder, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), held=held)
+    asked, recorder.asked = recorder.asked, []
+    for update in drawn:
+        for rows in parts(canvas, update.views, held=held):
+            policy_loss(recorder, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL, rows=rows)
+    assert len(asked) >= (2 if held == 128 else 4)
+    assert asked == recorder.asked
+
+
 def test_golden_parts_keep_rows_that_read_alike_together() -> None:
     """A full mask hides in what completions of a prompt differ: two prompts are two rows to compute, whatever the group."""
     rows = [Canvas.join([Piece([8, 33, 6 + i // 4]), Piece([12 + i, 13, 14], editable=True)]) for i in range(8)]

@@ -92,7 +92,7 @@ def test_pictures_are_judged_by_the_detector() -> None:
     right, wrong = Detector()([drawn(), drawn(other)])
     assert right == 1
     assert 0 <= wrong < 1
-    with pytest.raises(InputError, match="detector judges pictures"):
+    with pytest.raises(InputError, match="detector cannot judge"):
         Detector()([written("RIGHT")])
     with pytest.raises(InputError, match="has no picture"):
         Detector()([Completion(drawn().asked)])
@@ -173,6 +173,29 @@ def test_a_reward_that_is_no_number_is_reported(value: float) -> None:
     assert scores.total_B[0] == 2
     assert math.isnan(scores.total_B[1])
     assert scores.failures == (Failure("odd", 1, "not finite", str(value)),)
+
+
+@pytest.mark.parametrize(("weights", "said"), [((1e308, 0.0), "inf"), ((1e308, 1e308), "inf"), ((1e308, -1e308), "nan")])
+def test_terms_that_add_up_to_no_number_are_a_failure(weights: tuple[float, float], said: str) -> None:
+    scores = Judge([Term("long", lengths, weights[0]), Term("same", lengths, weights[1])])([written(""), written("abc")])
+    assert scores.total_B[0] == 0
+    assert math.isnan(scores.total_B[1])
+    assert scores.failures == (Failure("total", 1, "not finite", said),)
+    assert scores.terms == {"long": [0, 3], "same": [0, 3]}
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_reward_that_would_end_the_program_is_told_at_once(error: type[BaseException]) -> None:
+    def ending(completions: Sequence[Completion]) -> list[float]:
+        if any(c.answer == "bad" for c in completions):
+            raise error("enough")
+        return lengths(completions)
+
+    began = time.perf_counter()
+    scores = Judge([Term("long", ending, timeout=10.0)])([written("a"), written("bad")])
+    assert time.perf_counter() - began < 5
+    assert scores.total_B[0] == 1
+    assert scores.failures == (Failure("long", 1, "raised", f"RuntimeError: {error.__name__}: enough"),)
 
 
 @pytest.mark.multiprocess
@@ -455,6 +478,11 @@ def test_image_reward_that_cannot_be_read(preference: Path, tmp_path: Path, monk
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="tokenizer of image_reward"):
         ImageReward(str(tmp_path / "none.pt")).prepare()
+
+
+def test_models_run_where_auto_says(clip: Path, preference: Path) -> None:
+    for model, source in ((Clip, clip), (ImageReward, preference)):
+        assert model(str(source), "auto")([drawn()]) == pytest.approx(model(str(source))([drawn()]), abs=1e-3)
 
 
 def test_layers_of_blips_own_widths_are_as_many_as_it_has() -> None:

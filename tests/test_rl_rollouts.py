@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmada.canvas import IMAGE, TEXT, Canvas, Piece
@@ -19,6 +20,7 @@ from mmada.sampling import Frame
 from mmada.tasks.captions import Drawable
 from mmada.tasks.geneval import CATEGORIES, GenPrompt, prompts
 from mmada.training.groups import GroupLog, judge_groups
+from mmada.training.log import RunLog
 from mmada.training.policy_learner import group_advantages, taking_part
 from mmada.training.rewards import Asked, Completion, Judge, Term
 from mmada.training.rl import Moments, Systematic, draw_views, unigrpo
@@ -191,6 +193,40 @@ def test_groups_are_judged_counted_and_logged(tmp_path: Path, caplog: pytest.Log
     assert lines[0]["lengths"] == [1, 2, 3]
     assert [line["diversity"] for line in lines[:2]] == [1, 0]
     assert lines[2]["failed"] == ["2: given raised (ValueError: broken)"]
+
+
+def test_terms_of_a_reward_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as it was given, before its weight, under its own name, and where another term failed too."""
+    rollouts, _ = fixed([4, 1, 2, 3], [1] * 4)
+    value = {"4": float("nan"), "1": 1.0, "2": 0.0, "3": 1.0}
+    right = Term("correctness", lambda some: [value[c.answer[0]] for c in some], 2.0)
+    size = Term("my.rewards:size", lambda some: [float(c.answer) for c in some], 0.1)
+    judged = judge_groups(rollouts, ["math", "vision"], {"math": Judge([right, size]), "vision": Judge([size])}, group=2)
+    GroupLog(tmp_path / "groups.jsonl").write(0, judged.groups)
+    lines = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    assert [line["terms"] for line in lines] == [
+        {"correctness": [None, 1], "my.rewards:size": [4, 1]},
+        {"my.rewards:size": [2, 3]},
+    ]
+    assert lines[0]["rewards"] == [None, pytest.approx(2.1)]
+    found = judged.statistics
+    assert {name: value for name, value in found.items() if name.startswith("reward_")} == {
+        "reward_math": pytest.approx(2.1),
+        "reward_vision": pytest.approx(0.25),
+        "reward_math_correctness": 1,
+        "reward_math_my.rewards:size": 2.5,
+        "reward_vision_my.rewards:size": 2.5,
+    }
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    with RunLog(tmp_path, "stage", steps=2, start=0) as log:
+        for step in range(2):
+            log.step({"step": step, "loss": 0.0, "rate": 1.0, **found})
+        log.plot()
+    legends = {axes.get_ylabel(): axes.get_legend() for axes in figures[0].axes}
+    shown = {name: [text.get_text() for text in legend.get_texts()] for name, legend in legends.items() if legend is not None}
+    assert shown["reward"] == ["reward", "reward_math", "reward_vision"]
+    assert shown["terms"] == ["math_correctness", "math_my.rewards:size", "vision_my.rewards:size"]
 
 
 def test_what_has_no_reward_or_nothing_to_compare_with_is_in_no_loss() -> None:

@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from mmada.evaluation.study import curve, smooth, spread_of
 from mmada.recipes import RECIPES, run
 from mmada.recipes.reinforce import ReinforceRecipe
 from mmada.recipes.study import StudyRecipe
+from mmada.training.log import read_log
+from mmada.training.rewards import Completion
 from mmada.training.rl import draw_views
 
 FEW = {
@@ -93,7 +97,7 @@ def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], f
     shutil.copytree(folder, other)
     weights = load_file(other / "model.safetensors")
     save_file({name: value * 2 for name, value in weights.items()}, other / "model.safetensors")
-    with pytest.raises(InputError, match="of other settings"):
+    with pytest.raises(InputError, match="has other weights than the run"):
         run("study_noising", overrides=few, out=out, start_from=other, resume=True)
     assert (out / "results.json").read_bytes() == kept
     run("study_noising", overrides=few | {"arms": "{a: {method.noise: full}, b: {}}"}, out=out, start_from=folder, resume=True)
@@ -101,6 +105,26 @@ def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], f
     (out / "start.json").write_text("{")
     with pytest.raises(InputError, match=r"start\.json are damaged"):
         run("study_noising", overrides=few, out=out, start_from=folder, resume=True)
+
+
+def test_a_measure_that_an_arm_lacks_is_left_out_of_it(
+    judged: list[Path], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+
+    def toy(model: Any, rng: np.random.Generator, count: int) -> Measured:
+        judged.append(Path(str(model.source)))
+        return Measured({"toy": [1.0], **({"toy: answer": [0.5]} if len(judged) < 3 else {"toy: new": [0.5]})})
+
+    monkeypatch.setitem(MEASURES, "toy", (toy, 3))
+    run("study_noising", overrides=FEW | {"seeds": "1"}, out=out, start_from=folder)
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [(row["arm"], row["measure"]) for row in rows] == [("one", "toy"), ("one", "toy: answer"), ("other", "toy")]
+    said = capsys.readouterr().out
+    assert f"toy: answer is left out of arm other, as it is not in {out / 'other' / 'seed0' / 'results.json'}\n" in said
+    assert f"toy: new is left out of arm other, as it is not in {out / 'start.json'}\n" in said
+    assert "of arm one" not in said
+    assert (out / "study.png").stat().st_size > 5000
 
 
 def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], folder: Path, tmp_path: Path) -> None:
@@ -120,6 +144,44 @@ def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
     assert (runs[0].method.updates, dict(runs[0].tasks), runs[0].plan.optim.lr) == (3, {"math": 2}, 1e-5)
     with pytest.raises(InputError, match=r"method\.updates' cannot be"):
         replace(study, arms={"a": {"method.updates": [3]}})
+
+
+def varied(completions: Sequence[Completion]) -> list[float]:
+    """Another number for every completion, the same each time."""
+    return [zlib.crc32(c.drawn.tobytes() if c.drawn else c.written.encode()) % 97 / 97 for c in completions]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("study_")])
+def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All arms with all of their settings but for size; a reward more, as the tiny model is never right."""
+    monkeypatch.setattr(sys.modules["mmada.recipes.reinforce"], "show", lambda *_: [])
+    study: StudyRecipe = RECIPES[name]()  # type: ignore[assignment]
+    runs = {arm: study.run_of(arm, 0) for arm in study.arms}
+    few = {arm: {**study.arms[arm], "tasks": dict.fromkeys(run.tasks, 1), "plan.steps": 1} for arm, run in runs.items()}
+    rewards = {task: {**given, "tests.test_study:varied": 1.0} for task, given in study.base.rewards.items()}
+    settings = {
+        "base.plan.optim.warmup": "0",
+        "base.group": "2",
+        "base.rewards": json.dumps(rewards),
+        "base.sampler.length": "8",
+        "base.sampler.image_steps": "2",
+        "base.half": "false",
+        "base.device": "cpu",
+        "seeds": "1",
+        "measures": json.dumps(dict.fromkeys(study.measures, 1)),
+        "arms": json.dumps(few),
+    }
+    model = run(name, overrides=settings, out=tmp_path / "study", start_from=folder)
+    assert model == tmp_path / "study" / next(iter(study.arms)) / "seed0" / "model"
+    for arm, kept in runs.items():
+        log = read_log(tmp_path / "study" / arm / "seed0" / "log.jsonl")
+        assert len(log) == 1
+        assert all(f"reward_{task}_tests.test_study:varied" in log[0] for task in kept.tasks)
+        assert log[0]["grad_norm"] > 0
+    rows = json.loads((tmp_path / "study" / "results.json").read_text())["rows"]
+    for arm in study.arms:
+        measured = {row["measure"].partition(":")[0].removeprefix("with reasoning, ") for row in rows if row["arm"] == arm}
+        assert measured == {measure.replace("thought questions", "questions") for measure in study.measures}
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,14 @@ class Tokenizer:
         print(self.out)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a results file holds: measure -> value, and settings, if it says any."""
+
+    values: dict[object, float]
+    settings: object
+
+
 @dataclass(frozen=True, kw_only=True)
 class Eval(ModelOptions):
     """Measure a model on a suite; writes settings, seeds, versions and results.
@@ -136,21 +144,27 @@ class Eval(ModelOptions):
             self.suite, self.load(), seeds=self.seeds, limit=self.limit, samples=self.samples, out=self.out
         )
         if self.json:
-            print(json.dumps([row | {n: v.get(row["name"]) for n, v in others.items()} for row in rows], ensure_ascii=False))
+            beside = [{file: kept.values.get(row["name"]) for file, kept in others.items()} for row in rows]
+            print(json.dumps([row | more for row, more in zip(rows, beside, strict=True)], ensure_ascii=False))
             return
         names = {path: Path(path).stem for path in others}
         heads = {path: name if list(names.values()).count(name) == 1 else path for path, name in names.items()}
-        shown = [_measured(row) | {heads[n]: v.get(row["name"]) for n, v in others.items()} for row in rows]
+        shown = [_measured(row) | {heads[n]: kept.values.get(row["name"]) for n, kept in others.items()} for row in rows]
         _show(_table(self.suite, shown, folds="measure"))
+        sizes = {"value": _examples({"seeds": self.seeds, "limit": self.limit})}
+        sizes |= {heads[n]: _examples(kept.settings) for n, kept in others.items()}
+        if len(set(sizes.values())) > 1:
+            print(f"Seeds or limits differ: {'; '.join(f'{name} has {size}' for name, size in sizes.items())}.")
         print(self.out)
 
-    def others(self) -> dict[str, dict[object, float]]:
-        """The values of the results to show beside, by file: measure -> value. Raises `InputError` for a file that has none."""
+    def others(self) -> dict[str, _Kept]:
+        """The results to show beside, by file. Raises `InputError` for a file that has none."""
         found = {}
         for path in self.beside:
             try:
-                rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-                found[str(path)] = {row["name"]: check_number("value", row["value"]) for row in rows}
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                values = {row["name"]: check_number("value", row["value"]) for row in kept["rows"]}
+                found[str(path)] = _Kept(values, kept.get("settings"))
             except FileNotFoundError as error:
                 raise InputError(f"beside {path} does not exist; give a file that mmada eval wrote") from error
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -234,6 +248,14 @@ def _measured(row: Mapping[str, object]) -> dict[str, object]:
     spread = " to ".join(dict.fromkeys(_cell(row[key]) for key in ("low", "high") if key in row))
     floor = _cell(row.get("floor")) + (" missed" if row.get("met") is False else "")
     return {"measure": row["name"], "value": row["value"], "low to high": spread, "floor": floor, "n": row.get("n")}
+
+
+def _examples(settings: object) -> str:
+    """On how many examples a model was measured."""
+    if not isinstance(settings, Mapping) or "seeds" not in settings:
+        return "none on record"
+    limit = settings.get("limit")
+    return f"seeds {settings['seeds']} and {'no limit' if limit is None else f'limit {limit}'}"
 
 
 def _show(table: Table) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,15 @@ def acemath(row: Row) -> Reasoned:
 
 def reasonflux(row: Row) -> Reasoned:
     """ReasonFlux and others of an instruction layout: ``instruction``, ``input``, ``output``, and a gold ``answer`` if any."""
-    prompt = f"{text_of(row, 'instruction', 'problem', 'question', 'prompt')}\n{optional(row, 'input')}".strip()
+    prompt = with_input(text_of(row, "instruction", "problem", "question", "prompt"), row)
     thinking, answer = split_response(text_of(row, "output", "response", "solution", "completion"))
     gold = optional(row, "answer", "gold_answer")
     return Reasoned(source="reasonflux", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=gold)
+
+
+def with_input(instruction: str, row: Row) -> str:
+    """An instruction with the ``input`` that the row has for it, if any."""
+    return f"{instruction}\n{optional(row, 'input')}".strip()
 
 
 CHOICE = re.compile(r"^\s*\(?([A-H])\s*[:.)]\s*(.+?)\s*$", re.M)
@@ -220,10 +226,15 @@ def geo170k(row: Row) -> Reasoned:
     label = list(LABEL.finditer(response))
     if not label:
         raise ValueError("field conversations has no 'Answer:' with the letter of a choice")
-    prompt, thinking, gold = ORDER.sub("", question).strip(), response[: label[-1].start()].strip(), label[-1][1].upper()
+    prompt, thinking, gold = without_order(question), response[: label[-1].start()].strip(), label[-1][1].upper()
     picture = text_of(row, "image")
     return Reasoned(source="geo170k", task="vision", prompt=prompt, thinking=thinking, answer=concluded(prompt, thinking, gold),
                     gold=gold, picture=picture)  # fmt: skip
+
+
+def without_order(question: str) -> str:
+    """A question of Geo170K without what it says about the form of the answer."""
+    return ORDER.sub("", question).strip()
 
 
 def concluded(prompt: str, thinking: str, label: str) -> str:
@@ -301,7 +312,11 @@ def find_picture(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def prompts_in(path: Path) -> Iterator[str]:
-    """The prompts of any of these files, or the lines of a .txt: what must not be trained on."""
+    """The prompts of any of these files, or the lines of a .txt: what must not be trained on.
+
+    A row gives its prompt as it stands there and as the readers make it. What they change in it is changed also where the row
+    lacks an answer, so that no reader takes it.
+    """
     if path.suffix.lower() == ".txt":
         if not path.is_file():
             raise InputError(f"forbid '{path}' does not exist; check the path")
@@ -309,9 +324,19 @@ def prompts_in(path: Path) -> Iterator[str]:
         return
     for row in rows(path):
         try:
-            found = optional(row, "question", "problem", "prompt", "instruction") or turns(row, "conversations", "messages")[0]
+            found = [text for name in ("question", "problem", "prompt", "instruction") if (text := optional(row, name))]
+            found = found or [turns(row, "conversations", "messages")[0]]
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"forbid '{path}' has a row without question, problem, prompt or conversations; name one so"
             ) from error
-        yield found.replace("<image>", "")
+        shown = [text.replace("<image>", "").strip() for text in found]
+        forms = [form for text in shown for form in (text, without_order(text), with_input(text, row))]
+        yield from dict.fromkeys((*forms, *read_prompts(row)))
+
+
+def read_prompts(row: Row) -> Iterator[str]:
+    """What every reader that the row fits makes of its prompt."""
+    for reader in READERS.values():
+        with suppress(ValueError, TypeError, AttributeError, KeyError):
+            yield reader(row).prompt

@@ -95,6 +95,7 @@ def follows_format(model: MMaDA, answer: TextResult) -> bool:
 def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = None) -> Measured:
     """Questions on unseen scenes as any renderer may draw them; existence also by how its "no" was made (POPE)."""
     result = Measured()
+    thinks = model.preset.ask_thinking if thinking is None else thinking
     scenes = [sample_scene(rng, "test") for _ in range(count)]
     asked = [ask_about(scene, rng, list(KINDS)[i % len(KINDS)]) for i, scene in enumerate(scenes)]
     pictures = [Image.fromarray(render(scene, rng, LOOSE)) for scene in scenes]
@@ -106,9 +107,9 @@ def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = 
             result.add(f"questions: {question.kind}", right)
             if question.kind == "exist":
                 result.add(f"existence: {question.negative or 'yes'}", right)
-            if answer.thinking:
-                result.add("questions: every step right", check_reasoning(answer.thinking, question, scene))
-            if thinking:
+            if thinks:
+                steps = bool(answer.thinking) and check_reasoning(answer.thinking, question, scene)
+                result.add("questions: every step right", steps)
                 result.add("questions: format", follows_format(model, answer))
             result.show(picture, f"{question.text} {answer.text}", right)
     return result

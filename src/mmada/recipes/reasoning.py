@@ -81,7 +81,7 @@ class Sieve:
     def keeps(self, candidate: Candidate) -> str:
         """Count the candidate; the reason why it is dropped, empty if it is kept. The dearest question comes last."""
         example = candidate.example
-        reason = "unusable row" if candidate.broken else fault(example) or self.unwanted(example)
+        reason = "unusable row" if candidate.broken else fault(example) or candidate.amiss or self.unwanted(example)
         unchecked = False
         if not reason:
             reason = candidate.judge(example)

@@ -27,7 +27,8 @@ from mmada.data.reasoning import Reasoned, read_reasoned
 from mmada.errors import InputError, check_choice, check_whole, unknown_name
 from mmada.images import load_image
 from mmada.pipeline import MMaDA
-from mmada.tasks.arithmetic import Problem, problem
+from mmada.sampling import Frame
+from mmada.tasks.arithmetic import EQUATION, Problem, Step, problem
 from mmada.tasks.captions import Drawable, Group, Meaning, describe, drawable, satisfies
 from mmada.tasks.detector import detect, shows_flag
 from mmada.tasks.flags import flag_picture
@@ -36,7 +37,7 @@ from mmada.tasks.mathematics import Known, need_math_verify, same_formula, same_
 from mmada.tasks.questions import Question, ask_about, check_reasoning
 from mmada.tasks.render import CLEAN, LOOSE, render
 from mmada.tasks.scenes import Scene, sample_scene
-from mmada.tokenizers.prompt import split_thinking
+from mmada.tokenizers.prompt import split_thinking, well_formed
 from mmada.training.rewards.completion import Asked
 from mmada.training.rewards.worker import START, OwnProcess, TimedOut
 from mmada.training.rollouts import Sampler, roll_out
@@ -50,11 +51,18 @@ Verdict = Callable[[Reasoned], str]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An example that may be kept. ``broken``: why the source's row holds none; empty if it does."""
+    """An example that may be kept.
+
+    ``broken``: why the source's row holds none; empty if it does. ``amiss``: why it is not kept though the row is fine, in two or
+    three words; empty if nothing is known against it. ``alone``: ``judge`` speaks of this example only, and could not judge
+    another answer to its prompt.
+    """
 
     example: Reasoned
     judge: Verdict
     broken: str = ""
+    amiss: str = ""
+    alone: bool = False
 
 
 class Source(Protocol):
@@ -128,18 +136,37 @@ class PublicSet:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of ours."""
+    """A folder of ours. Its examples of the nano world are judged by the steps that are kept with them."""
 
     path: Path
     formulas: Formulas
 
     def __iter__(self) -> Iterator[Candidate]:
         for example in read_reasoned(self.path):
-            if not example.gold and example.task != "image":  # it was kept unchecked
-                yield Candidate(example, lambda _: "no gold answer")
+            made = example.source.rpartition("own:")[2]
+            if example.task == "image":  # judged when it was made; what its prompt means is not kept
+                yield Candidate(example, lambda _: "", alone=True)
+            elif not example.gold:  # it was kept unchecked
+                yield Candidate(example, lambda _: "no gold answer", alone=True)
+            elif made == "nano:math":
+                yield Candidate(example, partial(right_steps, kept_problem(example)))
+            elif made == "nano:vision":
+                yield Candidate(example, partial(same_look, example))
             else:
-                known = example.task == "image"  # judged when it was made; nothing here could do it again
-                yield Candidate(example, (lambda _: "") if known else partial(compared, formulas=self.formulas))
+                yield Candidate(example, partial(compared, formulas=self.formulas))
+
+
+def kept_problem(example: Reasoned) -> Problem:
+    """The problem of worded arithmetic that an example was made of; its steps were right then."""
+    steps = (Step(int(a), operator, int(b), int(c)) for a, operator, b, c in EQUATION.findall(example.thinking))
+    return Problem(example.prompt, example.gold, tuple(steps))
+
+
+def same_look(kept: Reasoned, given: Reasoned) -> str:
+    """As `Verdict`: a question about a scene has one right trace, and it is kept."""
+    if not Question("", kept.prompt, kept.gold, kept.thinking).verify(given.answer):
+        return "wrong answer"
+    return "" if given.thinking.split() == kept.thinking.split() else "wrong reasoning"
 
 
 @dataclass(frozen=True)
@@ -226,7 +253,10 @@ NANO: dict[str, Callable[[Random], Candidate]] = {"math": nano_math, "vision": n
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """Rejection sampling: a model's answers, ``samples`` of each prompt, judged as the prompts' own answers are."""
+    """Rejection sampling: a model's answers, ``samples`` of each prompt, judged as the prompts' own answers are.
+
+    A prompt to which no new answer could be judged is not asked; it comes once, as one that "cannot be judged".
+    """
 
     model: Callable[[], MMaDA]
     prompts: Source
@@ -242,9 +272,11 @@ class Own:
         number = 0
         while some := list(islice(asked, size)):
             faults = [(c, unusable(c)) for c in some]
-            yield from (Candidate(own_name(c.example), c.judge, why) for c, why in faults if why)
-            drawn = [c for c, why in faults if not why and c.example.task == "image"]
-            told = [c for c, why in faults if not why and c.example.task != "image"]
+            yield from (Candidate(own_name(c.example), c.judge, broken=why) for c, why in faults if why)
+            fine = [c for c, why in faults if not why]
+            yield from (Candidate(own_name(c.example), c.judge, amiss="cannot be judged") for c in fine if c.alone)
+            drawn = [c for c in fine if not c.alone and c.example.task == "image"]
+            told = [c for c in fine if not c.alone and c.example.task != "image"]
             seed = int(np.random.default_rng((self.seed, 8, number)).integers(2**62))
             if told:
                 yield from self.answers(model, told, seed)
@@ -261,12 +293,13 @@ class Own:
             answer, thinking = split_thinking(completion.written)
             # Asked for again by its gold answer, also where the set has none but the one that it wrote.
             own = own_name(replace(candidate.example, thinking=thinking, answer=answer, gold=truth(candidate.example)))
-            yield Candidate(own, candidate.judge)
+            yield Candidate(own, candidate.judge, amiss="" if well_formed(completion.written) else "not well formed")
 
     def drawings(self, model: MMaDA, some: Sequence[Candidate], seed: int) -> Iterator[Candidate]:
         """Pictures after a thought on the same canvas."""
         every = [c for c in some for _ in range(self.samples)]
         seeds = (np.random.SeedSequence(seed).generate_state(len(every), np.uint64) >> np.uint64(2)).tolist()
+        frames: list[Frame] = []
         shown = model.draw(
             [c.example.prompt for c in every],
             thinking=True,
@@ -274,10 +307,14 @@ class Own:
             steps=self.sampler.image_steps,
             guidance=self.sampler.guidance,
             temperature=self.sampler.image_temperature,
+            watch=frames.append,
         )
-        for candidate, made in zip(every, shown, strict=True):
-            thought = str(made.info.get("thinking", ""))
-            yield Candidate(own_name(replace(candidate.example, thinking=thought, picture=made)), candidate.judge)
+        thoughts = model.engine.text_results(tuple(frames))
+        for candidate, made, thought in zip(every, shown, thoughts, strict=True):
+            written = model.engine.parts.text.decode(list(thought.tokens)).rstrip()
+            formed = written.endswith("</think>") and well_formed(f"{written} picture")
+            own = own_name(replace(candidate.example, thinking=thought.thinking or thought.text, picture=made))
+            yield Candidate(own, candidate.judge, amiss="" if formed else "not well formed")
 
 
 def unusable(candidate: Candidate) -> str:

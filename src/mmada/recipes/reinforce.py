@@ -22,6 +22,7 @@ from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
 from mmada.pipeline.folder import ModelFolder
 from mmada.recipes.language import show, write_adapters, write_model
+from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_rewards
 from mmada.recipes.start import Lora, Start, add_lora, read_start
 from mmada.training.groups import GroupLog, Judged, judge_groups
 from mmada.training.kept import Keeper
@@ -138,12 +139,13 @@ def with_samples(noise: Noising, samples: int) -> Noising:
 class ReinforceRecipe:
     """A stage of policy optimisation.
 
-    ``tasks``: prompts a batch of each task. ``rewards``: for each task the weights of its rewards, by name or as
-    "package.module:function". ``group``: G. ``timeout``: seconds that a reward may take for a batch of completions; ``judge``:
-    whether rewards run in a "thread" or a "process" each; ``reward_models``: where "clip" and "image_reward" are read from, in
-    place of the released ones, and ``reward_device`` where they run. ``half``: rollouts, their pictures too, and updates compute
-    in bfloat16, weights stay float32; "auto" is where the device is faster so. ``held``: most rows whose activations are held at
-    once; fewer take less memory.
+    ``tasks``: prompts a batch of each task. ``prompts``: where those of a task come from, in place of the nano world
+    (`mmada.recipes.prompts`), and ``pictures`` folders that their pictures are looked for in. ``rewards``: for each task the
+    weights of its rewards, by name or as "package.module:function". ``group``: G. ``timeout``: seconds that a reward may take
+    for a batch of completions; ``judge``: whether rewards run in a "thread" or a "process" each; ``reward_models``: where
+    "clip" and "image_reward" are read from, in place of the released ones, and ``reward_device`` where they run. ``half``:
+    rollouts, their pictures too, and updates compute in bfloat16, weights stay float32; "auto" is where the device is faster
+    so. ``held``: most rows whose activations are held at once; fewer take less memory.
     """
 
     name: str
@@ -151,6 +153,8 @@ class ReinforceRecipe:
     plan: Plan
     tasks: Mapping[str, int]
     rewards: Mapping[str, Mapping[str, float]]
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
     group: int = 8
     method: Method = field(default_factory=Method)
     sampler: Sampler = field(default_factory=Sampler)
@@ -171,6 +175,7 @@ class ReinforceRecipe:
                 raise InputError(f"rewards say nothing of {task}, which tasks has {count} prompts of; give it at least one")
         if not any(self.tasks.values()):
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
+        check_prompts(self.prompts)
         check_whole("group", self.group, 2)
         check_whole("held", self.held, 1)
         check_choice("judge", self.judge, ("thread", "process"))
@@ -184,6 +189,7 @@ class ReinforceRecipe:
         assert start is not None, "a stage starts from a model"
         if not (start / "config.json").is_file():
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
+        check_rewards(self.prompts, self.rewards)
         torch.manual_seed(self.plan.seed)
         with ExitStack() as stack:
             judges = {task: stack.enter_context(self.new_judge(task)) for task, count in self.tasks.items() if count}
@@ -207,7 +213,7 @@ class ReinforceRecipe:
             network,
             model.engine.parts.vocabulary,
             policy,
-            partial(self.judged, model, judges, GroupLog(out / "groups.jsonl")),
+            partial(self.judged, model, self.asking(model), judges, GroupLog(out / "groups.jsonl")),
             group=self.group,
             seed=self.plan.seed,
             reference=reference,
@@ -238,6 +244,8 @@ class ReinforceRecipe:
         """Where batches are kept."""
         settings = (
             self.tasks,
+            self.prompts,
+            self.pictures,
             self.rewards,
             self.reward_models,
             self.group,
@@ -250,11 +258,16 @@ class ReinforceRecipe:
         fresh = not resume and not (out / "checkpoint.safetensors").exists()
         return Keeper(out / "rollouts", settings=repr(settings), course=repr(course), fresh=fresh)
 
-    def judged(self, model: MMaDA, judges: Mapping[str, Judge], log: GroupLog, number: int) -> Judged:
+    def asking(self, model: MMaDA) -> dict[str, Ask]:
+        """Where each prompt of a task comes from."""
+        prompts = Prompts(self.prompts, tuple(Path(folder) for folder in self.pictures))
+        return {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
+
+    def judged(self, model: MMaDA, asking: Mapping[str, Ask], judges: Mapping[str, Judge], log: GroupLog, number: int) -> Judged:
         """Batch ``number``: prompts from (seed, number), completions by the weights as they are, rewards."""
         rng = np.random.default_rng((self.plan.seed, 6, number))
         tasks = [task for task, count in self.tasks.items() for _ in range(count)]
-        asked = [ASK[task](rng) for task in tasks]
+        asked = [asking[task](rng) for task in tasks]
         began = time.perf_counter()
         rollouts = roll_out(model, asked, group=self.group, seed=int(rng.integers(2**62)), sampler=self.sampler)
         rolled = time.perf_counter()

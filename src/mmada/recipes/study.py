@@ -146,24 +146,33 @@ class StudyRecipe:
 
 
 def report(study: StudyRecipe, out: Path) -> None:
-    """``results.json``, ``study.png`` and a table of the runs that are there."""
+    """``results.json``, ``study.png`` and a table of the runs that are there.
+
+    A measure that the start or a run of an arm lacks is left out of that arm, which a line under the table says.
+    """
     start = read_found(out / "start.json")
     rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
     curves: dict[str, list[list[float]]] = {}
     for arm in study.arms:
         folders = [f for f in (out / arm / f"seed{s}" for s in range(study.seeds)) if (f / "results.json").exists()]
         if not folders:
             continue
-        found = [read_found(folder / "results.json") for folder in folders]
+        found = {file: read_found(file) for file in (folder / "results.json" for folder in folders)}
         curves[arm] = [curve(read_log(folder / "log.jsonl")) for folder in folders]
-        rows += [
-            {"arm": arm, "measure": key, "start": start[key]["value"], **spread_of([one[key]["value"] for one in found])}
-            for key in start
-        ]
+        everyone = {out / "start.json": start, **found}
+        for key in dict.fromkeys(key for one in everyone.values() for key in one):
+            if lacking := [str(file) for file, one in everyone.items() if key not in one]:
+                left_out.append(f"{key} is left out of arm {arm}, as it is not in {', '.join(lacking)}")
+                continue
+            spread = spread_of([one[key]["value"] for one in found.values()])
+            rows.append({"arm": arm, "measure": key, "start": start[key]["value"], **spread})
     settings = {"study": plain(study), "machine": machine()}
     write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
-    plot_study(rows, curves, shown(rows), out / "study.png")
+    plot_study(rows, curves, shown(rows, list(curves)), out / "study.png")
     Console().print(table(study.name, rows))
+    for line in left_out:
+        print(line)
 
 
 def read_found(file: Path) -> dict[str, Any]:
@@ -172,9 +181,10 @@ def read_found(file: Path) -> dict[str, Any]:
     return found
 
 
-def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The measures for the plot: those that are no part of another."""
-    return [name for name in dict.fromkeys(row["measure"] for row in rows) if ":" not in name or name.endswith(": answer")]
+def shown(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
+    """The measures for the plot: those that are no part of another, and that all arms have."""
+    whole = [row["measure"] for row in rows if ":" not in row["measure"] or row["measure"].endswith(": answer")]
+    return [name for name in dict.fromkeys(whole) if whole.count(name) == len(arms)]
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

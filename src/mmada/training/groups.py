@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,28 +39,37 @@ class Judged:
 def judge_groups(rollouts: Rollouts, tasks: Sequence[str], judges: Mapping[str, Judge], *, group: int) -> Judged:
     """Ask the judge of each task; ``tasks`` has the task of every group of ``group`` rows."""
     reward_B = torch.full((len(rollouts.completions),), torch.nan, dtype=torch.float64)
+    terms: dict[int, dict[str, list[float]]] = {}
     failures: list[Failure] = []
     for task in dict.fromkeys(tasks):
-        rows = [g * group + i for g, name in enumerate(tasks) if name == task for i in range(group)]
+        mine = [g for g, name in enumerate(tasks) if name == task]
+        rows = [g * group + i for g in mine for i in range(group)]
         scores = judges[task]([rollouts.completions[row] for row in rows])
         reward_B[rows] = scores.total_B
+        for n, g in enumerate(mine):
+            terms[g] = {name: values[n * group : (n + 1) * group] for name, values in scores.terms.items()}
         failures += [Failure(f.term, rows[f.index], f.kind, f.words) for f in scores.failures]
-    lines = tuple(group_line(rollouts, reward_B, task, g * group, group, failures) for g, task in enumerate(tasks))
+    lines = tuple(group_line(rollouts, reward_B, terms[g], task, g * group, failures) for g, task in enumerate(tasks))
     report(failures)
     return Judged(rollouts, reward_B, statistics(lines, failures), lines)
 
 
 def group_line(
-    rollouts: Rollouts, reward_B: Tensor, task: str, start: int, group: int, failures: Sequence[Failure]
+    rollouts: Rollouts, reward_B: Tensor, terms: Mapping[str, Sequence[float]], task: str, start: int, failures: Sequence[Failure]
 ) -> dict[str, Any]:
-    """What the log says of the group of rows from ``start`` on; the reward of a completion without one is null."""
+    """What the log says of the group of rows from ``start`` on; ``terms``: what each gave these rows, before its weight.
+
+    The reward of a completion without one is null, and so is a term that failed.
+    """
+    group = len(next(iter(terms.values())))
     rows = slice(start, start + group)
     canvas = rollouts.canvas
     part = Canvas(canvas.tokens_BL[rows], canvas.editable_BL[rows], canvas.valid_BL[rows], canvas.modality_BL[rows])
     return {
         "task": task,
         "prompt": rollouts.completions[start].asked.words,
-        "rewards": [value if value == value else None for value in reward_B[rows].tolist()],
+        "rewards": numbers(reward_B[rows].tolist()),
+        "terms": {name: numbers(values) for name, values in terms.items()},
         "lengths": rollouts.length_B[rows].tolist(),
         "diversity": distinct(part),
         "written": [completion.written for completion in rollouts.completions[rows]],
@@ -67,10 +77,16 @@ def group_line(
     }
 
 
+def numbers(values: Sequence[float]) -> list[float | None]:
+    """As JSON has them: what is NaN is null."""
+    return [None if math.isnan(value) else value for value in values]
+
+
 def statistics(lines: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> dict[str, float]:
     """Means over the completions of a batch, and of each task; counts of what went wrong.
 
-    ``equal``: share of the groups whose rewards are all the same, which teach nothing. ``empty``: completions of length 0.
+    ``reward_TASK_TERM``: of one term, before its weight, over the completions that it gave a number for. ``equal``: share of the
+    groups whose rewards are all the same, which teach nothing. ``empty``: completions of length 0.
     """
     found: dict[str, float] = {}
     names = list(dict.fromkeys(line["task"] for line in lines))
@@ -81,6 +97,11 @@ def statistics(lines: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) 
             found[f"reward{suffix}"] = sum(rewards) / len(rewards)
         found[f"length{suffix}"] = sum(lengths) / len(lengths)
         found[f"diversity{suffix}"] = sum(line["diversity"] for line in some) / len(some)
+    for name in names:
+        given = [line["terms"] for line in lines if line["task"] == name]
+        for term in given[0]:
+            if values := [value for one in given for value in one[term] if value is not None]:
+                found[f"reward_{name}_{term}"] = sum(values) / len(values)
     found["equal"] = sum(len({r for r in line["rewards"] if r is not None}) < 2 for line in lines) / len(lines)
     found["empty"] = float(sum(n == 0 for line in lines for n in line["lengths"]))
     found["failed"] = float(len({f.index for f in failures}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = ["RunLog", "read_log"]
 
 Array = NDArray[np.float64]
 
+TERM = re.compile(r"reward_[^_]+_")
+"""Names of single terms of a reward, by task: on scales of their own."""
 EVERY = 60.0
 """Seconds between lines where no bar can be shown; steps of policy optimisation take half a minute."""
 
@@ -99,12 +102,16 @@ class RunLog:
             return
         # The loss of policy optimisation says nothing: at one update a batch it is 0 but for rounding.
         kinds = [kind for kind in ("reward", "diversity", "kl") if any(row.get(kind) for row in rows)] or ["loss"]
-        figure = Figure(figsize=(8, 1 + 3 * len(kinds)), layout="constrained")
-        for axes, kind in zip(np.atleast_1d(figure.subplots(len(kinds), sharex=True)), kinds, strict=True):
-            for name in sorted({k for row in rows for k in row if k.startswith(kind)}):
+        panels = {kind: sorted({k for row in rows for k in row if k.startswith(kind) and not TERM.match(k)}) for kind in kinds}
+        if terms := sorted({k for row in rows for k in row if TERM.match(k)}):
+            panels |= {"terms": terms}
+        figure = Figure(figsize=(8, 1 + 3 * len(panels)), layout="constrained")
+        for axes, (kind, names) in zip(np.atleast_1d(figure.subplots(len(panels), sharex=True)), panels.items(), strict=True):
+            for name in names:
                 step_N, value_N = np.array([(row["step"], row[name]) for row in rows if name in row]).T
                 (line,) = axes.plot(step_N, value_N, alpha=0.25, linewidth=0.8)
-                axes.plot(*smoothed(step_N, value_N), color=line.get_color(), label=name)
+                told = name.removeprefix("reward_") if kind == "terms" else name
+                axes.plot(*smoothed(step_N, value_N), color=line.get_color(), label=told)
             axes.set_ylabel(kind)
             axes.set_yscale("log" if kind == "loss" and all(row["loss"] > 0 for row in rows) else "linear")
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -140,6 +140,7 @@ class PolicyLearner:
                 generator=generator,
                 reference=self.reference,
                 steps_BL=judged.rollouts.step_BL,
+                held=self.held,
             )
         advantage_B = group_advantages(self.policy, judged.reward_B, group=self.group)
         return Batch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), judged.statistics)

@@ -6,7 +6,7 @@ any function of completions            `Reward`
 """
 
 from mmada.training.rewards.clip import Clip
-from mmada.training.rewards.completion import Asked, Completion, Reward
+from mmada.training.rewards.completion import Asked, Caption, Completion, Reward
 from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Failure, Judge, Scores, Term
 from mmada.training.rewards.named import REWARDS, judge_of, reward_of
@@ -15,6 +15,7 @@ from mmada.training.rewards.verified import Correctness, Detector, Format
 __all__ = [
     "REWARDS",
     "Asked",
+    "Caption",
     "Clip",
     "Completion",
     "Correctness",

@@ -82,9 +82,9 @@ def loaded(source: str, device: str) -> tuple[Any, Any]:
 def scores(source: str, device: str, pictures: Sequence[Image.Image], words: Sequence[str]) -> list[float]:
     """100 x cosine, at least 0."""
     model, tokenizer = loaded(source, device)
-    longest = model.config.text_config.max_position_embeddings
-    text = tokenizer(list(words), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(device)
-    pixels = torch.stack([prepared(picture, model.config.vision_config.image_size) for picture in pictures]).to(device)
+    there, longest = next(model.parameters()).device, model.config.text_config.max_position_embeddings
+    text = tokenizer(list(words), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(there)
+    pixels = torch.stack([prepared(picture, model.config.vision_config.image_size) for picture in pictures]).to(there)
     output = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"], pixel_values=pixels)
     cosine = torch.nn.functional.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())
     found: list[float] = (100 * cosine).clamp(min=0).tolist()

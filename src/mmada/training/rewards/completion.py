@@ -14,9 +14,19 @@ from mmada.tasks.geneval import GenPrompt
 from mmada.tasks.mathematics import Known
 from mmada.tasks.questions import Question
 
-__all__ = ["DRAWN", "Asked", "Completion", "Reward"]
+__all__ = ["CHECKED", "DRAWN", "Asked", "Caption", "Completion", "Reward"]
 
-DRAWN = (Drawable, GenPrompt)
+
+@dataclass(frozen=True)
+class Caption:
+    """What a picture is drawn for by its words alone, of which nothing here can check whether it shows them."""
+
+    text: str
+
+
+CHECKED = (Drawable, GenPrompt)
+"""What a picture is drawn for and checked against."""
+DRAWN = (*CHECKED, Caption)
 """What a picture is drawn for; the others are answered with text."""
 
 
@@ -25,7 +35,7 @@ class Asked:
     """One prompt: its words, the picture that is asked about if there is one, and the task by which an answer is judged."""
 
     words: str
-    about: Problem | Question | Known | Drawable | GenPrompt
+    about: Problem | Question | Known | Drawable | GenPrompt | Caption
     picture: Image.Image | None = None
 
 

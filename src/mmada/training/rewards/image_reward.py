@@ -89,8 +89,9 @@ def drawn(completion: Completion) -> Image.Image:
 def scores(source: str, device: str, pictures: Sequence[Image.Image], words: Sequence[str]) -> list[float]:
     """One number a picture."""
     model, tokenizer = loaded(source, device)
-    text = tokenizer(list(words), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt").to(device)
-    pixels = torch.stack([prepared(picture, model.vision.config.image_size) for picture in pictures]).to(device)
+    there = next(model.parameters()).device
+    text = tokenizer(list(words), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt").to(there)
+    pixels = torch.stack([prepared(picture, model.vision.config.image_size) for picture in pictures]).to(there)
     found: list[float] = model(pixels, text["input_ids"], text["attention_mask"]).tolist()
     return found
 

@@ -20,7 +20,9 @@ from mmada.errors import InputError, check_choice, check_number, check_text, che
 from mmada.training.rewards.completion import Completion, Reward
 from mmada.training.rewards.worker import OwnProcess, OwnThread, TimedOut, Worker
 
-__all__ = ["Failure", "Judge", "Scores", "Term"]
+__all__ = ["TOTAL", "Failure", "Judge", "Scores", "Term"]
+
+TOTAL = "total"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Term:
 @dataclass(frozen=True)
 class Failure:
     """A term that gave no number for the completion at ``index``: it "raised", was "not finite", "timed out", or gave the "wrong
-    count" of numbers."""
+    count" of numbers. The term `TOTAL` is their weighted sum: all gave numbers, and these add up to none."""
 
     term: str
     index: int
@@ -62,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scores:
-    """``total_B``: float64, NaN where a term failed. ``terms``: what each term gave, before its weight."""
+    """``total_B``: float64, NaN where a term failed. ``terms``: what each term gave, before its weight, NaN where it failed."""
 
     total_B: Tensor
     terms: dict[str, list[float]]
@@ -95,7 +97,13 @@ class Judge:
                 values += rewards
             given[term.name] = values
             total_B += term.weight * torch.tensor(values, dtype=torch.float64)
-        return Scores(total_B, given, tuple(failures))
+        known = {failure.index for failure in failures}
+        failures += [
+            Failure(TOTAL, i, "not finite", str(total))
+            for i, total in enumerate(total_B.tolist())
+            if not (math.isfinite(total) or i in known)
+        ]
+        return Scores(total_B.where(total_B.isfinite(), math.nan), given, tuple(failures))
 
     def prepare(self) -> None:
         """Read the models of rewards that have one, which may take longer than a time-out. Raises InputError where that fails."""

@@ -10,7 +10,7 @@ import numpy as np
 from mmada.errors import InputError
 from mmada.tasks.geneval import grade, judge
 from mmada.tokenizers.prompt import well_formed
-from mmada.training.rewards.completion import DRAWN, Completion
+from mmada.training.rewards.completion import CHECKED, Caption, Completion
 
 __all__ = ["Correctness", "Detector", "Format"]
 
@@ -27,7 +27,9 @@ class Correctness:
 def right(completion: Completion) -> bool:
     """Whether a completion is right."""
     about = completion.asked.about
-    if isinstance(about, DRAWN):
+    if isinstance(about, Caption):
+        raise InputError(f"correctness cannot judge a picture of {about.text!r}, of which only the words are known; take clip")
+    if isinstance(about, CHECKED):
         return judge(about, pixels(completion))
     return about.verify(completion.answer)
 
@@ -52,8 +54,8 @@ class Detector:
     def one(self, completion: Completion) -> float:
         """Of one completion."""
         about = completion.asked.about
-        if not isinstance(about, DRAWN):
-            raise InputError(f"detector judges pictures, and {completion.asked.words!r} asks for text; take correctness")
+        if not isinstance(about, CHECKED):
+            raise InputError(f"detector cannot judge what {completion.asked.words!r} asks for; take correctness or clip")
         return grade(about, pixels(completion))
 
 

@@ -135,17 +135,17 @@ def prepared(reward: Reward) -> None:
         prepare()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"it cannot be prepared ({said}); mend it or leave it out") from error
 
 
 def answer(reward: Reward, completions: Sequence[Completion], put: Any) -> None:
-    """Put (rewards, None) or (None, what was raised)."""
+    """Put (rewards, None) or (None, what was raised). What would end a program, such as SystemExit, is put as RuntimeError."""
     try:
         put(([float(value) for value in reward(completions)], None))
-    except Exception as error:
-        put((None, error))
+    except BaseException as error:
+        put((None, error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def opened(given: tuple[list[float] | None, Exception | None]) -> list[float]:

@@ -47,9 +47,10 @@ class Scorer(Protocol):
 def log_probabilities(model: Scorer, canvas: Canvas, views: Views, *, vocabulary: Vocabulary, chunk: int = 1024) -> Tensor:
     """ln p of the canvas's own token at every scored place of every view (K, B, L), in nats, 0 elsewhere.
 
-    Text places are normalised over the text range of the vocabulary, image places over the code slice. At most ``chunk`` rows of
-    logits are held at a time. Rows of which a view scores nothing are not computed, and rows that the model would read alike, of
-    one view or of several, are computed once. Raises InputError where a token is outside the range of its modality.
+    Text places are normalised over the text range of the vocabulary, image places over the code slice. Logits are computed for
+    ``chunk`` places at a time; the backward pass of more than that computes them again. Rows of which a view scores nothing are
+    not computed, and rows that the model would read alike, of one view or of several, are computed once. Raises InputError
+    where a token is outside the range of its modality.
     """
     asked_KB = views.scored_KBL.any(2)
     asked_KB[0, 0] = True  # one row is computed in any case, to keep the graph

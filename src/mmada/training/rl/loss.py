@@ -56,10 +56,12 @@ def prepare(
     generator: torch.Generator,
     reference: Reference | None = None,
     steps_BL: Tensor | None = None,
+    held: int = 128,
 ) -> tuple[Update, ...]:
     """Masks of the policy's inner updates for completed canvases, and what old policy and reference say about them.
 
-    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: for `Trajectory` and `Moments`.
+    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`. ``held``: as in
+    `parts`, which old policy and reference compute too: in half precision a row's numbers depend on what runs beside it.
     Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if the
     KL needs a reference and there is none.
     """
@@ -79,12 +81,19 @@ def prepare(
     )
     old: list[Tensor | None] = [None] * len(drawn)
     if policy.needs_old:
-        old = [log_probabilities(model, canvas, views, vocabulary=vocabulary) for views in drawn]
+        old = [in_parts(model, canvas, views, vocabulary, held) for views in drawn]
     other: list[Tensor | None] = [None] * len(drawn)
     if wants_reference and reference is not None:
         with reference.scorer() as scorer:
-            other = [log_probabilities(scorer, canvas, views, vocabulary=vocabulary) for views in drawn]
-    return tuple(Update(*parts) for parts in zip(drawn, old, other, strict=True))
+            other = [in_parts(scorer, canvas, views, vocabulary, held) for views in drawn]
+    return tuple(Update(*one) for one in zip(drawn, old, other, strict=True))
+
+
+def in_parts(model: Scorer, canvas: Canvas, views: Views, vocabulary: Vocabulary, held: int) -> Tensor:
+    """`log_probabilities` (K, B, L) of each of the `parts`, side by side."""
+    spans = parts(canvas, views, held=held)
+    found = [log_probabilities(model, canvas.part(rows), views.part(rows), vocabulary=vocabulary) for rows in spans]
+    return torch.cat(found, dim=1)
 
 
 def parts(canvas: Canvas, views: Views, *, held: int = 128) -> list[slice]:

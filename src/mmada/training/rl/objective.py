@@ -181,7 +181,10 @@ class PerSample:
 
 @dataclass(frozen=True)
 class PerToken:
-    """The mean over all tokens of the batch, so that long completions weigh more (d1, DAPO). ``over``: as `PerSample`."""
+    """The mean over all tokens of the batch, so that long completions weigh more (d1, DAPO). ``over``: as `PerSample`.
+
+    Of completions that take part: `PolicyLearner` leaves out groups of equal rewards, which the codes of d1 and SPG count.
+    """
 
     over: Literal["places", "masked"] = "masked"
 

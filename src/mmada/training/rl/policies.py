@@ -9,8 +9,9 @@
     espo           CoupledCounts                 Elbo        sequence  leave one    k2, reference    per sample
     path_grpo      Moments                       MeanField   token     z-score      k3, reference    per sample, scored
 
-``path_grpo`` is ours. Of the others, numbers are those of each paper's own code. UniGRPO states no clip, KL weight, estimator or
-number of updates: all are arguments, and their defaults are common ones, not the paper's.
+``path_grpo`` is ours. Of the others, numbers are those of each paper's own code; what it does beside is not here, such as d1's
+new reference every 64 updates (`FrozenCopy.refresh` makes one). UniGRPO states no clip, KL weight, estimator or number of
+updates: all are arguments, and their defaults are common ones, not the paper's.
 """
 
 from __future__ import annotations

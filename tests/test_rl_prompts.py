@@ -1,0 +1,134 @@
+"""Prompts of policy optimisation from files: public sets, folders of reasoning, captions."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmada.data.reasoning import Reasoned, Writer
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.recipes import run
+from mmada.recipes.prompts import Prompts
+from mmada.training.log import read_log
+from mmada.training.rewards import Caption, Completion, Correctness, Detector
+from mmada.training.rollouts import ASK
+
+SUMS = [
+    {"question": f"tom has {n} pens and gets {n}. how many?", "answer": f"{n} + {n} = {2 * n}.\n#### {2 * n}"} for n in (2, 3)
+]
+SHORT = {
+    "plan.steps": "2",
+    "plan.optim.warmup": "0",
+    "group": "2",
+    "sampler.length": "6",
+    "sampler.image_steps": "1",
+    "device": "cpu",
+    "plan.sample_every": "9",
+}
+HERE = "tests.test_rl_prompts"
+
+
+def letters(completions: Sequence[Completion]) -> list[float]:
+    """A reward that differs between completions."""
+    return [len(set(c.written)) + float(np.asarray(c.drawn or 0).mean()) for c in completions]
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in SUMS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> MMaDA:
+    return MMaDA.load(folder, device="cpu")
+
+
+def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
+    with sums.open("a") as file:
+        file.write(
+            json.dumps({"question": "and so?"}) + "\n" + json.dumps({"question": "why? " * 400, "answer": "#### 3"}) + "\n"
+        )
+    with caplog.at_level(logging.WARNING):
+        ask = Prompts({"math": f"gsm8k:{sums}"}).asking("math", model, 8)
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "1 of 4 rows not asked" in said
+    assert "1 of 3 prompts are too long" in said
+    rng = np.random.default_rng(0)
+    asked = [ask(rng) for _ in range(40)]
+    assert {one.words for one in asked} == {row["question"] for row in SUMS}
+    one = next(one for one in asked if " 2 pens" in one.words)
+    assert Correctness()([Completion(one, answer, answer) for answer in ("4", "4.0")]) == [1, 1]
+    pytest.importorskip("math_verify")
+    assert Correctness()([Completion(one, answer, answer) for answer in ("\\boxed{8/2}", "5", "")]) == [1, 0, 0]
+
+
+def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> None:
+    seen = {"source": "clevr", "task": "vision", "prompt": "which colour?", "thinking": "red.", "answer": "red", "gold": "red"}
+    told = {"source": "gsm8k", "task": "math", "prompt": "1 + 1?", "thinking": "1 + 1 = 2.", "answer": "2", "gold": "2"}
+    with Writer(tmp_path) as writer:
+        writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))  # type: ignore[arg-type]
+        writer.add(Reasoned(**told))  # type: ignore[arg-type]
+    ask = Prompts({"vision": f"folder:{tmp_path}"}).asking("vision", model, 8)
+    asked = ask(np.random.default_rng(0))
+    assert asked.words == "which colour?"
+    assert asked.picture is not None
+    assert asked.picture.getpixel((3, 3)) == (255, 0, 0)
+    assert Prompts().asking("vision", model, 8) is ASK["vision"]
+
+
+def test_captions_are_drawn_and_only_their_words_known(tmp_path: Path, model: MMaDA) -> None:
+    (tmp_path / "c.txt").write_text("a cat\n\n  a dog \n")
+    ask = Prompts({"image": f"captions:{tmp_path / 'c.txt'}"}).asking("image", model, None)
+    rng = np.random.default_rng(0)
+    asked = [ask(rng) for _ in range(20)]
+    assert {one.about for one in asked} == {Caption("a cat"), Caption("a dog")}
+    drawn = Completion(asked[0], drawn=Image.new("RGB", (8, 8)))
+    for reward in (Correctness(), Detector()):
+        with pytest.raises(InputError, match=r"take (correctness or )?clip"):
+            reward([drawn])
+
+
+def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    (tmp_path / "c.txt").write_text("a cat\na dog\n")
+    reward = {f"{HERE}:letters": 1.0}
+    settings = SHORT | {
+        "tasks": "{math: 2, image: 1}",
+        "prompts": json.dumps({"math": f"gsm8k:{sums}", "image": f"captions:{tmp_path / 'c.txt'}"}),
+        "rewards": json.dumps({"math": {"correctness": 2.0, **reward}, "image": reward}),
+    }
+    run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
+    groups = [json.loads(line) for line in (tmp_path / "run" / "groups.jsonl").read_text().splitlines()]
+    assert len(groups) == 6
+    assert {group["prompt"] for group in groups} <= {"a cat", "a dog", *(row["question"] for row in SUMS)}
+    log = read_log(tmp_path / "run" / "log.jsonl")
+    assert any(row["grad_norm"] > 0 for row in log)
+    assert all(row["failed"] == 0 for row in log)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("{maths: 'gsm8k:x'}", "prompts"),
+        ("{math: 'captions:x'}", "prompts of math cannot come from"),
+        ("{image: 'gsm8k:x'}", "give captions:FILE"),
+        ("{math: 'nano:math:3'}", "leave them out"),
+        ("{math: 'own:gsm8k:x:3'}", "leave them out"),
+        ("{image: 'captions:x'}", "rewards of image have 'detector'"),
+        ("{math: 'geo170k:nowhere.jsonl'}", "does not exist"),
+        ("{math: 'gsm9k:nowhere.jsonl'}", "did you mean 'gsm8k'"),
+        ("{vision: 'clevr:HERE'}", "hold nothing to ask"),
+    ],
+)
+def test_prompts_that_cannot_be_asked(prompts: str, message: str, folder: Path, sums: Path, tmp_path: Path) -> None:
+    settings = SHORT | {"tasks": "{math: 1, vision: 1, image: 1}", "prompts": prompts.replace("HERE", str(sums))}
+    with pytest.raises(InputError, match=message):
+        run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert not (tmp_path / "run").exists()
