@@ -236,7 +236,10 @@ def study_stage() -> StudyRecipe:
         name="study_stage",
         follows="cot",
         base=reinforce(),
-        arms={"path_grpo": {}, "unigrpo": {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"}},
+        arms={
+            "path_grpo": {},
+            "unigrpo": {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1", "method.kl": "0.01"},
+        },
         measures=MEASURED,
     )
 
