@@ -15,7 +15,8 @@ from mmada.pipeline import MMaDA
 from mmada.recipes import run
 from mmada.recipes.prompts import Prompts
 from mmada.training.log import read_log
-from mmada.training.rewards import Caption, Completion, Correctness, Detector
+from mmada.training.rewards import Caption, Completion, Correctness, Detector, Judge, Term
+from mmada.training.rewards.verified import FORMULAS
 from mmada.training.rollouts import ASK
 
 SUMS = [
@@ -67,6 +68,37 @@ def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaD
     assert Correctness()([Completion(one, answer, answer) for answer in ("4", "4.0")]) == [1, 1]
     pytest.importorskip("math_verify")
     assert Correctness()([Completion(one, answer, answer) for answer in ("\\boxed{8/2}", "5", "")]) == [1, 0, 0]
+
+
+def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model: MMaDA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread one huge power would keep all others waiting, the time-out too."""
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr(FORMULAS, "seconds", 0.5)
+    asked = Prompts({"math": f"gsm8k:{sums}"}).asking("math", model, 8)(np.random.default_rng(0))
+    answers = ["10^{10^{10}}", "\\frac{" + str(2 * int(asked.about.answer)) + "}{2}"]  # type: ignore[union-attr]
+    scores = Judge([Term("correctness", Correctness())])([Completion(asked, answer, answer) for answer in answers])
+    assert scores.total_B.tolist() == [0, 1]
+
+
+def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"question": f"what is in {name}?", "answer": "3", "image_filename": name, "program": []} for name in "abc"]
+    (tmp_path / "clevr.json").write_text(json.dumps({"questions": rows}))
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
+    (tmp_path / "b").write_bytes(b"no picture")
+    with caplog.at_level(logging.WARNING):
+        ask = Prompts({"vision": f"clevr:{tmp_path / 'clevr.json'}"}).asking("vision", model, 8)
+        rng = np.random.default_rng(1)
+        assert {ask(rng).words for _ in range(12)} == {"what is in a?"}
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "1 of 3 rows not asked: its picture is not found (1)" in said
+    assert "another prompt is asked" in said
+
+
+def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> None:
+    with Writer(tmp_path) as writer:
+        writer.add(Reasoned(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
+    with pytest.raises(InputError, match=r"hold nothing to ask \(there is no gold answer \(1\)\)"):
+        Prompts({"math": f"folder:{tmp_path}"}).asking("math", model, 8)
 
 
 def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> None:
@@ -125,10 +157,29 @@ def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -
         ("{math: 'geo170k:nowhere.jsonl'}", "does not exist"),
         ("{math: 'gsm9k:nowhere.jsonl'}", "did you mean 'gsm8k'"),
         ("{vision: 'clevr:HERE'}", "hold nothing to ask"),
+        ("{math: 'folder:HERE'}", "folder"),
+        ("{image: 'captions:a\\0b'}", "cannot be read|rewards of image"),
     ],
 )
 def test_prompts_that_cannot_be_asked(prompts: str, message: str, folder: Path, sums: Path, tmp_path: Path) -> None:
     settings = SHORT | {"tasks": "{math: 1, vision: 1, image: 1}", "prompts": prompts.replace("HERE", str(sums))}
     with pytest.raises(InputError, match=message):
         run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": "{vision: 'clevr:HERE'}"}, "prompts are given for vision, of which tasks has none"),
+        ({"pictures": "[nowhere]"}, "pictures 'nowhere' is no folder"),
+        ({"prompts": "{math: 'gsm8k:HERE'}", "sampler.length": "4000"}, "sampler.length 4000 leaves no place"),
+    ],
+)
+def test_prompts_that_would_be_of_no_use(
+    settings: dict[str, str], message: str, folder: Path, sums: Path, tmp_path: Path
+) -> None:
+    filled = SHORT | {"tasks": "{math: 1}"} | {name: value.replace("HERE", str(sums)) for name, value in settings.items()}
+    with pytest.raises(InputError, match=message):
+        run("reinforce", overrides=filled, out=tmp_path / "run", start_from=folder)
     assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,9 +207,36 @@ def test_a_run_goes_on_from_its_own_start_and_from_no_other(folder: Path, tmp_pa
     assert "steps: 2" in (out / "recipe.yaml").read_text()
     run("reinforce", overrides=settings | {"plan.steps": "4"}, out=out, resume=True)
     assert len(rows(out)) == 4
-    (out / "begun_from.json").unlink()  # a run of before this was kept
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    run("reinforce", overrides=settings | {"plan.steps": "6"}, out=out, start_from=moved, resume=True)
+    shutil.rmtree(moved)
+    with pytest.raises(InputError, match="is gone; give --start-from"):
+        run("reinforce", overrides=settings | {"plan.steps": "8"}, out=out, resume=True)
+    shutil.copytree(NANO, moved)
+    with pytest.raises(InputError, match="has other weights now than when"):
+        run("reinforce", overrides=settings | {"plan.steps": "8"}, out=out, resume=True)
+    (out / "begun_from.json").write_text('{"start": null, "weights": {}}')  # as good as none, which older runs have
     with pytest.raises(InputError, match="not found at"):
-        run("reinforce", overrides=settings | {"plan.steps": "6"}, out=out, resume=True)
+        run("reinforce", overrides=settings | {"plan.steps": "8"}, out=out, resume=True)
+
+
+def test_a_run_that_fails_in_the_middle_keeps_what_it_was_begun_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(learner: PolicyLearner, step: int) -> Any:
+        if step == 3:
+            raise InputError("a picture is gone")
+        return real(learner, step)
+
+    real, settings, out = PolicyLearner.losses, mixed() | {"tasks": "{math: 1}"}, tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyLearner, "losses", failing)
+        with pytest.raises(InputError, match="a picture is gone"):
+            run("reinforce", overrides=settings, out=out, start_from=folder)
+    assert (out / "recipe.yaml").exists()
+    run("reinforce", overrides=settings, out=out, resume=True)
+    assert len(rows(out)) == 7
 
 
 def test_gradients_that_are_not_finite_change_no_weight(

@@ -76,6 +76,8 @@ def run(
     new = not out.exists()
     if start is not None and not startable(start):
         wanted, first = "an image tokenizer", ""
+        if resume and remembered(out).get("start") == str(start):
+            raise InputError(f"start {start} of the run in {out} is gone; give --start-from with where it is now")
         if recipe.follows:
             wanted, first = f"the model of {recipe.follows}", f"run `mmada train {recipe.follows}` first or "
         raise InputError(f"recipe {name} starts from {wanted}, not found at {start}; {first}give another --start-from")
@@ -83,13 +85,14 @@ def run(
     refused = not resume and (out / "checkpoint.safetensors").exists()
     if resume and start is not None:
         check_begun_from(out, start)
+    before = progress(out)
     undo = [] if refused else [write_settings(recipe, out / "recipe.yaml")]
-    if start is not None and not refused and not (resume and (out / BEGUN_FROM).exists()):
+    if start is not None and not refused:
         undo.append(write_start(start, out / BEGUN_FROM))
     try:
         return recipe.run(out=out, resume=resume, start=start)
     except InputError:
-        for one in undo:
+        for one in undo if progress(out) == before else ():
             one()
         if new and not os.listdir(out):  # nothing was begun
             out.rmdir()
@@ -127,6 +130,11 @@ def write_settings(recipe: Recipe, path: Path) -> Callable[[], object]:
     path.rename(kept)
     os.replace(beside, path)
     return lambda: os.replace(kept, path)
+
+
+def progress(out: Path) -> dict[Path, int]:
+    """The logs and results of a folder, with their sizes: what tells a run that has gone on from one that was refused."""
+    return {file: file.stat().st_size for file in out.rglob("*.json*") if file.name != BEGUN_FROM}
 
 
 def write_start(start: Path, path: Path) -> Callable[[], object]:

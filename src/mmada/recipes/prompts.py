@@ -9,10 +9,11 @@ A task is a function of a random generator that gives a prompt; what has been re
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +23,23 @@ from mmada.data.public_sets import MATHEMATICS
 from mmada.data.reasoning import Reasoned
 from mmada.errors import InputError, check_choice
 from mmada.pipeline import MMaDA
-from mmada.recipes.reasoning_sources import Formulas, Own, Source, picture, source_of, truth, unusable
-from mmada.tasks.mathematics import Known
+from mmada.recipes.reasoning_sources import Candidate, Own, Source, picture, source_of, unusable
+from mmada.tasks.mathematics import Known, need_math_verify
 from mmada.tokenizers.prompt import Message
 from mmada.training.rewards import Asked, Caption
+from mmada.training.rewards.formulas import Formulas
 from mmada.training.rollouts import ASK
 
-__all__ = ["Ask", "Prompts", "check_prompts", "check_rewards"]
+__all__ = ["Ask", "Prompts", "check_prompts", "check_use"]
 
 Ask = Callable[[np.random.Generator], Asked]
 
 
-def check_rewards(prompts: Mapping[str, str], rewards: Mapping[str, Mapping[str, float]]) -> None:
-    """Raises InputError for rewards that cannot judge what is read from a file."""
+def check_use(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Mapping[str, Mapping[str, float]]) -> None:
+    """Raises InputError for prompts that no task asks, and for rewards that cannot judge what is read from a file."""
+    for task in prompts:
+        if not tasks.get(task):
+            raise InputError(f"prompts are given for {task}, of which tasks has none; give tasks some, or leave them out")
     if "image" in prompts and (unfit := {"correctness", "detector"} & set(rewards.get("image", {}))):
         raise InputError(f"rewards of image have {min(unfit)!r}, which cannot judge captions of a file; take clip")
 
@@ -66,38 +71,67 @@ class Prompts:
         """
         if task not in self.sources:
             return ASK[task]
-        source = self.sources[task]
-        made = captions(source) if task == "image" else self.questions(task, source)
+        source, longest = self.sources[task], model.engine.parts.max_length
         room = model.preset.reasoning.length if length is None else length
+        if room >= longest:
+            raise InputError(f"sampler.length {room} leaves no place for a prompt in the model's {longest}; give a smaller one")
+        made = captions(source) if task == "image" else self.questions(task, source)
         fitting = [one for one in made if fits(one, model, room)]
         if not fitting:
-            raise InputError(f"prompts of {task} from {source!r} hold none that fits the model; give shorter ones")
-        if len(fitting) < len(made):
-            lost = len(made) - len(fitting)
+            raise InputError(
+                f"prompts of {task} from {source!r} hold none that fits: of the model's {longest} places {room} are for the "
+                "answer; give shorter prompts, or a smaller sampler.length"
+            )
+        if lost := len(made) - len(fitting):
             logging.getLogger(__name__).warning("%s: %d of %d prompts are too long and left out", source, lost, len(made))
         return partial(one_of, fitting)
 
     def questions(self, task: str, source: str) -> list[Reasoned]:
         """What can be asked of a set, and a warning that says what cannot."""
-        formulas = Formulas()
+        formulas, found, wrong = Formulas(), list[Reasoned](), Counter[str]()
         try:
-            candidates = list(source_of(source, images=self.images, seed=0, formulas=formulas, own=no_model))
-        finally:
-            formulas.close()
-        wrong: Counter[str] = Counter()
-        found = []
-        for candidate in candidates:
-            other = "" if candidate.example.task == task else f"it is of {candidate.example.task}"
-            if fault := unusable(candidate) or other:
-                wrong[fault] += 1
-            else:
-                found.append(candidate.example)
+            for candidate in source_of(source, images=self.images, seed=0, formulas=formulas, own=no_model):
+                if fault := unaskable(candidate, task):
+                    wrong[fault] += 1
+                else:
+                    found.append(replace(candidate.example, thinking=""))
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"prompts of {task} from {source!r} cannot be read ({error}); check the path") from error
         said = ", ".join(f"{fault} ({number})" for fault, number in wrong.most_common(3))
         if not found:
             raise InputError(f"prompts of {task} from {source!r} hold nothing to ask ({said or 'empty'}); give another source")
         if wrong:
-            logging.getLogger(__name__).warning("%s: %d of %d rows not asked: %s", source, wrong.total(), len(candidates), said)
+            rows = wrong.total() + len(found)
+            logging.getLogger(__name__).warning("%s: %d of %d rows not asked: %s", source, wrong.total(), rows, said)
+        if any(formula(example) for example in found):
+            need_math_verify()
         return found
+
+
+def unaskable(candidate: Candidate, task: str) -> str:
+    """Why an example is no prompt of a task; empty if it is one."""
+    example = candidate.example
+    if fault := unusable(candidate):
+        return fault
+    if example.task != task:
+        return f"it is of {example.task}"
+    if candidate.alone or not example.gold:
+        return "there is no gold answer"
+    if task == "math" and example.picture is not None:
+        return "it has a picture"
+    try:
+        json.dumps(example.texts(), ensure_ascii=False).encode()
+    except ValueError:
+        return "its text is broken"
+    missing = isinstance(example.picture, str | Path) and not Path(example.picture).is_file()
+    return "its picture is not found" if missing else ""
+
+
+def formula(example: Reasoned) -> bool:
+    """Whether its answer is mathematics."""
+    return example.source.rpartition(":")[2] in MATHEMATICS
 
 
 def no_model(prompts: Source, count: int) -> Own:
@@ -110,7 +144,7 @@ def captions(source: str) -> list[Reasoned]:
     path = Path(source.partition(":")[2])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"prompts of image: '{path}' cannot be read ({error}); give a text, one caption a line") from error
     found = [Reasoned(source=source, task="image", prompt=line.strip()) for line in lines if line.strip()]
     if not found:
@@ -119,12 +153,21 @@ def captions(source: str) -> list[Reasoned]:
 
 
 def one_of(pool: Sequence[Reasoned], rng: np.random.Generator) -> Asked:
-    """One of them, its picture read now."""
-    example = pool[int(rng.integers(len(pool)))]
-    if example.task == "image":
-        return Asked(example.prompt, Caption(example.prompt))
-    formula = example.source.rpartition(":")[2] in MATHEMATICS
-    return Asked(example.prompt, Known(truth(example), formula), picture(example))
+    """One of them, its picture read now; where that fails, which a warning says, another one.
+
+    Raises InputError where ten pictures in a row cannot be read.
+    """
+    for attempt in range(10):
+        example = pool[int(rng.integers(len(pool)))]
+        if example.task == "image":
+            return Asked(example.prompt, Caption(example.prompt))
+        try:
+            return Asked(example.prompt, Known(example.gold, formula(example)), picture(example))
+        except InputError as error:
+            if attempt == 9:
+                raise
+            logging.getLogger(__name__).warning("%s; another prompt is asked", error)
+    raise AssertionError("not reached")
 
 
 def fits(example: Reasoned, model: MMaDA, room: int) -> bool:

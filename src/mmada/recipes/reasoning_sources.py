@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -33,13 +32,13 @@ from mmada.tasks.captions import Drawable, Group, Meaning, describe, drawable, s
 from mmada.tasks.detector import detect, shows_flag
 from mmada.tasks.flags import flag_picture
 from mmada.tasks.knowledge import KnowledgeItem, knowledge_item
-from mmada.tasks.mathematics import Known, need_math_verify, same_formula, same_short
+from mmada.tasks.mathematics import Known, need_math_verify, same_short
 from mmada.tasks.questions import Question, ask_about, check_reasoning
 from mmada.tasks.render import CLEAN, LOOSE, render
 from mmada.tasks.scenes import Scene, sample_scene
 from mmada.tokenizers.prompt import split_thinking, well_formed
 from mmada.training.rewards.completion import Asked
-from mmada.training.rewards.worker import START, OwnProcess, TimedOut
+from mmada.training.rewards.formulas import Formulas
 from mmada.training.rollouts import Sampler, roll_out
 
 __all__ = ["Candidate", "Formulas", "Own", "Source", "source_of"]
@@ -69,36 +68,6 @@ class Source(Protocol):
     """Candidates without their number known beforehand; each iteration begins anew."""
 
     def __iter__(self) -> Iterator[Candidate]: ...
-
-
-class Formulas:
-    """Compares formulas in a process of its own, which is ended where it takes longer than ``seconds``; `close` when done.
-
-    Any thread may call it; one comparison runs at a time.
-    """
-
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self.worker = OwnProcess(same_formula)  # type: ignore[arg-type]  # it takes any sequence
-        self.lock = Lock()
-
-    def __call__(self, gold: str, answer: str) -> str:
-        """As `Verdict`. Raises InputError where math-verify is missing."""
-        need_math_verify()
-        try:
-            with self.lock:
-                if self.worker.pipe is None:  # its first call imports math-verify, which is no time of the answer's
-                    self.worker.run([("1", "1")], START)  # type: ignore[list-item]
-                same = self.worker.run([(gold, answer)], self.seconds)[0]  # type: ignore[list-item]
-        except TimedOut:
-            return "comparing took too long"
-        except RuntimeError:  # what is raised there, and its death
-            return "answer cannot be compared"
-        return "" if same else "wrong answer"
-
-    def close(self) -> None:
-        """End the process."""
-        self.worker.close()
 
 
 def compared(example: Reasoned, formulas: Formulas | None) -> str:

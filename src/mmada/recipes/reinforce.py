@@ -22,7 +22,7 @@ from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
 from mmada.pipeline.folder import ModelFolder
 from mmada.recipes.language import show, write_adapters, write_model
-from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_rewards
+from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_use
 from mmada.recipes.start import Lora, Start, add_lora, read_start
 from mmada.training.groups import GroupLog, Judged, judge_groups
 from mmada.training.kept import Keeper
@@ -189,7 +189,10 @@ class ReinforceRecipe:
         assert start is not None, "a stage starts from a model"
         if not (start / "config.json").is_file():
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
-        check_rewards(self.prompts, self.rewards)
+        check_use(self.prompts, self.tasks, self.rewards)
+        for folder in self.pictures:
+            if not Path(folder).is_dir():
+                raise InputError(f"pictures {folder!r} is no folder; check the path")
         torch.manual_seed(self.plan.seed)
         with ExitStack() as stack:
             judges = {task: stack.enter_context(self.new_judge(task)) for task, count in self.tasks.items() if count}
@@ -251,7 +254,7 @@ class ReinforceRecipe:
             self.group,
             self.method,
             self.sampler,
-            half,
+            (half, self.held if half else None),
             self.plan.seed,
         )
         course = (self.plan.steps, self.plan.optim, self.lora, str(start.resolve()))

@@ -110,7 +110,7 @@ def weights_digest(folder: Path, settings: object = None) -> str:
 
 def begun_from(start: Path) -> dict[str, object]:
     """A start as a run remembers it: the folder, and what tells its weights from others without reading them whole."""
-    files = sorted(start.rglob("*.safetensors"))
+    files = sorted(file for part in (start, start / "image_tokenizer") for file in part.glob("*.safetensors"))
     return {"start": str(start.resolve()), "weights": {file.relative_to(start).as_posix(): last_bytes(file) for file in files}}
 
 
@@ -128,14 +128,18 @@ def remembered(out: Path) -> dict[str, Any]:
         found = json.loads((out / BEGUN_FROM).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and {"start", "weights"} <= set(found) else {}
+    known = isinstance(found, dict) and isinstance(found.get("start"), str) and isinstance(found.get("weights"), dict)
+    return found if known else {}
 
 
 def check_begun_from(out: Path, start: Path) -> None:
     """Raises InputError where the run in ``out`` was begun from other weights: it would go on with a part of these."""
-    before = remembered(out)
-    if before and before["weights"] != begun_from(start)["weights"]:
-        raise InputError(f"start {start} has other weights than the run in {out} began with; give --start-from {before['start']}")
+    before, now = remembered(out), begun_from(start)
+    if not before or before["weights"] == now["weights"]:
+        return
+    if before["start"] == now["start"]:
+        raise InputError(f"start {start} has other weights now than when the run in {out} began; restore them or begin a new run")
+    raise InputError(f"start {start} has other weights than the run in {out} began with; give --start-from {before['start']}")
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:

@@ -101,7 +101,8 @@ class RunLog:
         if len(rows) < 2:
             return
         # The loss of policy optimisation says nothing: at one update a batch it is 0 but for rounding.
-        kinds = [kind for kind in ("reward", "diversity", "kl") if any(row.get(kind) for row in rows)] or ["loss"]
+        kinds = [kind for kind in ("reward", "diversity") if any(kind in row for row in rows)] or ["loss"]
+        kinds += ["kl"] if any(row.get("kl") for row in rows) else []
         panels = {kind: sorted({k for row in rows for k in row if k.startswith(kind) and not TERM.match(k)}) for kind in kinds}
         if terms := sorted({k for row in rows for k in row if TERM.match(k)}):
             panels |= {"terms": terms}

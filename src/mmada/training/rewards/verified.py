@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from mmada.errors import InputError
 from mmada.tasks.geneval import grade, judge
+from mmada.tasks.mathematics import Known, same_formula
 from mmada.tokenizers.prompt import well_formed
 from mmada.training.rewards.completion import CHECKED, Caption, Completion
+from mmada.training.rewards.formulas import Formulas
 
 __all__ = ["Correctness", "Detector", "Format"]
 
@@ -31,7 +34,17 @@ def right(completion: Completion) -> bool:
         raise InputError(f"correctness cannot judge a picture of {about.text!r}, of which only the words are known; take clip")
     if isinstance(about, CHECKED):
         return judge(about, pixels(completion))
-    return about.verify(completion.answer)
+    if about.verify(completion.answer):
+        return True
+    if not (isinstance(about, Known) and about.formula):
+        return False
+    if multiprocessing.current_process().daemon:  # a process that is ended itself, and may start none
+        return bool(same_formula([(about.answer, completion.answer)])[0])
+    return not FORMULAS(about.answer, completion.answer)
+
+
+FORMULAS = Formulas()
+"""Starts its process at the first answer that needs it; it ends with the program."""
 
 
 @dataclass(frozen=True)
