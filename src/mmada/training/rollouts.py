@@ -55,7 +55,7 @@ def image(rng: Random) -> Asked:
     """What to draw, of the training split: captions as in training, and three times as often the six categories of GenEval.
 
     Half of these name a single thing without a colour: its parts may be drawn in several, and hardly anything else goes wrong.
-    What GenEval's test asks for is in none of them, whatever the words.
+    What GenEval's test asks for is in none of them (two things in this order), whatever the words.
     """
     category = CATEGORIES[0] if rng.random() < 0.4 else str(rng.choice(CATEGORIES))
     if rng.random() >= 0.25:
