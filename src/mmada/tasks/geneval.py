@@ -73,9 +73,9 @@ def fair(prompt: GenPrompt) -> bool:
 def of_split(meaning: Meaning, split: Split) -> bool:
     """Whether what a prompt names, one group or two, may be asked for in a split, in whatever words.
 
-    With two groups, in their order, the split is that of captions. With one there are too few for that, and captions of all are trained on; but
-    what the test asks for is in no prompt that rewards see: "a circle" and "a star" where the colour is open, and a third of the
-    rest.
+    With two groups, in their order, the split is that of captions. With one there are too few for that, and captions of all are
+    trained on; but what the test asks for is in no prompt that rewards see: "a circle" and "a star" where the colour is open,
+    and a third of the rest.
     """
     group = meaning.groups[0]
     if len(meaning.groups) > 1:
