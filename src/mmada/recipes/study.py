@@ -238,7 +238,7 @@ def study_stage() -> StudyRecipe:
         base=reinforce(),
         arms={
             "path_grpo": {},
-            "unigrpo": {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1", "method.kl": "0.01"},
+            "unigrpo": {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"},
         },
         measures=MEASURED,
     )
