@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmada.errors import InputError
 from mmada.evaluation import measures, nano
-from mmada.evaluation.measures import MEASURES
+from mmada.evaluation.measures import MEASURES, STUDIED
 from mmada.pipeline import Preset
 from mmada.tasks.digits import digit_image, digit_indices, digit_label
 from mmada.tasks.flags import flag_picture
@@ -140,6 +140,30 @@ def test_who_knows_all_scores_one_and_who_knows_nothing_scores_none(
         assert row["met"] == (None if row["floor"] is None else row["value"] >= row["floor"])
     assert len(list((tmp_path / "samples").glob("*.png"))) >= 5
     assert len(MEASURES) == 10
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_pictures_are_drawn_in_four_steps_where_quickly_is_asked(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle: Any = Oracle(monkeypatch, knows)
+    drawn: list[tuple[int, float]] = []
+
+    class Paced(Oracle):
+        def draw(self, texts: list[str], seed: int = 0, thinking: bool = False) -> list[Image.Image]:
+            drawn.append((self.preset.image.steps, self.preset.image.guidance))
+            return oracle.draw(texts, seed, thinking)
+
+    def paced(preset: Preset) -> Oracle:
+        hurried = Paced.__new__(Paced)
+        hurried.preset, hurried.engine = preset, oracle.engine
+        return hurried
+
+    oracle.paced = paced
+    before = oracle.preset
+    hits = STUDIED["quick geneval"][0](oracle, np.random.default_rng(0), 2).hits
+    assert set(drawn) == {(4, 0.0)}
+    assert oracle.preset == before
+    assert hits["in four steps, geneval"] == [float(knows)] * 12
+    assert all(name.startswith("in four steps, geneval") for name in hits)
 
 
 def test_an_answer_without_reasoning_has_no_step_right(monkeypatch: pytest.MonkeyPatch) -> None:

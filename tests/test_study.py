@@ -17,7 +17,7 @@ from tests.helpers import SMALL, row
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
-from mmada.evaluation.measures import MEASURES, Measured
+from mmada.evaluation.measures import STUDIED, Measured
 from mmada.evaluation.study import curve, smooth, spread_of
 from mmada.recipes import RECIPES, run
 from mmada.recipes.reinforce import ReinforceRecipe
@@ -50,7 +50,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(Path(str(model.source)))
         return Measured({"toy": [1.0, 0.0, 0.0][:count], "toy: part": [0.5]})
 
-    monkeypatch.setitem(MEASURES, "toy", (toy, 3))
+    monkeypatch.setitem(STUDIED, "toy", (toy, 3))
     monkeypatch.setattr(sys.modules["mmada.recipes.reinforce"], "show", lambda *_: [])  # sample pictures take a second a run
     return seen
 
@@ -116,7 +116,7 @@ def test_a_measure_that_an_arm_lacks_is_left_out_of_it(
         judged.append(Path(str(model.source)))
         return Measured({"toy": [1.0], **({"toy: answer": [0.5]} if len(judged) < 3 else {"toy: new": [0.5]})})
 
-    monkeypatch.setitem(MEASURES, "toy", (toy, 3))
+    monkeypatch.setitem(STUDIED, "toy", (toy, 3))
     run("study_noising", overrides=FEW | {"seeds": "1"}, out=out, start_from=folder)
     rows = json.loads((out / "results.json").read_text())["rows"]
     assert [(row["arm"], row["measure"]) for row in rows] == [("one", "toy"), ("one", "toy: answer"), ("other", "toy")]
@@ -180,8 +180,9 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
         assert log[0]["grad_norm"] > 0
     rows = json.loads((tmp_path / "study" / "results.json").read_text())["rows"]
     for arm in study.arms:
-        measured = {row["measure"].partition(":")[0].removeprefix("with reasoning, ") for row in rows if row["arm"] == arm}
-        assert measured == {measure.replace("thought questions", "questions") for measure in study.measures}
+        measured = {row["measure"].partition(":")[0] for row in rows if row["arm"] == arm}
+        keys = {"thought questions": "with reasoning, questions", "quick geneval": "in four steps, geneval"}
+        assert measured == {keys.get(measure, measure) for measure in study.measures}
 
 
 @pytest.mark.parametrize(

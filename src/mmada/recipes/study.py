@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mmada.config import override, plain
 from mmada.errors import InputError, check_choice, check_whole
-from mmada.evaluation.measures import MEASURES
+from mmada.evaluation.measures import STUDIED
 from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
 from mmada.pipeline import MMaDA
@@ -59,7 +59,7 @@ class StudyRecipe:
         for arm in self.only:
             check_choice("only", arm, self.arms)
         for measure, examples in self.measures.items():
-            check_choice("measures", measure, MEASURES)
+            check_choice("measures", measure, STUDIED)
             check_whole(f"measures of {measure}", examples, 1)
         for name in ("arms", "measures"):
             if not getattr(self, name):
@@ -140,7 +140,7 @@ class StudyRecipe:
         model = MMaDA.load(folder, device=self.base.device).paced(text=self.speed)
         found: dict[str, object] = {}
         for index, (name, examples) in enumerate(self.measures.items()):
-            measured = MEASURES[name][0](model, np.random.default_rng((index, 2**20)), examples)
+            measured = STUDIED[name][0](model, np.random.default_rng((index, 2**20)), examples)
             found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
         return found
 
@@ -198,7 +198,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return made
 
 
-MEASURED = {"arithmetic": 384, "thought questions": 288, "geneval": 48}
+MEASURED = {"arithmetic": 384, "thought questions": 576, "geneval": 48, "quick geneval": 48}
 """The three tasks of the paper's table 5, as the nano world has them."""
 
 
