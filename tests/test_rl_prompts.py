@@ -1,5 +1,6 @@
 """Prompts of policy optimisation from files: public sets, folders of reasoning, captions."""
 
+import importlib
 import json
 import logging
 from collections.abc import Sequence
@@ -57,10 +58,10 @@ def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaD
             json.dumps({"question": "and so?"}) + "\n" + json.dumps({"question": "why? " * 400, "answer": "#### 3"}) + "\n"
         )
     with caplog.at_level(logging.WARNING):
-        ask = Prompts({"math": f"gsm8k:{sums}"}).asking("math", model, 8)
+        ask = Prompts.of({"math": f"gsm8k:{sums}"}).asking("math", model, 8)
     said = " ".join(record.getMessage() for record in caplog.records)
     assert "1 of 4 rows not asked" in said
-    assert "1 of 3 prompts are too long" in said
+    assert "1 of 3 are too long" in said
     rng = np.random.default_rng(0)
     asked = [ask(rng) for _ in range(40)]
     assert {one.words for one in asked} == {row["question"] for row in SUMS}
@@ -74,7 +75,7 @@ def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model:
     """In a thread one huge power would keep all others waiting, the time-out too."""
     pytest.importorskip("math_verify")
     monkeypatch.setattr(FORMULAS, "seconds", 0.5)
-    asked = Prompts({"math": f"gsm8k:{sums}"}).asking("math", model, 8)(np.random.default_rng(0))
+    asked = Prompts.of({"math": f"gsm8k:{sums}"}).asking("math", model, 8)(np.random.default_rng(0))
     answers = ["10^{10^{10}}", "\\frac{" + str(2 * int(asked.about.answer)) + "}{2}"]  # type: ignore[union-attr]
     scores = Judge([Term("correctness", Correctness())])([Completion(asked, answer, answer) for answer in answers])
     assert scores.total_B.tolist() == [0, 1]
@@ -86,7 +87,7 @@ def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
     (tmp_path / "b").write_bytes(b"no picture")
     with caplog.at_level(logging.WARNING):
-        ask = Prompts({"vision": f"clevr:{tmp_path / 'clevr.json'}"}).asking("vision", model, 8)
+        ask = Prompts.of({"vision": f"clevr:{tmp_path / 'clevr.json'}"}).asking("vision", model, 8)
         rng = np.random.default_rng(1)
         assert {ask(rng).words for _ in range(12)} == {"what is in a?"}
     said = " ".join(record.getMessage() for record in caplog.records)
@@ -98,7 +99,7 @@ def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> N
     with Writer(tmp_path) as writer:
         writer.add(Reasoned(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
     with pytest.raises(InputError, match=r"hold nothing to ask \(there is no gold answer \(1\)\)"):
-        Prompts({"math": f"folder:{tmp_path}"}).asking("math", model, 8)
+        Prompts.of({"math": f"folder:{tmp_path}"}).asking("math", model, 8)
 
 
 def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> None:
@@ -107,7 +108,7 @@ def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> Non
     with Writer(tmp_path) as writer:
         writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))  # type: ignore[arg-type]
         writer.add(Reasoned(**told))  # type: ignore[arg-type]
-    ask = Prompts({"vision": f"folder:{tmp_path}"}).asking("vision", model, 8)
+    ask = Prompts.of({"vision": f"folder:{tmp_path}"}).asking("vision", model, 8)
     asked = ask(np.random.default_rng(0))
     assert asked.words == "which colour?"
     assert asked.picture is not None
@@ -117,7 +118,7 @@ def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> Non
 
 def test_captions_are_drawn_and_only_their_words_known(tmp_path: Path, model: MMaDA) -> None:
     (tmp_path / "c.txt").write_text("a cat\n\n  a dog \n")
-    ask = Prompts({"image": f"captions:{tmp_path / 'c.txt'}"}).asking("image", model, None)
+    ask = Prompts.of({"image": f"captions:{tmp_path / 'c.txt'}"}).asking("image", model, None)
     rng = np.random.default_rng(0)
     asked = [ask(rng) for _ in range(20)]
     assert {one.about for one in asked} == {Caption("a cat"), Caption("a dog")}
@@ -161,7 +162,11 @@ def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -
         ("{image: 'captions:a\\0b'}", "cannot be read|rewards of image"),
     ],
 )
-def test_prompts_that_cannot_be_asked(prompts: str, message: str, folder: Path, sums: Path, tmp_path: Path) -> None:
+def test_prompts_that_cannot_be_asked(
+    prompts: str, message: str, folder: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is told before a model is read: that may take minutes."""
+    monkeypatch.setattr(importlib.import_module("mmada.recipes.reinforce"), "read_start", None)
     settings = SHORT | {"tasks": "{math: 1, vision: 1, image: 1}", "prompts": prompts.replace("HERE", str(sums))}
     with pytest.raises(InputError, match=message):
         run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)

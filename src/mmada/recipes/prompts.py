@@ -58,56 +58,61 @@ def check_prompts(prompts: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts by task. ``sources``: task -> where they are read from; the nano world for tasks without one. ``images``: folders
-    that a public set's pictures are looked for in, beside its own."""
+    """Prompts by task. ``read``: task -> what its file holds; tasks without one ask of the nano world."""
 
-    sources: Mapping[str, str] = field(default_factory=dict)
-    images: tuple[Path, ...] = ()
+    read: Mapping[str, Sequence[Reasoned]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sources: Mapping[str, str], images: Sequence[Path] = ()) -> Prompts:
+        """Read ``sources``, task -> where from, before any model is; ``images``: folders that a public set's pictures are looked
+        for in, beside its own. Raises InputError where a source is missing or damaged, or holds nothing to ask.
+        """
+        return cls({t: captions(source) if t == "image" else questions(t, source, images) for t, source in sources.items()})
 
     def asking(self, task: str, model: MMaDA, length: int | None) -> Ask:
         """Prompts of a task that fit ``model`` with ``length`` tokens to answer in (None: the preset's).
 
-        Raises InputError where the source is missing or damaged, or holds nothing to ask.
+        Raises InputError where none does.
         """
-        if task not in self.sources:
+        if task not in self.read:
             return ASK[task]
-        source, longest = self.sources[task], model.engine.parts.max_length
+        made, longest = self.read[task], model.engine.parts.max_length
         room = model.preset.reasoning.length if length is None else length
         if room >= longest:
             raise InputError(f"sampler.length {room} leaves no place for a prompt in the model's {longest}; give a smaller one")
-        made = captions(source) if task == "image" else self.questions(task, source)
         fitting = [one for one in made if fits(one, model, room)]
         if not fitting:
             raise InputError(
-                f"prompts of {task} from {source!r} hold none that fits: of the model's {longest} places {room} are for the "
-                "answer; give shorter prompts, or a smaller sampler.length"
+                f"prompts of {task} hold none that fits: of the model's {longest} places {room} are for the answer; give shorter "
+                "prompts, or a smaller sampler.length"
             )
         if lost := len(made) - len(fitting):
-            logging.getLogger(__name__).warning("%s: %d of %d prompts are too long and left out", source, lost, len(made))
+            logging.getLogger(__name__).warning("prompts of %s: %d of %d are too long and left out", task, lost, len(made))
         return partial(one_of, fitting)
 
-    def questions(self, task: str, source: str) -> list[Reasoned]:
-        """What can be asked of a set, and a warning that says what cannot."""
-        formulas, found, wrong = Formulas(), list[Reasoned](), Counter[str]()
-        try:
-            for candidate in source_of(source, images=self.images, seed=0, formulas=formulas, own=no_model):
-                if fault := unaskable(candidate, task):
-                    wrong[fault] += 1
-                else:
-                    found.append(replace(candidate.example, thinking=""))
-        except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"prompts of {task} from {source!r} cannot be read ({error}); check the path") from error
-        said = ", ".join(f"{fault} ({number})" for fault, number in wrong.most_common(3))
-        if not found:
-            raise InputError(f"prompts of {task} from {source!r} hold nothing to ask ({said or 'empty'}); give another source")
-        if wrong:
-            rows = wrong.total() + len(found)
-            logging.getLogger(__name__).warning("%s: %d of %d rows not asked: %s", source, wrong.total(), rows, said)
-        if any(formula(example) for example in found):
-            need_math_verify()
-        return found
+
+def questions(task: str, source: str, images: Sequence[Path]) -> list[Reasoned]:
+    """What can be asked of a set, and a warning that says what cannot."""
+    formulas, found, wrong = Formulas(), list[Reasoned](), Counter[str]()
+    try:
+        for candidate in source_of(source, images=tuple(images), seed=0, formulas=formulas, own=no_model):
+            if fault := unaskable(candidate, task):
+                wrong[fault] += 1
+            else:
+                found.append(replace(candidate.example, thinking=""))
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"prompts of {task} from {source!r} cannot be read ({error}); check the path") from error
+    said = ", ".join(f"{fault} ({number})" for fault, number in wrong.most_common(3))
+    if not found:
+        raise InputError(f"prompts of {task} from {source!r} hold nothing to ask ({said or 'empty'}); give another source")
+    if wrong:
+        rows = wrong.total() + len(found)
+        logging.getLogger(__name__).warning("%s: %d of %d rows not asked: %s", source, wrong.total(), rows, said)
+    if any(formula(example) for example in found):
+        need_math_verify()
+    return found
 
 
 def unaskable(candidate: Candidate, task: str) -> str:

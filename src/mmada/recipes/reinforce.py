@@ -193,20 +193,22 @@ class ReinforceRecipe:
         for folder in self.pictures:
             if not Path(folder).is_dir():
                 raise InputError(f"pictures {folder!r} is no folder; check the path")
+        prompts = Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
         torch.manual_seed(self.plan.seed)
         with ExitStack() as stack:
             judges = {task: stack.enter_context(self.new_judge(task)) for task, count in self.tasks.items() if count}
             for judge in judges.values():
                 judge.prepare()
-            learner = self.learner(judges, out=out, resume=resume, start=start)
+            learner = self.learner(judges, prompts, out=out, resume=resume, start=start)
             return train(learner, self.plan, name=self.name, out=out, resume=resume)
 
-    def learner(self, judges: Mapping[str, Judge], *, out: Path, resume: bool, start: Path) -> PolicyLearner:
+    def learner(self, judges: Mapping[str, Judge], prompts: Prompts, *, out: Path, resume: bool, start: Path) -> PolicyLearner:
         """What is trained, how, and on which batches."""
         begun = read_start(start)
         device, policy = chosen_device(self.device), self.method.policy()
         half = quick_in_bfloat16(device) if self.half == "auto" else self.half
         model = at_work(begun, device, self.lora)
+        asking = {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
         wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
         reference: Reference | None = None
@@ -216,7 +218,7 @@ class ReinforceRecipe:
             network,
             model.engine.parts.vocabulary,
             policy,
-            partial(self.judged, model, self.asking(model), judges, GroupLog(out / "groups.jsonl")),
+            partial(self.judged, model, asking, judges, GroupLog(out / "groups.jsonl")),
             group=self.group,
             seed=self.plan.seed,
             reference=reference,
@@ -260,11 +262,6 @@ class ReinforceRecipe:
         course = (self.plan.steps, self.plan.optim, self.lora, str(start.resolve()))
         fresh = not resume and not (out / "checkpoint.safetensors").exists()
         return Keeper(out / "rollouts", settings=repr(settings), course=repr(course), fresh=fresh)
-
-    def asking(self, model: MMaDA) -> dict[str, Ask]:
-        """Where each prompt of a task comes from."""
-        prompts = Prompts(self.prompts, tuple(Path(folder) for folder in self.pictures))
-        return {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
 
     def judged(self, model: MMaDA, asking: Mapping[str, Ask], judges: Mapping[str, Judge], log: GroupLog, number: int) -> Judged:
         """Batch ``number``: prompts from (seed, number), completions by the weights as they are, rewards."""
