@@ -17,6 +17,8 @@ from tests.helpers import SIZE, tiny_folder
 
 from mmada.pipeline import MMaDA
 
+pytest.register_assert_rewrite("tests.toy_policies", "tests.plain_policies")  # what differs is said, as in a test
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -42,6 +42,20 @@ PRESET = Preset(
     image=ImagePlan(steps=4, guidance=1.0),
     max_length=192,
 )
+# Settings of a run of policy optimisation that is over soon.
+SHORT_RUN = {
+    "plan.steps": "2",
+    "plan.sample_every": "9",
+    "plan.optim.warmup": "0",
+    "group": "2",
+    "sampler.length": "8",
+    "sampler.image_steps": "2",
+    "device": "cpu",
+}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def row(tokens: list[int]) -> Canvas:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.helpers import generator
 from torch import Tensor
 
 from mmada.canvas import Canvas, Piece
@@ -14,10 +15,6 @@ from mmada.diffusion.schedule import Cosine, Linear, Power, Schedule, Sigmoid
 from mmada.errors import InputError
 
 MASK = 99
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("schedule", [Cosine(), Linear(), Power(), Power(0.5), Sigmoid(), Sigmoid(-2, 4, 0.5)])

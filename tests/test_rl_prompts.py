@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.helpers import SHORT_RUN
 
 from mmada.data.reasoning import Reasoned, Writer
 from mmada.errors import InputError
@@ -23,15 +24,7 @@ from mmada.training.rollouts import ASK
 SUMS = [
     {"question": f"tom has {n} pens and gets {n}. how many?", "answer": f"{n} + {n} = {2 * n}.\n#### {2 * n}"} for n in (2, 3)
 ]
-SHORT = {
-    "plan.steps": "2",
-    "plan.optim.warmup": "0",
-    "group": "2",
-    "sampler.length": "6",
-    "sampler.image_steps": "1",
-    "device": "cpu",
-    "plan.sample_every": "9",
-}
+SHORT = SHORT_RUN | {"sampler.length": "6", "sampler.image_steps": "1"}
 HERE = "tests.test_rl_prompts"
 
 
