@@ -52,7 +52,6 @@ from mmada.training.rl import (
     log_probabilities,
     policy_loss,
     prepare,
-    spg,
     unigrpo,
 )
 from mmada.training.rl.objective import Units
@@ -334,4 +333,3 @@ def test_bounds_of_tokens_are_refused() -> None:
     views = drawn(FullMask(0), rows(3))[0]
     with pytest.raises(InputError, match="Sandwich"):
         Sandwich().tokens(torch.zeros(views.scored_KBL.shape), views)
-    assert spg().updates == 4

@@ -1,6 +1,5 @@
 """Policy optimisation stopped anywhere, killed, and resumed: the run is the one that was never stopped."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -83,9 +82,8 @@ def test_a_killed_run_goes_on_too(nano: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and len(read_log(out / "log.jsonl")) < 3:
         time.sleep(0.01)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended by itself"
     run("reinforce", overrides=mixed(), out=out, start_from=NANO, resume=True)
     assert same(out, nano)
 

@@ -17,14 +17,12 @@ from mmada.tasks.questions import ask_about
 from mmada.tasks.scenes import sample_scene
 from mmada.training.rewards import (
     Asked,
-    Clip,
     Completion,
     Correctness,
     Detector,
     Failure,
     Format,
     Judge,
-    Reward,
     Term,
     judge_of,
     reward_of,
@@ -244,15 +242,13 @@ def test_rewards_by_name() -> None:
 def test_wrong_terms(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Term(**{"name": "long", "reward": lengths, **change})  # type: ignore[arg-type]
+
+
+def test_terms_that_make_no_judge() -> None:
     with pytest.raises(InputError, match="names of their own"):
         Judge([Term("long", lengths), Term("long", lengths)])
     with pytest.raises(InputError, match="at least one term"):
         Judge([])
-
-
-def test_a_reward_is_a_function() -> None:
-    rewards: list[Reward] = [Correctness(), Format(), Detector(), Clip(), lengths]
-    assert all(callable(reward) for reward in rewards)
 
 
 class Model:
