@@ -332,4 +332,5 @@ def reinforce_image() -> ReinforceRecipe:
 def reinforce() -> ReinforceRecipe:
     """Stage 3: policy optimisation of all three tasks at once."""
     base = reinforce_math()
-    return replace(base, name="reinforce", plan=replace(base.plan, steps=180), tasks={"math": 40, "vision": 6, "image": 4})
+    plan = replace(base.plan, steps=140, optim=replace(base.plan.optim, lr=8e-5))
+    return replace(base, name="reinforce", plan=plan, tasks={"math": 40, "vision": 10, "image": 4})
