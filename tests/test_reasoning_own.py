@@ -124,6 +124,18 @@ def test_own_answers_are_dropped_in_another_form_than_the_one_that_is_learnt(
     assert [one.thinking for one in read_reasoned(tmp_path / "out") if one.source == "own:llava"] == ["9 + 3 = 12."]
 
 
+def test_a_picture_that_cannot_be_read_is_not_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"question": f"what is in {name}?", "answer": "3", "image_filename": name, "program": []} for name in "ab"]
+    rows.append({**rows[0], "image_filename": "c" * 5000})  # no file can have this name
+    source = dump(tmp_path / "clevr.json", {"questions": rows})
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
+    (tmp_path / "b").write_bytes(b"no picture")
+    writing(monkeypatch, lambda _: ["<think> one, two, three.</think> 3"])
+    report = gathered(tmp_path / "out", f"own:clevr:{source}:3", samples=1)
+    assert report.kept["own:clevr"] == 1
+    assert report.dropped["own:clevr", "unusable row"] == 2
+
+
 @pytest.mark.parametrize(
     ("form", "reason"),
     [

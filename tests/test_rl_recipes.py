@@ -166,6 +166,14 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"method.noise": "linear"}, r"method\.noise"),
         ({"method.updates": "0"}, r"method\.updates"),
         ({"method.name": "spg", "method.clip": "0.2"}, "policy.clip"),
+        ({"plan.seed": str(2**63 - 1)}, r"plan\.seed"),
+        ({"plan.optim.lr": ".inf"}, r"optim\.lr"),
+        ({"plan.optim.weight_decay": ".nan"}, r"optim\.weight_decay"),
+        ({"plan.optim.muon_lr": "-1"}, r"optim\.muon_lr"),
+        ({"plan.optim.beta2": "1.5"}, r"optim\.beta2"),
+        ({"plan.optim.warmup": "-1"}, r"optim\.warmup"),
+        ({"lora.dropout": "2"}, r"lora\.dropout"),
+        ({"prompts": "2020-13-45"}, "'prompts' cannot be"),
     ],
 )
 def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:

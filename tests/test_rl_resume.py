@@ -15,6 +15,7 @@ from tests.reinforcing import NANO, draw_nothing, mixed, rows, weights
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.recipes import run
+from mmada.recipes.start import some_bytes
 from mmada.training import loop
 from mmada.training.log import read_log
 from mmada.training.policy_learner import PolicyLearner
@@ -115,9 +116,35 @@ def test_a_run_goes_on_from_its_own_start_and_from_no_other(folder: Path, tmp_pa
     shutil.copytree(NANO, moved)
     with pytest.raises(InputError, match="has other weights now than when"):
         run("reinforce", overrides=settings | {"plan.steps": "8"}, out=out, resume=True)
-    (out / "begun_from.json").write_text('{"start": null, "weights": {}}')  # as good as none, which older runs have
+    (out / "begun_from.json").write_text('{"start": null, "weights": {}}')
+    for start in (None, folder):
+        with pytest.raises(InputError, match=r"begun_from.json' is damaged"):
+            run("reinforce", overrides=settings | {"plan.steps": "8"}, out=out, start_from=start, resume=True)
+    (out / "begun_from.json").unlink()  # as older runs have none
     with pytest.raises(InputError, match="not found at"):
         run("reinforce", overrides=settings | {"plan.steps": "8"}, out=out, resume=True)
+    with pytest.raises(InputError, match="is one of 'reinforce', not of 'reinforce_math'"):
+        run("reinforce_math", out=out, start_from=folder, resume=True)
+    (out / "recipe.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"recipe.yaml' is damaged"):
+        run("reinforce", overrides=settings, out=out, start_from=folder, resume=True)
+
+
+def test_a_change_anywhere_in_the_weights_is_another_start(tmp_path: Path) -> None:
+    """Of large files pieces are read: training leaves the rows of what was never asked as they were, the last ones mostly."""
+    file = tmp_path / "model.safetensors"
+    for size, places in ((100, [0, 99]), (2**20, [0, 2**19, 2**20 - 1])):
+        file.write_bytes(bytes(size))
+        before = some_bytes(file, pieces=4, count=2**10 if size < 2**20 else 2**18)
+        for place in places:
+            changed = bytearray(size)
+            changed[place] = 1
+            file.write_bytes(changed)
+            assert some_bytes(file, pieces=4, count=2**10 if size < 2**20 else 2**18) != before
+    file.write_bytes(bytes(2**20))
+    spread = some_bytes(file, pieces=8, count=2**10)
+    file.write_bytes(bytes(2**19) + b"\1" * 2**10 + bytes(2**19 - 2**10))  # in the middle, as little as is read there
+    assert some_bytes(file, pieces=8, count=2**10) != spread
 
 
 def test_a_run_that_fails_in_the_middle_keeps_what_it_was_begun_with(

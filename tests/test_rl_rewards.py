@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -225,6 +226,17 @@ def test_rewards_by_name() -> None:
     for name in ("math:nothing", "no_such_module:f", ":f"):
         with pytest.raises(InputError, match="cannot be imported"):
             reward_of(name)
+
+
+@pytest.mark.parametrize("body", ["raise RuntimeError('no licence')", "import sys; sys.exit(5)", "def f(:", "x = 1 / 0"])
+def test_a_module_of_rewards_that_fails_is_told(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"failing_rewards_{len(body)}"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=f"'{name}:f' cannot be imported"):
+        reward_of(f"{name}:f")
+    with pytest.raises(InputError, match="cannot be imported"):
+        reward_of(".relative:f")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def checked(full: str, kind: Any, text: str) -> Any:
 
     try:
         return TypeAdapter(kind).validate_python(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # 2020-13-45 is a date to YAML, and none
         reason = "not YAML"
         if isinstance(error, ValidationError):
             first = error.errors()[0]

@@ -308,7 +308,10 @@ MATHEMATICS = frozenset({"gsm8k", "limo", "s1k", "openthoughts", "acemath", "rea
 def find_picture(name: str, folders: Sequence[Path]) -> Path | None:
     """The first file of that name below the folders; None if there is none, or the name leads out of them."""
     below = inside(name)
-    return None if below is None else next((folder / below for folder in folders if (folder / below).is_file()), None)
+    try:
+        return None if below is None else next((folder / below for folder in folders if (folder / below).is_file()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def prompts_in(path: Path) -> Iterator[str]:

@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
+import yaml
+
 from mmada.config import dump, override
 from mmada.errors import InputError, check_folder, make_folder, unknown_name
 from mmada.evaluation.nano import write_results
@@ -72,6 +74,8 @@ def run(
     recipe = override(RECIPES[name](), overrides or {})
     out = Path("runs") / name if out is None else out
     check_folder("out", out)
+    if resume:
+        check_same_recipe(name, out / "recipe.yaml")
     start = start_of(recipe, out, start_from, resume=resume)
     new = not out.exists()
     if start is not None and not startable(start):
@@ -107,6 +111,18 @@ def start_of(recipe: Recipe, out: Path, start_from: str | Path | None, *, resume
             return Path(before["start"])
         return out.parent / recipe.follows / "model" if recipe.follows else None
     return start_from if isinstance(start_from, Path) else find_folder(start_from)
+
+
+def check_same_recipe(name: str, path: Path) -> None:
+    """Raises InputError where a run of another recipe would be gone on with, or its ``recipe.yaml`` is damaged."""
+    if not path.exists():
+        return
+    try:
+        before = yaml.safe_load(path.read_text())["name"]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"'{path}' is damaged, which says what the run is; remove it to go on with what you give") from error
+    if before != name:
+        raise InputError(f"the run in {path.parent} is one of {before!r}, not of {name!r}; resume that, or choose another --out")
 
 
 def nothing() -> None:

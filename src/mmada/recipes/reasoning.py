@@ -20,10 +20,9 @@ from mmada import __version__
 from mmada.data.public_sets import prompts_in
 from mmada.data.reasoning import Reasoned, Writer, fault, normalised
 from mmada.errors import InputError, check_folder, check_whole
-from mmada.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.pipeline.folder import find_folder
-from mmada.recipes.reasoning_sources import Candidate, Formulas, Own, Source, source_of
+from mmada.recipes.reasoning_sources import Candidate, Formulas, Own, Source, source_of, unreadable
 from mmada.tokenizers.text import TextTokenizer
 from mmada.training.rollouts import Sampler
 
@@ -110,16 +109,6 @@ class Sieve:
         if choice.longest is None or self.tokens is None:
             return ""
         return "too long" if self.tokens(f"{example.prompt}\n{example.written}") > choice.longest else ""
-
-
-def unreadable(example: Reasoned) -> str:
-    """Whether an example's picture cannot be read: one damaged file should not end the work."""
-    try:
-        if example.picture is not None:
-            load_image(example.picture)
-    except InputError:
-        return "unreadable picture"
-    return ""
 
 
 def collect_reasoning(

@@ -240,7 +240,7 @@ class Own:
         size = max(1, self.sampler.batch // self.samples)
         number = 0
         while some := list(islice(asked, size)):
-            faults = [(c, unusable(c)) for c in some]
+            faults = [(c, unusable(c) or unreadable(c.example)) for c in some]
             yield from (Candidate(own_name(c.example), c.judge, broken=why) for c, why in faults if why)
             fine = [c for c, why in faults if not why]
             yield from (Candidate(own_name(c.example), c.judge, amiss="cannot be judged") for c in fine if c.alone)
@@ -294,6 +294,15 @@ def unusable(candidate: Candidate) -> str:
     if example.task != "image" and not truth(example):
         return "there is no answer to judge by"
     return "its picture is not found" if example.task == "vision" and example.picture is None else ""
+
+
+def unreadable(example: Reasoned) -> str:
+    """Whether an example's picture cannot be read: one damaged file should not end the work."""
+    try:
+        picture(example)
+    except InputError:
+        return "unreadable picture"
+    return ""
 
 
 def truth(example: Reasoned) -> str:

@@ -51,7 +51,7 @@ class Lora:
     def __post_init__(self) -> None:
         check_whole("lora.rank", self.rank, 0)
         check_whole("lora.alpha", self.alpha, 1)
-        check_number("lora.dropout", self.dropout)
+        check_number("lora.dropout", self.dropout, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,25 +111,37 @@ def weights_digest(folder: Path, settings: object = None) -> str:
 def begun_from(start: Path) -> dict[str, object]:
     """A start as a run remembers it: the folder, and what tells its weights from others without reading them whole."""
     files = sorted(file for part in (start, start / "image_tokenizer") for file in part.glob("*.safetensors"))
-    return {"start": str(start.resolve()), "weights": {file.relative_to(start).as_posix(): last_bytes(file) for file in files}}
+    return {"start": str(start.resolve()), "weights": {file.relative_to(start).as_posix(): some_bytes(file) for file in files}}
 
 
-def last_bytes(file: Path, count: int = 2**20) -> str:
-    """A digest of a file's size and of its last ``count`` bytes."""
+def some_bytes(file: Path, pieces: int = 512, count: int = 2**16) -> str:
+    """A digest of a file's size and of so many pieces of ``count`` bytes, spread over all of it; of all where it has no more.
+
+    Training changes parts of a file: the rows of what was never asked stay as they are.
+    """
     size = file.stat().st_size
+    digest = hashlib.sha256(size.to_bytes(8, "big"))
     with file.open("rb") as opened:
-        opened.seek(max(0, size - count))
-        return hashlib.sha256(size.to_bytes(8, "big") + opened.read()).hexdigest()[:32]
+        for start in range(0, size, max(count, size // pieces)):
+            opened.seek(start)
+            digest.update(opened.read(count))
+    return digest.hexdigest()[:32]
 
 
 def remembered(out: Path) -> dict[str, Any]:
-    """What the run in ``out`` began from, as `begun_from`; empty where it is not known."""
-    try:
-        found = json.loads((out / BEGUN_FROM).read_text())
-    except (OSError, ValueError):
+    """What the run in ``out`` began from, as `begun_from`; empty where it does not say. Raises InputError where it is damaged."""
+    file = out / BEGUN_FROM
+    if not file.exists():
         return {}
-    known = isinstance(found, dict) and isinstance(found.get("start"), str) and isinstance(found.get("weights"), dict)
-    return found if known else {}
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and isinstance(found.get("start"), str) and isinstance(found.get("weights"), dict):
+        return found
+    raise InputError(
+        f"'{file}' is damaged, which says what the run began from; remove it and give --start-from to go on unchecked"
+    )
 
 
 def check_begun_from(out: Path, start: Path) -> None:

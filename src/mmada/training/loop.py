@@ -46,7 +46,7 @@ class Plan:
         for name in ("steps", "save_every", "sample_every"):
             check_whole(f"plan.{name}", getattr(self, name), 1)
         check_whole("plan.threads", self.threads, 0)
-        check_whole("plan.seed", self.seed, 0)
+        check_whole("plan.seed", self.seed, 0, 2**40)
         if not 0 <= self.average < 1:
             raise InputError(f"plan.average must lie in [0, 1), got {self.average}")
 

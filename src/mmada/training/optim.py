@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmada.errors import InputError
+from mmada.errors import InputError, check_number, check_whole
 from mmada.training.muon import Muon
 
 __all__ = ["Optim", "build_optimisers", "learning_rate_scale"]
@@ -33,6 +33,10 @@ class Optim:
     beta2: float = 0.99
 
     def __post_init__(self) -> None:
+        for name in ("lr", "clip", "muon_lr", "weight_decay"):
+            check_number(f"optim.{name}", getattr(self, name))
+        check_number("optim.beta2", self.beta2, 0, 0.999999)
+        check_whole("optim.warmup", self.warmup, 0)
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")

@@ -35,8 +35,10 @@ def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = 
     module, _, attribute = name.partition(":")
     try:
         found: Reward = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"reward {name!r} cannot be imported ({error}); give package.module:function") from error
+    except (Exception, SystemExit) as error:  # whatever the module does
+        raise InputError(
+            f"reward {name!r} cannot be imported ({type(error).__name__}: {error}); give package.module:function"
+        ) from error
     return found
 
 
