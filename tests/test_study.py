@@ -23,6 +23,7 @@ from mmada.recipes import RECIPES, run
 from mmada.recipes.reinforce import ReinforceRecipe
 from mmada.recipes.study import StudyRecipe
 from mmada.training.log import read_log
+from mmada.training.policy_learner import PolicyLearner
 from mmada.training.rewards import Completion
 from mmada.training.rl import draw_views
 
@@ -84,6 +85,27 @@ def test_a_study_goes_on_where_it_stopped(
     assert all(row["seeds"] == 2 and row["start"] == row["value"] for row in results["rows"])
     assert {arm: [len(c) for c in curves] for arm, curves in results["curves"].items()} == {"one": [2, 2], "other": [2, 2]}
     assert (out / "study.png").stat().st_size > 5000
+
+
+def test_a_run_killed_in_the_middle_goes_on_with_its_own_settings_alone(
+    judged: list[Path], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, out, real = FEW | {"seeds": "1", "arms": "{a: {}}"}, tmp_path / "study", PolicyLearner.losses
+
+    def killed(learner: PolicyLearner, step: int) -> Any:
+        if step == 1:
+            raise KeyboardInterrupt
+        return real(learner, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyLearner, "losses", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("study_noising", overrides=few, out=out, start_from=folder)
+    assert (out / "a" / "seed0" / "log.jsonl").exists()
+    with pytest.raises(InputError, match=r"begun\.json are of other settings"):
+        run("study_noising", overrides=few | {"base.plan.optim.lr": "1e-4"}, out=out, start_from=folder, resume=True)
+    run("study_noising", overrides=few, out=out, start_from=folder, resume=True)
+    assert (out / "results.json").exists()
 
 
 def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], folder: Path, tmp_path: Path) -> None:

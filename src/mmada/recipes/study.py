@@ -100,13 +100,17 @@ class StudyRecipe:
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
         weights = weights_digest(start, card_of(start).preset)
         for arm, seed, folder in self.runs(out):
-            self.same_as_before(folder / "results.json", self.settings(weights, arm, seed))
+            begun = ["begun.json"] if (folder / "log.jsonl").exists() else []
+            for name in ("results.json", *begun):
+                self.same_as_before(folder / name, self.settings(weights, arm, seed))
         if not self.same_as_before(out / "start.json", self.settings(weights)):
             out.mkdir(parents=True, exist_ok=True)
             write_results(out / "start.json", {"found": self.judged(start), **self.settings(weights)})
         for arm, seed, folder in self.runs(out):
             if (folder / "results.json").exists() or arm not in (self.only or self.arms):
                 continue
+            folder.mkdir(parents=True, exist_ok=True)
+            write_results(folder / "begun.json", self.settings(weights, arm, seed))
             model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
             write_results(folder / "results.json", {"found": self.judged(model), **self.settings(weights, arm, seed)})
         report(self, out)
