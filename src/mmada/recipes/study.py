@@ -100,7 +100,7 @@ class StudyRecipe:
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
         weights = weights_digest(start, card_of(start).preset)
         for arm, seed, folder in self.runs(out):
-            begun = ["begun.json"] if (folder / "log.jsonl").exists() else []
+            begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
             for name in ("results.json", *begun):
                 self.same_as_before(folder / name, self.settings(weights, arm, seed))
         if not self.same_as_before(out / "start.json", self.settings(weights)):
