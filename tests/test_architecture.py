@@ -25,7 +25,7 @@ LAYERS = [
     {"data", "sampling"},
     {"tokenizers", "model", "diffusion"},
     {"canvas", "config", "images", "terminal", "contact", "weights", "device"},
-    {"errors", "autoload"},
+    {"errors", "autoload", "files"},
 ]
 # The command line is one row: these may use each other.
 TOP = LAYERS[0]

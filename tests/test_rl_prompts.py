@@ -171,7 +171,14 @@ def test_prompts_that_cannot_be_asked(
     [
         ({"prompts": "{vision: 'clevr:HERE'}"}, "prompts are given for vision, of which tasks has none"),
         ({"pictures": "[nowhere]"}, "pictures 'nowhere' is no folder"),
-        ({"prompts": "{math: 'gsm8k:HERE'}", "sampler.length": "4000"}, "sampler.length 4000 leaves no place"),
+        (
+            {"prompts": "{math: 'gsm8k:HERE'}", "rewards": "{math: {reasoning: 1}}"},
+            "rewards of math have 'reasoning', which knows",
+        ),
+        (
+            {"prompts": "{math: 'gsm8k:HERE'}", "sampler.length": "4000"},
+            "sampler.length must be a whole number of 1 to 191, got 4000",
+        ),
     ],
 )
 def test_prompts_that_would_be_of_no_use(

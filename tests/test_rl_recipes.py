@@ -3,6 +3,9 @@
 import itertools
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import pytest
 import torch
 from tests.reinforcing import FEW, MODULE, NANO, draw_nothing, mixed, rewarded, rows, weights
 
+from mmada.config import override
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.recipes import RECIPES, language, run
 from mmada.recipes.reinforce import Method, reinforce
 from mmada.training import loop
+from mmada.training.rewards import Completion
 from mmada.training.rl import Algorithm1, CoupledCounts, Kl, Moments, RandomMasks, Systematic, policy_loss
 
 
@@ -157,6 +162,19 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"reward_device": "nope"}, "reward_device 'nope' is not to be had"),
         ({"half": "banana"}, "'half' cannot be 'banana'"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
+        ({"rewards": "{math: {detector: 1}}"}, "rewards of math have 'detector', which cannot judge texts"),
+        ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which cannot judge texts"),
+        (
+            {"tasks": "{image: 1}", "rewards": "{image: {format: 1}}"},
+            "rewards of image have 'format', which cannot judge pictures",
+        ),
+        (
+            {"judge": "process", "rewards": "{math: {'tests.test_rl_recipes:nameless': 1}}"},
+            "cannot be sent to a process .*judge=thread",
+        ),
+        ({"sampler.length": "100000"}, r"sampler\.length must be a whole number of 1 to 511"),
+        ({"sampler.image_steps": "100000"}, r"sampler\.image_steps must be"),
+        ({"sampler.length": "40", "sampler.steps": "1"}, "sampler with the model's preset: steps"),
         ({"group": "1"}, "group"),
         ({"sampler.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' names no rule"),
         ({"judge": "gpu"}, "judge"),
@@ -179,6 +197,37 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
 def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         run("reinforce_math", overrides=settings, out=tmp_path / "run", start_from=NANO)
+
+
+def nameless(completions: Sequence[Completion]) -> list[float]:
+    """Its name is taken away below, so that nothing can find it again."""
+    return [0.0] * len(completions)
+
+
+nameless.__qualname__ = "nowhere"
+
+
+def test_settings_are_checked_together_whatever_their_order(tmp_path: Path) -> None:
+    """Questions alone have no reward yet where tasks come first."""
+    pairs = [("tasks", "{vision: 3}"), ("rewards", "{vision: {format: 1}}"), ("plan.steps", "3"), ("plan.optim.lr", "0.5")]
+    made = [
+        override(replace(reinforce(), tasks={"math": 1}, rewards={"math": {"format": 1.0}}), dict(p)) for p in permutations(pairs)
+    ]
+    assert all(one == made[0] for one in made)
+    assert (made[0].plan.steps, made[0].plan.optim.lr, dict(made[0].tasks)) == (3, 0.5, {"vision": 3})
+
+
+def test_a_refused_run_leaves_a_folder_as_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused as late as in the first batch."""
+    (tmp_path / "mine.txt").write_text("")
+
+    def refused(*_: object, **__: object) -> None:
+        raise InputError("no such prompt")
+
+    monkeypatch.setattr(sys.modules["mmada.recipes.reinforce"], "roll_out", refused)
+    with pytest.raises(InputError, match="no such prompt"):
+        run("reinforce_math", overrides={"device": "cpu"}, out=tmp_path, start_from=folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +13,10 @@ import pytest
 from tests.completions import drawn, written
 
 from mmada.errors import InputError
+from mmada.tasks.arithmetic import Problem, Step
 from mmada.tasks.captions import Group, Meaning, drawable, satisfies, share
 from mmada.tasks.detector import FoundThing
-from mmada.tasks.questions import ask_about
+from mmada.tasks.questions import ask_about, check_reasoning
 from mmada.tasks.scenes import sample_scene
 from mmada.training.rewards import (
     Asked,
@@ -24,6 +26,7 @@ from mmada.training.rewards import (
     Failure,
     Format,
     Judge,
+    Reasoning,
     Term,
     judge_of,
     reward_of,
@@ -115,6 +118,33 @@ def test_the_format_is_reasoning_in_tags_then_an_answer(text: str, good: bool) -
     assert Format()([Completion(written("").asked, text)]) == [good]
 
 
+def test_reasoning_is_right_where_evaluation_says_so() -> None:
+    """Of many questions, with traces that are right, that lack a statement, and that are another's."""
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng) for _ in range(40)]
+    asked = [ask_about(scene, rng) for scene in scenes]
+    traces = [q.reasoning for q in asked]
+    given = [*traces, *(t.partition(". ")[0] for t in traces), *traces[1:], traces[0]]
+    right = [check_reasoning(t, q, s) for t, q, s in zip(given, asked * 3, scenes * 3, strict=True)]
+    parts = [Completion(Asked(q.text, q), f"<think> {t}</think> x") for t, q in zip(given, asked * 3, strict=True)]
+    shares = Reasoning()(parts)
+    assert [share == 1 for share in shares] == right
+    assert all(right[:40])
+    assert all(0 < share < 1 for share in shares[40:80])
+    assert Reasoning()([replace(parts[0], written=w) for w in ("", "<think></think> 3", "<think> none.</think> 3")]) == [0, 0, 0]
+
+
+def test_steps_of_a_problem_may_come_in_another_order() -> None:
+    steps = (Step(3, "+", 4, 7), Step(5, "-", 2, 3), Step(7, "+", 3, 10))
+    asked = Asked("3 and 4, 5 less 2", Problem("3 and 4, 5 less 2", "10", steps))
+    other, half = "5 - 2 = 3. 3 + 4 = 7. 7 + 3 = 10.", "3 + 4 = 7. 5 - 2 = 4. 7 + 4 = 11."
+    traces = [asked.about.reasoning, other, half, "so 10."]  # type: ignore[union-attr]
+    shares = Reasoning()([Completion(asked, f"<think> {t}</think> 10") for t in traces])
+    assert shares == [1, 1, pytest.approx(1 / 3), 0]
+    with pytest.raises(InputError, match="reasoning cannot judge"):
+        Reasoning()([drawn()])
+
+
 def test_terms_are_weighted_and_asked_in_batches() -> None:
     sizes: list[int] = []
 
@@ -151,6 +181,17 @@ def test_a_reward_that_is_no_number_is_reported(value: float) -> None:
     assert scores.total_B[0] == 2
     assert math.isnan(scores.total_B[1])
     assert scores.failures == (Failure("odd", 1, "not finite", str(value)),)
+
+
+def test_a_reward_too_large_to_learn_from_is_reported() -> None:
+    def large(completions: Sequence[Completion]) -> list[float]:
+        return [1e31, -1e31, 1e30]
+
+    scores = Judge([Term("large", large)])([written("a"), written("b"), written("c")])
+    assert scores.failures == (Failure("large", 0, "too large", "1e+31"), Failure("large", 1, "too large", "-1e+31"))
+    assert scores.total_B.isnan().tolist() == [True, True, False]
+    (failure,) = Judge([Term("large", lambda _: [1e20], 1e20)])([written("a")]).failures
+    assert failure == Failure("total", 0, "too large", "1e+40")
 
 
 @pytest.mark.parametrize(("weights", "said"), [((1e308, 0.0), "inf"), ((1e308, 1e308), "inf"), ((1e308, -1e308), "nan")])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers import SMALL, row
 
 from mmada.canvas import Canvas
+from mmada.config import override
 from mmada.errors import InputError
 from mmada.evaluation.measures import STUDIED, Measured
 from mmada.evaluation.study import curve, smooth, spread_of
@@ -83,7 +84,10 @@ def test_a_study_goes_on_where_it_stopped(
         (a, m) for a in ("one", "other") for m in ("toy", "toy: part")
     }
     assert all(row["seeds"] == 2 and row["start"] == row["value"] for row in results["rows"])
-    assert {arm: [len(c) for c in curves] for arm, curves in results["curves"].items()} == {"one": [2, 2], "other": [2, 2]}
+    assert {arm: [len(c) for c in curves] for arm, curves in results["curves"]["reward"].items()} == {
+        "one": [2, 2],
+        "other": [2, 2],
+    }
     assert (out / "study.png").stat().st_size > 5000
 
 
@@ -125,7 +129,7 @@ def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], f
         run("study_noising", overrides=few, out=out, start_from=other, resume=True)
     assert (out / "results.json").read_bytes() == kept
     run("study_noising", overrides=few | {"arms": "{a: {method.noise: full}, b: {}}"}, out=out, start_from=folder, resume=True)
-    assert list(json.loads((out / "results.json").read_text())["curves"]) == ["a", "b"]  # arms may be added
+    assert list(json.loads((out / "results.json").read_text())["curves"]["reward"]) == ["a", "b"]  # arms may be added
     (out / "start.json").write_text("{")
     with pytest.raises(InputError, match=r"start\.json are damaged"):
         run("study_noising", overrides=few, out=out, start_from=folder, resume=True)
@@ -156,7 +160,7 @@ def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], fold
     for arm in ("other", "one"):
         run("study_noising", overrides=few | {"only": f"[{arm}]"}, out=tmp_path / "study", start_from=folder)
     results = json.loads((tmp_path / "study" / "results.json").read_text())
-    assert list(results["curves"]) == ["one", "other"]
+    assert list(results["curves"]["reward"]) == ["one", "other"]
 
 
 def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
@@ -231,6 +235,31 @@ def test_wrong_settings_are_refused_before_anything_runs(
     with pytest.raises(InputError, match=message):
         run("study_league", overrides=settings, out=tmp_path / "study", start_from=folder)
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("settings", [{"base.rewards": "{math: {'tests.nowhere:f': 1}}"}, {"base.pictures": "[nowhere]"}])
+def test_a_wrong_reward_is_found_before_any_model_is_judged(
+    settings: dict[str, str], judged: list[Path], folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        run("study_noising", overrides=FEW | settings, out=tmp_path / "study", start_from=folder)
+    assert not judged
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_steps_of_the_base_are_those_of_the_league() -> None:
+    league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
+    short = override(league, {"base.plan.steps": "24"})
+    steps = {arm: short.run_of(arm, 0).plan.steps for arm in short.arms}
+    assert steps == {arm: 2 * short.run_of(arm, 0).method.policy().updates for arm in short.arms}
+    assert override(league, {"arms": "{spg: {method.name: spg, plan.steps: 7}}"}).run_of("spg", 0).plan.steps == 7
+
+
+def test_arms_of_other_tasks_have_a_panel_a_task(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+    arms = "{both: {tasks: {math: 1, vision: 1}}, one: {tasks: {math: 1}}}"
+    run("study_noising", overrides=FEW | {"seeds": "1", "arms": arms}, out=tmp_path / "study", start_from=folder)
+    curves = json.loads((tmp_path / "study" / "results.json").read_text())["curves"]
+    assert {name: list(runs) for name, runs in curves.items()} == {"reward_math": ["both", "one"], "reward_vision": ["both"]}
 
 
 def test_the_arms_of_the_league_have_as_many_views() -> None:

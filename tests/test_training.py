@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.helpers import TINY_IMAGE, row
 from torch import nn
 
@@ -183,6 +185,17 @@ def test_a_damaged_checkpoint_is_named(begun: Path, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match="cannot be read"):
         run("pretrain", overrides=settings, out=out, resume=True, start_from=start)
+
+
+def test_a_checkpoint_without_averages_is_named(begun: Path, tmp_path: Path) -> None:
+    out, settings, start = tmp_path / "a", SMALL | {"plan.steps": "1"}, begun / "image_tokenizer" / "model"
+    run("pretrain", overrides=settings, out=out, start_from=start)
+    file = out / "checkpoint.safetensors"
+    with safe_open(file, "pt") as opened:
+        state = opened.metadata()
+    save_file({k: v for k, v in load_file(file).items() if not k.startswith("average.")}, file, metadata=state)
+    with pytest.raises(InputError, match=r"checkpoint .* lacks the average of"):
+        run("pretrain", overrides=settings | {"plan.steps": "2"}, out=out, resume=True, start_from=start)
 
 
 def test_losses_fall_and_the_log_has_a_line_a_step(begun: Path, tmp_path: Path) -> None:

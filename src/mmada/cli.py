@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING
 
 from mmada.errors import InputError, unknown_name
+from mmada.files import no_place
 
 if TYPE_CHECKING:
     from mmada.commands.options import Command
@@ -54,6 +55,10 @@ def _run(arguments: Sequence[str]) -> int:
         if package is None:
             raise
         return _fail(f"this needs {package}; install it with: pip install 'mmada[nano]'")
+    except Exception as error:
+        if sentence := no_place(error):
+            return _fail(sentence)
+        raise
     except KeyboardInterrupt:
         print("mmada: interrupted", file=sys.stderr)
         return 130

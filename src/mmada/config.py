@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from mmada.errors import InputError
 
-__all__ = ["dump", "override"]
+__all__ = ["dumped", "override", "plain"]
 
 Config = TypeVar("Config")
 
@@ -24,28 +23,32 @@ Config = TypeVar("Config")
 def override(config: Config, values: Mapping[str, str]) -> Config:
     """A copy of a frozen dataclass with fields set by dotted name; values are read as YAML.
 
+    All are set before any is checked against the others, so their order means nothing, but that a whole is set before its parts.
     Raises InputError for an unknown field or a value of the wrong type or range.
     """
-    for name, text in values.items():
-        config = set_field(config, name, name.split("."), text)
-    return config
+    return with_fields(config, {tuple(name.split(".")): text for name, text in values.items()})
 
 
-def set_field(config: Config, full: str, path: list[str], text: str) -> Config:
-    """Replace one field, however deep."""
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise InputError(f"setting {full!r} goes too deep: {'.'.join(path)!r} lies inside a plain value")
-    head, *rest = path
-    names = [f.name for f in dataclasses.fields(config)]
-    if head not in names:
-        near = difflib.get_close_matches(head, names, 1)
-        hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(names)}"
-        raise InputError(f"setting {full!r} is unknown; {hint}?" if near else f"setting {full!r} is unknown; {hint}")
-    if rest:
-        value: Any = set_field(getattr(config, head), full, rest, text)
-    else:
-        value = checked(full, get_type_hints(type(config))[head], text)
-    return dataclasses.replace(config, **{head: value})
+def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tuple[str, ...] = ()) -> Config:
+    """Replace fields, however deep; ``above``: names of what holds ``config``."""
+    changed: dict[str, Any] = {}
+    parts: dict[str, dict[tuple[str, ...], str]] = {}
+    for path, text in values.items():
+        full = ".".join((*above, *path))
+        if not dataclasses.is_dataclass(config) or isinstance(config, type):
+            raise InputError(f"setting {full!r} goes too deep: {'.'.join(path)!r} lies inside a plain value")
+        names = [f.name for f in dataclasses.fields(config)]
+        if path[0] not in names:
+            near = difflib.get_close_matches(path[0], names, 1)
+            hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(names)}"
+            raise InputError(f"setting {full!r} is unknown; {hint}?" if near else f"setting {full!r} is unknown; {hint}")
+        if len(path) == 1:
+            changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
+        else:
+            parts.setdefault(path[0], {})[path[1:]] = text
+    for head, inner in parts.items():
+        changed[head] = with_fields(changed.get(head, getattr(config, head)), inner, (*above, head))
+    return dataclasses.replace(config, **changed) if changed else config  # type: ignore[type-var]
 
 
 def checked(full: str, kind: Any, text: str) -> Any:
@@ -62,9 +65,10 @@ def checked(full: str, kind: Any, text: str) -> Any:
         raise InputError(f"setting {full!r} cannot be {text!r}: {reason}") from error
 
 
-def dump(config: Any, path: Path) -> None:
-    """Write a dataclass as YAML, so that a run says what it was."""
-    path.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+def dumped(config: Any) -> str:
+    """A dataclass as YAML, so that a run says what it was."""
+    text: str = yaml.safe_dump(plain(config), sort_keys=False)
+    return text
 
 
 def plain(value: Any) -> Any:

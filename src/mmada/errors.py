@@ -15,6 +15,7 @@ __all__ = [
     "InputError",
     "check_choice",
     "check_folder",
+    "check_is_folder",
     "check_number",
     "check_text",
     "check_whole",
@@ -64,7 +65,8 @@ def check_number(field: str, value: object, least: float = 0.0, most: float = sy
     except OverflowError:  # a whole number of hundreds of digits
         number = math.inf
     if not least <= number <= most:
-        raise InputError(f"{field} must be a number of {span}, got {value!r}")
+        kind = "number" if math.isfinite(number) else "finite number"
+        raise InputError(f"{field} must be a {kind} of {span}, got {value!r}")
     return number
 
 
@@ -88,6 +90,12 @@ def check_folder(field: str, path: Path) -> None:
         raise InputError(f"{field} '{str(path)[:60]}' cannot be a folder ({error.strerror}); give another") from error
     if taken:
         raise InputError(f"{field} '{path}' is a file; give a folder")
+
+
+def check_is_folder(field: str, path: Path) -> None:
+    """Raise `InputError` for what is to be read from and is no folder."""
+    if not path.is_dir():
+        raise InputError(f"{field} '{path}' is no folder; check the path")
 
 
 def make_folder(field: str, path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmada.errors import InputError
+from mmada.files import beside
 
 __all__ = ["MAX_PIXELS", "ImageSource", "check_output", "load_image", "load_mask", "save_gif", "save_image"]
 
@@ -132,14 +133,11 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, ms: int = 80) -> P
 
 
 def _write(target: Path, image: Image.Image, options: dict[str, Any]) -> Path:
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        image.save(beside, **options)
-        os.replace(beside, target)
+        with beside(target) as part:
+            image.save(part, **options)
     except OSError as error:
         raise InputError(f"output '{target}' cannot be written: {error.strerror or error}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return target
 
 

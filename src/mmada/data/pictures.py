@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmada.files import write_tensors
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pixels
 
@@ -46,9 +46,7 @@ def encode_pictures(
         rows.append(tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)).flatten(1).short())
     codes = torch.cat(rows)
     cache.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"codes": codes}, beside)
-    os.replace(beside, path)
+    write_tensors(path, {"codes": codes})
     return codes
 
 

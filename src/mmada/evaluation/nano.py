@@ -19,6 +19,7 @@ from rich.progress import Progress
 from mmada.contact import Row, Tile, contact_sheet
 from mmada.errors import InputError, unknown_name
 from mmada.evaluation.measures import MEASURES
+from mmada.files import write_text
 from mmada.images import save_image
 from mmada.pipeline import MMaDA
 
@@ -128,6 +129,4 @@ def save_sheet(folder: Path, name: str, tiles: list[Tile]) -> None:
 
 def write_results(path: Path, results: dict[str, object]) -> None:
     """Write beside, then rename."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(results, indent=2, default=str) + "\n")
-    os.replace(beside, path)
+    write_text(path, json.dumps(results, indent=2, default=str) + "\n")

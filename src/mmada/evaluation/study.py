@@ -11,12 +11,13 @@ import numpy as np
 __all__ = ["curve", "plot_study", "smooth", "spread_of"]
 
 
-def curve(log: Sequence[Mapping[str, float]]) -> list[float]:
-    """Mean reward of each batch of a run, from its log; a batch without any reward repeats the one before."""
+def curve(log: Sequence[Mapping[str, float]], name: str = "reward") -> list[float]:
+    """Mean reward of each batch of a run, from its log; a batch without any repeats the one before. ``name``: that of all tasks,
+    or "reward_TASK"."""
     rewards: list[float] = []
     for row in log:
         if "equal" in row:  # the first update of a batch
-            rewards.append(row.get("reward", rewards[-1] if rewards else float("nan")))
+            rewards.append(row.get(name, rewards[-1] if rewards else float("nan")))
     return rewards
 
 
@@ -34,26 +35,34 @@ def smooth(values: Sequence[float], width: int) -> np.ndarray:
 
 
 def plot_study(
-    rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Sequence[float]]], measures: Sequence[str], path: Path
+    rows: Sequence[Mapping[str, Any]],
+    curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    measures: Sequence[str],
+    path: Path,
 ) -> None:
-    """Reward over batches (mean of the seeds, their range shaded) and a panel a measure; left out without matplotlib."""
+    """Rewards over batches (mean of the seeds, their range shaded) and a panel a measure; left out without matplotlib.
+
+    ``curves``: what was rewarded -> arm -> a curve for each seed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    arms = list(curves)
-    figure = Figure(figsize=(6 + 2.2 * len(measures), 4), layout="constrained")
-    grid = figure.subplots(1, 1 + len(measures), width_ratios=[2.6, *[1] * len(measures)])
-    first, *others = np.atleast_1d(grid)
-    for arm in arms:
-        length = min(len(one) for one in curves[arm])
-        runs = np.array([smooth(one[:length], max(1, length // 10)) for one in curves[arm]])
-        (line,) = first.plot(runs.mean(0), "." if length < 2 else "-", label=arm)
-        first.fill_between(range(length), runs.min(0), runs.max(0), color=line.get_color(), alpha=0.15)
-    first.set_xlabel("batch")
-    first.set_ylabel("reward")
-    first.legend(fontsize=7)
-    for axes, measure in zip(others, measures, strict=True):
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    colors = {arm: f"C{number % 10}" for number, arm in enumerate(arms)}
+    widths = [2.6] * len(curves) + [1.0] * len(measures)
+    figure = Figure(figsize=(2.2 * sum(widths) + 0.3, 4), layout="constrained")
+    panels = list(np.atleast_1d(figure.subplots(1, len(widths), width_ratios=widths)))
+    for axes, (name, runs_of) in zip(panels, curves.items(), strict=False):
+        for arm, seeds in runs_of.items():
+            length = min(len(one) for one in seeds)
+            runs = np.array([smooth(one[:length], max(1, length // 10)) for one in seeds])
+            axes.plot(runs.mean(0), "." if length < 2 else "-", label=arm, color=colors[arm])
+            axes.fill_between(range(length), runs.min(0), runs.max(0), color=colors[arm], alpha=0.15)
+        axes.set_xlabel("batch")
+        axes.set_ylabel(name.replace("_", " of "))
+        axes.legend(fontsize=7)
+    for axes, measure in zip(panels[len(curves) :], measures, strict=True):
         mine = {row["arm"]: row for row in rows if row["measure"] == measure}
         middle = np.array([mine[arm]["value"] for arm in arms])
         reach = np.array([[mine[arm]["value"] - mine[arm]["low"], mine[arm]["high"] - mine[arm]["value"]] for arm in arms]).T
@@ -61,4 +70,5 @@ def plot_study(
         axes.axhline(mine[arms[0]]["start"], color="grey", linestyle=":", label="before")
         axes.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)
         axes.set_title(measure, fontsize=8)
+        axes.legend(fontsize=6)
     figure.savefig(path, dpi=110)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from mmada.diffusion.schedule import SCHEDULES
 from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_whole
+from mmada.files import write_text
 from mmada.pipeline.pictures import Fit
 from mmada.sampling import (
     Blocks,
@@ -171,10 +171,7 @@ class Preset:
 
     def save(self, folder: str | Path) -> None:
         """Write ``preset.json``."""
-        path = Path(folder) / "preset.json"
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(beside, path)
+        write_text(Path(folder) / "preset.json", json.dumps(asdict(self), indent=2) + "\n")
 
     @staticmethod
     def load(folder: str | Path) -> Preset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Protocol
 
 import yaml
 
-from mmada.config import dump, override
+from mmada.config import dumped, override
 from mmada.errors import InputError, check_folder, make_folder, unknown_name
 from mmada.evaluation.nano import write_results
+from mmada.files import write_text
 from mmada.pipeline.folder import find_folder
 from mmada.recipes.distill import distill
 from mmada.recipes.image_tokenizer import image_decoder, image_tokenizer
@@ -96,9 +98,13 @@ def run(
     try:
         return recipe.run(out=out, resume=resume, start=start)
     except InputError:
-        for one in undo if progress(out) == before else ():
-            one()
-        if new and not os.listdir(out):  # nothing was begun
+        if progress(out) == before:  # nothing was begun
+            for one in undo:
+                one()
+            for file in (out / "log.jsonl", out / "groups.jsonl"):
+                if file.exists() and not file.stat().st_size:
+                    file.unlink()
+        if new and not os.listdir(out):
             out.rmdir()
         raise
 
@@ -134,23 +140,22 @@ def write_settings(recipe: Recipe, path: Path) -> Callable[[], object]:
 
     Returns what takes it back.
     """
-    beside = path.with_name("recipe.yaml.part")
-    dump(recipe, beside)
+    text = dumped(recipe)
     if not path.exists():
-        os.replace(beside, path)
+        write_text(path, text)
         return path.unlink
-    if path.read_text() == beside.read_text():
-        beside.unlink()
+    if path.read_text() == text:
         return nothing
     kept = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())
-    path.rename(kept)
-    os.replace(beside, path)
+    shutil.copyfile(path, kept)
+    write_text(path, text)
     return lambda: os.replace(kept, path)
 
 
 def progress(out: Path) -> dict[Path, int]:
     """The logs and results of a folder, with their sizes: what tells a run that has gone on from one that was refused."""
-    return {file: file.stat().st_size for file in out.rglob("*.json*") if file.name != BEGUN_FROM}
+    sizes = {file: file.stat().st_size for file in out.rglob("*.json*") if file.name != BEGUN_FROM}
+    return {file: size for file, size in sizes.items() if size}
 
 
 def write_start(start: Path, path: Path) -> Callable[[], object]:

@@ -26,7 +26,7 @@ from mmada.pipeline import MMaDA
 from mmada.recipes.reasoning_sources import Candidate, Own, Source, picture, source_of, unusable
 from mmada.tasks.mathematics import Known, need_math_verify
 from mmada.tokenizers.prompt import Message
-from mmada.training.rewards import Asked, Caption
+from mmada.training.rewards import OF_PICTURES, OF_TEXTS, Asked, Caption
 from mmada.training.rewards.formulas import Formulas
 from mmada.training.rollouts import ASK
 
@@ -36,10 +36,18 @@ Ask = Callable[[np.random.Generator], Asked]
 
 
 def check_use(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Mapping[str, Mapping[str, float]]) -> None:
-    """Raises InputError for prompts that no task asks, and for rewards that cannot judge what is read from a file."""
+    """Raises InputError for prompts that no task asks, and for rewards that cannot judge what they would be given."""
+    for task in (task for task, count in tasks.items() if count):
+        unfit = set(rewards[task]) & (OF_TEXTS if task == "image" else OF_PICTURES)
+        if unfit:
+            kind, mend = ("pictures", "detector or clip") if task == "image" else ("texts", "correctness or format")
+            raise InputError(f"rewards of {task} have {min(unfit)!r}, which cannot judge {kind}; take {mend}")
     for task in prompts:
         if not tasks.get(task):
             raise InputError(f"prompts are given for {task}, of which tasks has none; give tasks some, or leave them out")
+    for task in prompts:
+        if "reasoning" in rewards[task]:
+            raise InputError(f"rewards of {task} have 'reasoning', which knows that of the nano world alone; take correctness")
     if "image" in prompts and (unfit := {"correctness", "detector"} & set(rewards.get("image", {}))):
         raise InputError(f"rewards of image have {min(unfit)!r}, which cannot judge captions of a file; take clip")
 
@@ -78,8 +86,6 @@ class Prompts:
             return ASK[task]
         made, longest = self.read[task], model.engine.parts.max_length
         room = model.preset.reasoning.length if length is None else length
-        if room >= longest:
-            raise InputError(f"sampler.length {room} leaves no place for a prompt in the model's {longest}; give a smaller one")
         fitting = [one for one in made if fits(one, model, room)]
         if not fitting:
             raise InputError(

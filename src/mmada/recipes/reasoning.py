@@ -19,7 +19,7 @@ from typing import Any
 from mmada import __version__
 from mmada.data.public_sets import prompts_in
 from mmada.data.reasoning import Reasoned, Writer, fault, normalised
-from mmada.errors import InputError, check_folder, check_whole
+from mmada.errors import InputError, check_folder, check_is_folder, check_whole
 from mmada.pipeline import MMaDA
 from mmada.pipeline.folder import find_folder
 from mmada.recipes.reasoning_sources import Candidate, Formulas, Own, Source, source_of, unreadable
@@ -132,6 +132,8 @@ def collect_reasoning(
     folder appears whole or not at all. Raises InputError for a source, file or setting that is wrong, and where nothing is kept.
     """
     check_free(out)
+    for folder in images:
+        check_is_folder("images", folder)
     chosen = choice or Choice()
     forbidden = frozenset(normalised(prompt) for path in forbid for prompt in prompts_in(path)) - {""}
     chosen = replace(chosen, forbidden=chosen.forbidden | forbidden)

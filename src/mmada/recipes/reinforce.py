@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mmada.device import chosen_device, quick_in_bfloat16
-from mmada.errors import InputError, check_choice, check_number, check_whole
+from mmada.errors import InputError, check_choice, check_is_folder, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
 from mmada.pipeline.folder import ModelFolder
@@ -189,11 +189,8 @@ class ReinforceRecipe:
         assert start is not None, "a stage starts from a model"
         if not (start / "config.json").is_file():
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
-        check_use(self.prompts, self.tasks, self.rewards)
-        for folder in self.pictures:
-            if not Path(folder).is_dir():
-                raise InputError(f"pictures {folder!r} is no folder; check the path")
-        prompts = Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
+        self.check()
+        prompts = self.read_prompts()
         torch.manual_seed(self.plan.seed)
         with ExitStack() as stack:
             judges = {task: stack.enter_context(self.new_judge(task)) for task, count in self.tasks.items() if count}
@@ -202,12 +199,26 @@ class ReinforceRecipe:
             learner = self.learner(judges, prompts, out=out, resume=resume, start=start)
             return train(learner, self.plan, name=self.name, out=out, resume=resume)
 
+    def check(self) -> None:
+        """Raises InputError for what can be seen to be wrong before a model or prompts are read."""
+        check_use(self.prompts, self.tasks, self.rewards)
+        for folder in self.pictures:
+            check_is_folder("pictures", Path(folder))
+        for task, count in self.tasks.items():
+            if count:
+                self.new_judge(task).close()
+
+    def read_prompts(self) -> Prompts:
+        """Those that come from files. Raises InputError where one is missing or damaged."""
+        return Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
+
     def learner(self, judges: Mapping[str, Judge], prompts: Prompts, *, out: Path, resume: bool, start: Path) -> PolicyLearner:
         """What is trained, how, and on which batches."""
         begun = read_start(start)
         device, policy = chosen_device(self.device), self.method.policy()
         half = quick_in_bfloat16(device) if self.half == "auto" else self.half
         model = at_work(begun, device, self.lora)
+        self.sampler.check_fits(model)
         asking = {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
         wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]

@@ -7,11 +7,12 @@ folder, and the report is made from what the folders hold.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -41,7 +42,9 @@ class StudyRecipe:
     ``base``: what the arms have in common. ``arms``: name -> settings of it, each a value or its text after --set; the first is
     what the others are compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts,
     completions and masks, the prompts of one seed the same in all arms. ``measures``: what the trained models are judged by ->
-    examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty is all.
+    examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty is all. ``alike``: what
+    arms with another number of updates a batch have in common with ``base``, the number of "updates" (base.plan.steps) or
+    that of "batches".
     """
 
     name: str
@@ -52,6 +55,7 @@ class StudyRecipe:
     measures: Mapping[str, int] = field(default_factory=dict)
     parallel: str | None = "threshold=0.95"
     only: tuple[str, ...] = ()
+    alike: Literal["updates", "batches"] = "updates"
 
     def __post_init__(self) -> None:
         check_whole("seeds", self.seeds, 1)
@@ -88,7 +92,11 @@ class StudyRecipe:
             raise InputError(
                 f"arms has settings of {arm!r} that are no plain values ({error}); give numbers, texts, lists"
             ) from error
-        return override(self.base, {name: text.removesuffix("\n...\n").strip() for name, text in texts.items()})
+        made = override(self.base, {name: text.removesuffix("\n...\n").strip() for name, text in texts.items()})
+        if self.alike == "updates" or "plan.steps" in settings:
+            return made
+        batches = math.ceil(self.base.plan.steps / self.base.method.policy().updates)
+        return replace(made, plan=replace(made.plan, steps=batches * made.method.policy().updates))
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train and judge what is not there yet, then report; returns the model of the first arm's first seed.
@@ -98,6 +106,9 @@ class StudyRecipe:
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
+        for arm in self.only or self.arms:
+            self.run_of(arm, 0).check()
+        self.base.read_prompts()
         weights = weights_digest(start, card_of(start).preset)
         for arm, seed, folder in self.runs(out):
             begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
@@ -157,13 +168,16 @@ def report(study: StudyRecipe, out: Path) -> None:
     start = read_found(out / "start.json")
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    curves: dict[str, list[list[float]]] = {}
+    curves: dict[str, dict[str, list[list[float]]]] = {name: {} for name in rewarded(study)}
     for arm in study.arms:
         folders = [f for f in (out / arm / f"seed{s}" for s in range(study.seeds)) if (f / "results.json").exists()]
         if not folders:
             continue
         found = {file: read_found(file) for file in (folder / "results.json" for folder in folders)}
-        curves[arm] = [curve(read_log(folder / "log.jsonl")) for folder in folders]
+        logs = [read_log(folder / "log.jsonl") for folder in folders]
+        for name, runs in curves.items():
+            if name == "reward" or any(name in row for log in logs for row in log):
+                runs[arm] = [curve(log, name) for log in logs]
         everyone = {out / "start.json": start, **found}
         for key in dict.fromkeys(key for one in everyone.values() for key in one):
             if lacking := [str(file) for file, one in everyone.items() if key not in one]:
@@ -173,7 +187,7 @@ def report(study: StudyRecipe, out: Path) -> None:
             rows.append({"arm": arm, "measure": key, "start": start[key]["value"], **spread})
     settings = {"study": plain(study), "machine": machine()}
     write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
-    plot_study(rows, curves, shown(rows, list(curves)), out / "study.png")
+    plot_study(rows, curves, shown(rows), out / "study.png")
     Console().print(table(study.name, rows))
     for line in left_out:
         print(line)
@@ -185,8 +199,16 @@ def read_found(file: Path) -> dict[str, Any]:
     return found
 
 
-def shown(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
+def rewarded(study: StudyRecipe) -> list[str]:
+    """What the curves are of: the reward of every task, as they have scales of their own, or where arms have but one, of that."""
+    tasks = [task for arm in study.arms for task, count in study.run_of(arm, 0).tasks.items() if count]
+    names = list(dict.fromkeys(tasks))
+    return [f"reward_{task}" for task in names] if len(names) > 1 else ["reward"]
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The measures for the plot: those that are no part of another, and that all arms have."""
+    arms = {row["arm"] for row in rows}
     whole = [row["measure"] for row in rows if ":" not in row["measure"] or row["measure"].endswith(": answer")]
     return [name for name in dict.fromkeys(whole) if whole.count(name) == len(arms)]
 
@@ -249,8 +271,8 @@ def study_stage() -> StudyRecipe:
 
 
 def published(method: str, updates: int) -> dict[str, str]:
-    """A method with its own views, and its updates a batch, for 40 batches."""
-    return {"method.name": method, "method.updates": str(updates), "plan.steps": str(40 * updates)}
+    """A method with its own views, and its updates a batch."""
+    return {"method.name": method, "method.updates": str(updates)}
 
 
 def study_league() -> StudyRecipe:
@@ -269,6 +291,7 @@ def study_league() -> StudyRecipe:
             "espo": published("espo", 3),
         },
         measures={"arithmetic": 384},
+        alike="batches",
     )
 
 

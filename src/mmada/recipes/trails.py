@@ -6,7 +6,6 @@ known. Training split only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import Progress
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
+from mmada.files import write_tensors
 from mmada.pipeline import MMaDA
 from mmada.pipeline.cards import card_of
 from mmada.recipes.start import weights_digest
@@ -151,9 +151,7 @@ def write(trails: Sequence[Trail], path: Path) -> None:
     tensors = {name: torch.cat([r[i][0] for r in rows]) for i, name in enumerate(("tokens", "editable", "modality", "step"))}
     tensors["length"] = torch.tensor([t.canvas.length for t in trails])
     tensors["block"] = torch.tensor([t.block for t in trails])
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(tensors, beside)
-    os.replace(beside, path)
+    write_tensors(path, tensors)
 
 
 def read(path: Path) -> list[Trail]:

@@ -5,15 +5,17 @@ A trace first lists what there is in reading order (`describe`), then draws the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import numpy as np
 
 from mmada.tasks.captions import describe, named
 from mmada.tasks.scenes import COLORS, SHAPES, Scene, Thing
 
-__all__ = ["KINDS", "Question", "ask_about", "check_reasoning", "compared", "reason", "related", "said"]
+__all__ = ["KINDS", "Question", "ask_about", "check_reasoning", "compared", "reason", "related", "said", "shared_statements"]
 
 Random = np.random.Generator
 
@@ -268,3 +270,12 @@ def check_reasoning(trace: str, question: Question, scene: Scene) -> bool:
         return trace.strip() == question.reasoning
     listing = describe(scene)
     return trace.startswith(listing) and trace[len(listing) :].strip() == question.reasoning[len(listing) :].strip()
+
+
+def shared_statements(trace: str, right: str) -> float:
+    """How much two traces have in common, 0 to 1: twice the statements that stand in both in one order, over those of both.
+
+    Statements are what commas and full stops part; 1 is the same trace.
+    """
+    one, other = ([s.strip() for s in re.split(r"[.,]", text) if s.strip()] for text in (trace, right))
+    return SequenceMatcher(None, one, other, autojunk=False).ratio() if one else 0.0

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmada.errors import InputError
+from mmada.files import write_tensors
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -38,9 +37,7 @@ def save_checkpoint(
     tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items() if k not in frozen}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
     tensors |= optimiser_tensors(optimisers)
-    beside = path.with_suffix(".tmp")
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, beside, metadata={"state": json.dumps({"step": step})})
-    os.replace(beside, path)
+    write_tensors(path, {k: v.contiguous().clone() for k, v in tensors.items()}, {"state": json.dumps({"step": step})})
 
 
 def load_checkpoint(
@@ -62,7 +59,10 @@ def load_checkpoint(
     if unexpected or set(missing) - frozen:
         raise InputError(f"checkpoint {path} is of a run with other sizes; resume with the settings it was started with")
     for name in average:
-        average[name].copy_(tensors[f"average.{name}"])
+        stored_average = tensors.get(f"average.{name}")
+        if stored_average is None or stored_average.shape != average[name].shape:
+            raise InputError(f"checkpoint {path} lacks the average of {name}; it is damaged, delete it to start the run again")
+        average[name].copy_(stored_average)
     for i, optimiser in enumerate(optimisers):
         state: dict[int, dict[str, Tensor]] = {}
         parameters = [p for group in optimiser.param_groups for p in group["params"]]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import Canvas
+from mmada.files import write_text
 from mmada.training.log import read_log
 from mmada.training.rewards import Failure, Judge
 from mmada.training.rollouts import Rollouts, distinct
@@ -131,7 +132,7 @@ class GroupLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.begun:
             kept = [line for line in read_log(self.path) if line["batch"] < number]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
             self.begun = True
         with self.path.open("a") as file:
             file.writelines(json.dumps({"batch": number, **line}) + "\n" for line in groups)

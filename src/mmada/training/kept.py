@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
+from mmada.files import drop_parts, write_tensors
 from mmada.training.rl import Update, Views
 
 __all__ = ["Batch", "Keeper"]
@@ -76,10 +75,8 @@ class Keeper:
         """Keep a batch: written beside, then renamed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {**self.made_with, "updates": len(batch.updates), "statistics": batch.statistics}
-        beside = self.path(number).with_suffix(".tmp")
         tensors = {name: value.contiguous().clone() for name, value in batch.tensors().items()}
-        save_file(tensors, beside, metadata={"state": json.dumps(state)})
-        os.replace(beside, self.path(number))
+        write_tensors(self.path(number), tensors, {"state": json.dumps(state)})
 
     def read(self, number: int, *, done: int) -> Batch | None:
         """A kept batch of which ``done`` updates are done, or None where there is none and it can be made again.
@@ -109,6 +106,7 @@ class Keeper:
 
     def drop(self, number: int) -> None:
         """Forget the batches before one."""
+        drop_parts(self.folder)
         for file in self.folder.glob("batch_*.safetensors"):
             if int(file.stem.partition("_")[2]) < number:
                 file.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -14,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mmada.errors import InputError
+from mmada.files import beside, write_text
 
 __all__ = ["RunLog", "read_log"]
 
@@ -26,14 +28,21 @@ EVERY = 60.0
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a JSONL log; a last line cut off by a kill is left out."""
+    """The rows of a JSONL log; a last line cut off by a kill is left out.
+
+    Raises InputError for any other line that is no row of a log, naming it.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     rows: list[dict[str, float]] = []
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step", row.get("batch")), int):
+            rows.append(row)
+        elif number < len(lines):
+            raise InputError(f"line {number} of the log {path} is damaged; remove it to go on, or give another folder")
     return rows
 
 
@@ -45,7 +54,7 @@ class RunLog:
         self.path = folder / "log.jsonl"
         # A resumed run repeats the steps since its checkpoint: drop their lines, so that each step has one.
         kept = [row for row in read_log(self.path) if row["step"] < start]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -117,9 +126,8 @@ class RunLog:
             axes.set_yscale("log" if kind == "loss" and all(row["loss"] > 0 for row in rows) else "linear")
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.set_xlabel("step")
-        beside = self.folder / "curves.tmp.png"
-        figure.savefig(beside, dpi=110)
-        os.replace(beside, self.folder / "curves.png")
+        with beside(self.folder / "curves.png") as part:
+            figure.savefig(part, dpi=110, format="png")
 
 
 def smoothed(step_N: Array, value_N: Array) -> tuple[Array, Array]:

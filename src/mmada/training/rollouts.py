@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import TEXT, Canvas
-from mmada.errors import InputError, check_number, check_whole
+from mmada.errors import MAX_STEPS, InputError, check_number, check_whole
 from mmada.images import ImageSource
 from mmada.pipeline import MMaDA, TextResult
 from mmada.pipeline.engine import Watch
@@ -97,13 +97,22 @@ class Sampler:
         check_number("sampler.guidance", self.guidance)
         for name in ("batch", "length", "steps", "image_steps"):
             if (value := getattr(self, name)) is not None:
-                check_whole(f"sampler.{name}", value, 1)
+                check_whole(f"sampler.{name}", value, 1, MAX_STEPS if name.endswith("steps") else None)
         _ = self.speed
 
     @property
     def speed(self) -> Speed:
         """How fast texts are decoded."""
         return Speed.of(self.parallel)
+
+    def check_fits(self, model: MMaDA) -> None:
+        """Raises InputError where a model cannot be sampled so."""
+        if self.length is not None:
+            check_whole("sampler.length", self.length, 1, model.engine.parts.max_length - 1)
+        try:
+            model.preset.reasoning.changed(length=self.length, steps=self.steps)
+        except InputError as error:
+            raise InputError(f"sampler with the model's preset: {error}") from error
 
     def text_options(self, seeds: list[int], watch: Watch) -> TextOptions:
         """How an answer with reasoning is drawn."""

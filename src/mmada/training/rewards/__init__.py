@@ -9,10 +9,12 @@ from mmada.training.rewards.clip import Clip
 from mmada.training.rewards.completion import Asked, Caption, Completion, Reward
 from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Failure, Judge, Scores, Term
-from mmada.training.rewards.named import REWARDS, judge_of, reward_of
-from mmada.training.rewards.verified import Correctness, Detector, Format
+from mmada.training.rewards.named import OF_PICTURES, OF_TEXTS, REWARDS, judge_of, reward_of
+from mmada.training.rewards.verified import Correctness, Detector, Format, Reasoning
 
 __all__ = [
+    "OF_PICTURES",
+    "OF_TEXTS",
     "REWARDS",
     "Asked",
     "Caption",
@@ -24,6 +26,7 @@ __all__ = [
     "Format",
     "ImageReward",
     "Judge",
+    "Reasoning",
     "Reward",
     "Scores",
     "Term",

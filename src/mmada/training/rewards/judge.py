@@ -9,7 +9,7 @@ Shapes: B completions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ from mmada.training.rewards.worker import OwnProcess, OwnThread, TimedOut, Worke
 __all__ = ["TOTAL", "Failure", "Judge", "Scores", "Term"]
 
 TOTAL = "total"
+LARGEST = 1e30
+"""Largest reward: squares of it are finite, and float32 holds it."""
+Kind = Literal["raised", "not finite", "too large", "timed out", "wrong count"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Failure:
-    """A term that gave no number for the completion at ``index``: it "raised", was "not finite", "timed out", or gave the "wrong
-    count" of numbers. The term `TOTAL` is their weighted sum: all gave numbers, and these add up to none."""
+    """A term that gave no number for the completion at ``index``: it "raised", was "not finite" or "too large", "timed out", or
+    gave the "wrong count" of numbers. The term `TOTAL` is their weighted sum: all gave numbers, and these add up to none."""
 
     term: str
     index: int
-    kind: Literal["raised", "not finite", "timed out", "wrong count"]
+    kind: Kind
     words: str = ""
 
 
@@ -69,6 +72,15 @@ class Scores:
     total_B: Tensor
     terms: dict[str, list[float]]
     failures: tuple[Failure, ...]
+
+
+def unfit(values: Sequence[float]) -> Iterator[tuple[int, Kind]]:
+    """Where values are no numbers to learn from, and why."""
+    for index, value in enumerate(values):
+        if not math.isfinite(value):
+            yield index, "not finite"
+        elif abs(value) > LARGEST:
+            yield index, "too large"
 
 
 class Judge:
@@ -98,12 +110,11 @@ class Judge:
             given[term.name] = values
             total_B += term.weight * torch.tensor(values, dtype=torch.float64)
         known = {failure.index for failure in failures}
-        failures += [
-            Failure(TOTAL, i, "not finite", str(total))
-            for i, total in enumerate(total_B.tolist())
-            if not (math.isfinite(total) or i in known)
-        ]
-        return Scores(total_B.where(total_B.isfinite(), math.nan), given, tuple(failures))
+        totals = total_B.tolist()
+        failures += [Failure(TOTAL, i, kind, str(totals[i])) for i, kind in unfit(totals) if i not in known]
+        for failure in failures:
+            totals[failure.index] = math.nan
+        return Scores(torch.tensor(totals, dtype=torch.float64), given, tuple(failures))
 
     def prepare(self) -> None:
         """Read the models of rewards that have one, which may take longer than a time-out. Raises InputError where that fails."""
@@ -127,12 +138,11 @@ class Judge:
             return [values[0] for values, _ in singles], failures
         if len(values) != len(part):
             return self.none(term, part, "wrong count", f"{len(values)} for {len(part)}")
-        bad = [Failure(term.name, i, "not finite", str(v)) for i, v in enumerate(values) if not math.isfinite(v)]
-        return [v if math.isfinite(v) else math.nan for v in values], bad
+        bad = [Failure(term.name, i, kind, str(values[i])) for i, kind in unfit(values)]
+        out = {failure.index for failure in bad}
+        return [math.nan if i in out else value for i, value in enumerate(values)], bad
 
-    def none(
-        self, term: Term, part: Sequence[Completion], kind: Literal["raised", "timed out", "wrong count"], words: str
-    ) -> tuple[list[float], list[Failure]]:
+    def none(self, term: Term, part: Sequence[Completion], kind: Kind, words: str) -> tuple[list[float], list[Failure]]:
         """No number for a whole batch."""
         return [math.nan] * len(part), [Failure(term.name, i, kind, words) for i in range(len(part))]
 

@@ -11,13 +11,24 @@ from mmada.training.rewards.clip import Clip
 from mmada.training.rewards.completion import Reward
 from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Judge, Term
-from mmada.training.rewards.verified import Correctness, Detector, Format
+from mmada.training.rewards.verified import Correctness, Detector, Format, Reasoning
 
-__all__ = ["REWARDS", "judge_of", "reward_of"]
+__all__ = ["OF_PICTURES", "OF_TEXTS", "REWARDS", "judge_of", "reward_of"]
 
 MODELS: dict[str, type[Clip] | type[ImageReward]] = {"clip": Clip, "image_reward": ImageReward}
 """Rewards that are models, made from a source and a device."""
-REWARDS: dict[str, Callable[[], Reward]] = {"correctness": Correctness, "format": Format, "detector": Detector, **MODELS}
+REWARDS: dict[str, Callable[[], Reward]] = {
+    "correctness": Correctness,
+    "format": Format,
+    "reasoning": Reasoning,
+    "detector": Detector,
+    **MODELS,
+}
+
+OF_PICTURES = frozenset({"detector", *MODELS})
+"""Rewards that judge nothing but what is drawn."""
+OF_TEXTS = frozenset({"format", "reasoning"})
+"""Rewards that judge nothing but what is written."""
 
 
 def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = "cpu") -> Reward:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmada.errors import InputError
+from mmada.tasks.arithmetic import Problem, check_steps
 from mmada.tasks.geneval import grade, judge
 from mmada.tasks.mathematics import Known, same_formula
-from mmada.tokenizers.prompt import well_formed
+from mmada.tasks.questions import Question, shared_statements
+from mmada.tokenizers.prompt import split_thinking, well_formed
 from mmada.training.rewards.completion import CHECKED, Caption, Completion
 from mmada.training.rewards.formulas import Formulas
 
-__all__ = ["Correctness", "Detector", "Format"]
+__all__ = ["Correctness", "Detector", "Format", "Reasoning"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,28 @@ class Format:
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """As `Reward`."""
         return [float(well_formed(completion.written)) for completion in completions]
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """Share, 0 to 1, of the reasoning about a nano problem or question that is right; 1 where evaluation calls every step right.
+
+    A process reward: `Correctness` sees the answer alone, and lets the reasoning about pictures get worse.
+    """
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        """As `Reward`. Raises InputError for a prompt whose right reasoning is not known."""
+        return [self.one(completion) for completion in completions]
+
+    def one(self, completion: Completion) -> float:
+        """Of one completion."""
+        about = completion.asked.about
+        if not isinstance(about, (Problem, Question)):
+            raise InputError(f"reasoning cannot judge what {completion.asked.words!r} asks for; take correctness or format")
+        _, thought = split_thinking(completion.written)
+        if isinstance(about, Problem) and check_steps(thought, about):  # in another order than its own
+            return 1.0
+        return shared_statements(thought, about.reasoning)
 
 
 @dataclass(frozen=True)

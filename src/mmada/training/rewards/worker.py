@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -75,14 +76,18 @@ class OwnProcess:
         self.pipe: Connection | None = None
 
     def prepare(self) -> None:
-        """As `Worker.prepare`: the process starts with it."""
+        """As `Worker.prepare`: the process starts with it, if the reward has a model."""
+        try:
+            pickle.dumps(self.reward)
+        except Exception as error:  # whatever its parts raise
+            raise InputError(f"it cannot be sent to a process ({error}); give judge=thread") from error
         if not hasattr(self.reward, "prepare"):
             return
         try:
             self.started()
         except InputError:
             raise
-        except Exception as error:  # it cannot be pickled, takes too long or dies
+        except Exception as error:  # it takes too long or dies
             self.close()
             raise InputError(f"its process did not start ({type(error).__name__}: {error}); try judge=thread") from error
 
