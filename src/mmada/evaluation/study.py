@@ -50,10 +50,9 @@ def plot_study(
         return
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     colors = {arm: f"C{number % 10}" for number, arm in enumerate(arms)}
-    widths = [2.6] * len(curves) + [1.0] * len(measures)
-    figure = Figure(figsize=(2.2 * sum(widths) + 0.3, 4), layout="constrained")
-    panels = list(np.atleast_1d(figure.subplots(1, len(widths), width_ratios=widths)))
-    for axes, (name, runs_of) in zip(panels, curves.items(), strict=False):
+    figure = Figure(figsize=(max(5.5 * len(curves), 2.6 * len(measures)), 8), layout="constrained")
+    above, below = figure.subfigures(2, 1)
+    for axes, (name, runs_of) in zip(np.atleast_1d(above.subplots(1, len(curves))), curves.items(), strict=True):
         for arm, seeds in runs_of.items():
             length = min(len(one) for one in seeds)
             runs = np.array([smooth(one[:length], max(1, length // 10)) for one in seeds])
@@ -62,13 +61,14 @@ def plot_study(
         axes.set_xlabel("batch")
         axes.set_ylabel(name.replace("_", " of "))
         axes.legend(fontsize=7)
-    for axes, measure in zip(panels[len(curves) :], measures, strict=True):
+    for axes, measure in zip(np.atleast_1d(below.subplots(1, max(1, len(measures)))), measures, strict=False):
         mine = {row["arm"]: row for row in rows if row["measure"] == measure}
-        middle = np.array([mine[arm]["value"] for arm in arms])
-        reach = np.array([[mine[arm]["value"] - mine[arm]["low"], mine[arm]["high"] - mine[arm]["value"]] for arm in arms]).T
-        axes.errorbar(range(len(arms)), middle, reach, fmt="o", capsize=3)
-        axes.axhline(mine[arms[0]]["start"], color="grey", linestyle=":", label="before")
+        for number, arm in enumerate(arms):
+            middle, low, high = (mine[arm][key] for key in ("value", "low", "high"))
+            axes.errorbar(number, middle, [[middle - low], [high - middle]], fmt="o", capsize=3, color=colors[arm])
+        axes.axhline(mine[arms[0]]["start"], color="grey", linestyle=":")
+        axes.text(-0.55, mine[arms[0]]["start"], "before", fontsize=7, color="grey", va="bottom")
         axes.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)
+        axes.set_xlim(-0.6, len(arms) - 0.4)
         axes.set_title(measure, fontsize=8)
-        axes.legend(fontsize=6)
     figure.savefig(path, dpi=110)
