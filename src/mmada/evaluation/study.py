@@ -51,7 +51,7 @@ def plot_study(
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     colors = {arm: f"C{number % 10}" for number, arm in enumerate(arms)}
     figure = Figure(figsize=(max(5.5 * len(curves), 2.6 * len(measures)), 8), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    above, below = np.asarray(figure.subfigures(2, 1))
     for axes, (name, runs_of) in zip(np.atleast_1d(above.subplots(1, len(curves))), curves.items(), strict=True):
         for arm, seeds in runs_of.items():
             length = min(len(one) for one in seeds)
