@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,22 +39,26 @@ def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: P
     write_tensors(tensors, {"a": torch.ones(3)}, {"state": "old"})
     with pytest.raises(OSError, match="too large") as of_text:
         write_text(text, "new " * 5000)
-    with pytest.raises(Exception, match="os error") as of_tensors:
+    with pytest.raises(OSError, match="too large") as of_tensors:
         write_tensors(tensors, {"a": torch.ones(5000)})
-    for told in (of_text, of_tensors):
-        assert "make room" in no_place(told.value)
+    for told, path in ((of_text, text), (of_tensors, tensors)):
+        assert no_place(told.value) == f"'{path}' cannot be written (File too large); make room, or choose another place"
     assert (text.read_text(), load_file(tensors)["a"].tolist()) == ("old", [1.0, 1.0, 1.0])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "b.safetensors"]
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     with beside(tmp_path / "log.jsonl") as part:
-        part.write_text("{}")
-        os.link(part, tmp_path / "kept")
-        for name in (part.name.replace(str(os.getpid()), "1"), ".tmpAb3dE9"):
-            (tmp_path / name).write_text("half")
-    drop_parts(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "log.jsonl"]
+        part.write_text("{")
+        shutil.copytree(part.parent, tmp_path / part.parent.name.replace(str(os.getpid()), "1"))  # as of one that was killed
+    (tmp_path / "log.jsonl").unlink()
+    others = (".film.mp4.part", ".log.jsonl", ".run.x1.part/log.jsonl", ".reason.12.part/log.jsonl")
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert len(list(tmp_path.rglob("log.jsonl"))) == 3
+    drop_parts(tmp_path, "*.jsonl")
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(others)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -91,7 +96,7 @@ def test_other_faults_are_not_hidden(error: Exception, monkeypatch: pytest.Monke
         main(["train", "--list"])
 
 
-@pytest.mark.parametrize("damage", [b"{", b"[1]", b"3", b"{}", b'{"step": "a"}', b"\xff\xfe", b""])
+@pytest.mark.parametrize("damage", [b"{", b"[1]", b"3", b"{}", b'{"step": "a"}', b'{"batch": 1}', b"\xff\xfe", b"[" * 9999, b""])
 def test_a_damaged_line_is_named_and_a_last_one_cut_off_is_left_out(damage: bytes, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     rows = [json.dumps({"step": n, "loss": 1.0}).encode() for n in range(3)]

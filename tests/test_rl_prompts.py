@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.recipes import run
 from mmada.recipes.prompts import Prompts
+from mmada.recipes.reinforce import reinforce
 from mmada.training.log import read_log
 from mmada.training.rewards import Caption, Completion, Correctness, Detector, Judge, Term
 from mmada.training.rewards.verified import FORMULAS
@@ -164,6 +166,10 @@ def test_prompts_that_cannot_be_asked(
     with pytest.raises(InputError, match=message):
         run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_answer_about_a_picture_may_be_judged_by_clip() -> None:
+    replace(reinforce(), tasks={"vision": 1}, rewards={"vision": {"clip": 1.0}}).check()
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,11 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"reward_device": "nope"}, "reward_device 'nope' is not to be had"),
         ({"half": "banana"}, "'half' cannot be 'banana'"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
-        ({"rewards": "{math: {detector: 1}}"}, "rewards of math have 'detector', which cannot judge texts"),
-        ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which cannot judge texts"),
+        ({"rewards": "{math: {detector: 1}}"}, "rewards of math have 'detector', which can judge nothing of it"),
+        ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which can judge nothing of it"),
         (
             {"tasks": "{image: 1}", "rewards": "{image: {format: 1}}"},
-            "rewards of image have 'format', which cannot judge pictures",
+            "rewards of image have 'format', which can judge nothing of it",
         ),
         (
             {"judge": "process", "rewards": "{math: {'tests.test_rl_recipes:nameless': 1}}"},
@@ -215,6 +215,12 @@ def test_settings_are_checked_together_whatever_their_order(tmp_path: Path) -> N
     ]
     assert all(one == made[0] for one in made)
     assert (made[0].plan.steps, made[0].plan.optim.lr, dict(made[0].tasks)) == (3, 0.5, {"vision": 3})
+
+
+def test_steps_of_texts_mean_nothing_where_pictures_alone_are_drawn(folder: Path, tmp_path: Path) -> None:
+    settings = FEW | {"tasks": "{image: 1}", "sampler.steps": "3", "sampler.length": "7", "sampler.image_steps": "2"}
+    run("reinforce_image", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert len(rows(tmp_path / "run")) == int(FEW["plan.steps"])
 
 
 def test_a_refused_run_leaves_a_folder_as_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,25 @@ def test_a_run_goes_on_from_its_own_start_and_from_no_other(folder: Path, tmp_pa
         run("reinforce", overrides=settings, out=out, start_from=folder, resume=True)
 
 
+def test_a_run_killed_before_its_first_line_can_be_gone_on_with_after_a_mistake(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mistake leaves the folder as it was, its empty log too."""
+    settings, out = mixed() | {"plan.steps": "1", "tasks": "{math: 1}"}, tmp_path / "run"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyLearner, "losses", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("reinforce", overrides=settings, out=out, start_from=folder)
+    assert (out / "log.jsonl").read_bytes() == b""
+    with pytest.raises(InputError, match="did you mean 'correctness'"):
+        run("reinforce", overrides=settings | {"rewards": "{math: {corectness: 1}}"}, out=out, resume=True)
+    assert len(rows(run("reinforce", overrides=settings, out=out, resume=True).parent)) == 1
+
+
 def test_a_change_anywhere_in_the_weights_is_another_start(tmp_path: Path) -> None:
     """Of large files pieces are read: training leaves the rows of what was never asked as they were, the last ones mostly."""
     file = tmp_path / "model.safetensors"

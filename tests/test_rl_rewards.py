@@ -1,12 +1,13 @@
 """Rewards: the tasks' own verdicts, weights, and everything that can go wrong with one."""
 
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -119,13 +120,13 @@ def test_the_format_is_reasoning_in_tags_then_an_answer(text: str, good: bool) -
 
 
 def test_reasoning_is_right_where_evaluation_says_so() -> None:
-    """Of many questions, with traces that are right, that lack a statement, and that are another's."""
+    """Of many questions, with traces that are right, that end in a comma, and that are another's."""
     rng = np.random.default_rng(0)
     scenes = [sample_scene(rng) for _ in range(40)]
     asked = [ask_about(scene, rng) for scene in scenes]
     traces = [q.reasoning for q in asked]
-    given = [*traces, *(t.partition(". ")[0] for t in traces), *traces[1:], traces[0]]
-    right = [check_reasoning(t, q, s) for t, q, s in zip(given, asked * 3, scenes * 3, strict=True)]
+    given = [*traces, *(f"{t[:-1]}," for t in traces), *traces[1:], traces[0]]
+    right = [check_reasoning(t, q) for t, q in zip(given, asked * 3, strict=True)]
     parts = [Completion(Asked(q.text, q), f"<think> {t}</think> x") for t, q in zip(given, asked * 3, strict=True)]
     shares = Reasoning()(parts)
     assert [share == 1 for share in shares] == right
@@ -239,12 +240,25 @@ def test_a_reward_whose_process_dies_is_reported_and_started_again() -> None:
     assert [(f.index, f.kind) for f in scores.failures] == [(0, "raised")]
 
 
-def test_a_reward_that_cannot_be_sent_to_a_process_is_reported() -> None:
-    with Judge([Term("local", lambda completions: [1.0] * len(completions), where="process")]) as judge:
-        scores = judge([written("a")])
-        assert judge([written("a")]).failures == scores.failures
-    assert scores.failures[0].kind == "raised"
-    assert "pickle" in scores.failures[0].words.lower()
+def test_a_reward_that_cannot_be_sent_to_a_process_is_refused() -> None:
+    with pytest.raises(InputError, match=r"reward local: it cannot be sent to a process .*give judge=thread"):
+        Judge([Term("local", lambda completions: [1.0] * len(completions), where="process")])
+
+
+@dataclass
+class Guarded:
+    """A reward with a lock, which pickles only while a process starts."""
+
+    lock: Any = field(default_factory=multiprocessing.get_context("spawn").Lock)
+
+    def __call__(self, completions: Sequence[Completion]) -> list[float]:
+        with self.lock:
+            return lengths(completions)
+
+
+def test_a_reward_with_a_lock_runs_in_a_process() -> None:
+    with Judge([Term("guarded", Guarded(), where="process")]) as judge:
+        assert judge([written("abc")]).total_B.tolist() == [3]
 
 
 def test_a_wrong_count_of_rewards_is_reported() -> None:

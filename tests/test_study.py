@@ -237,14 +237,45 @@ def test_wrong_settings_are_refused_before_anything_runs(
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.parametrize("settings", [{"base.rewards": "{math: {'tests.nowhere:f': 1}}"}, {"base.pictures": "[nowhere]"}])
-def test_a_wrong_reward_is_found_before_any_model_is_judged(
-    settings: dict[str, str], judged: list[Path], folder: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("rewards", "{math: {'tests.nowhere:f': 1}}"),
+        ("pictures", "[nowhere]"),
+        ("prompts", "{math: 'gsm8k:nowhere.jsonl'}"),
+        ("judge", "process"),
+    ],
+)
+def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(
+    setting: str, value: str, judged: list[Path], folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="nowhere"):
-        run("study_noising", overrides=FEW | settings, out=tmp_path / "study", start_from=folder)
+    rewards = {"base.rewards": "{math: {'tests.test_study:unfindable': 1}}"} if setting == "judge" else {}
+    arms = {"arms": json.dumps({"one": {}, "other": {setting: value}})}
+    with pytest.raises(InputError, match=r"arm other: .*(nowhere|process)"):
+        run("study_noising", overrides=FEW | rewards | arms, out=tmp_path / "study", start_from=folder)
     assert not judged
     assert not (tmp_path / "study").exists()
+
+
+def unfindable(completions: Sequence[Completion]) -> list[float]:
+    """Its name is taken away below, so that no process can find it."""
+    return [0.0] * len(completions)
+
+
+unfindable.__qualname__ = "lost"
+
+
+def test_a_finished_study_is_reported_without_what_it_was_trained_with(
+    judged: list[Path], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, few = tmp_path / "study", FEW | {"seeds": "1", "base.rewards": "{math: {'tests.test_study:varied': 1}}"}
+    run("study_noising", overrides=few, out=out, start_from=folder)
+    (out / "study.png").unlink()
+    monkeypatch.delattr(sys.modules["tests.test_study"], "varied")
+    run("study_noising", overrides=few, out=out, start_from=folder, resume=True)
+    assert (out / "study.png").exists()
+    with pytest.raises(InputError, match=r"'tests\.test_study:varied' cannot be imported"):
+        run("study_noising", overrides=few | {"seeds": "2"}, out=out, start_from=folder, resume=True)
 
 
 def test_the_steps_of_the_base_are_those_of_the_league() -> None:
@@ -252,12 +283,18 @@ def test_the_steps_of_the_base_are_those_of_the_league() -> None:
     short = override(league, {"base.plan.steps": "24"})
     steps = {arm: short.run_of(arm, 0).plan.steps for arm in short.arms}
     assert steps == {arm: 2 * short.run_of(arm, 0).method.policy().updates for arm in short.arms}
-    assert override(league, {"arms": "{spg: {method.name: spg, plan.steps: 7}}"}).run_of("spg", 0).plan.steps == 7
+    for own in ("plan.steps: 7", "plan: {steps: 7}"):
+        assert override(league, {"arms": f"{{spg: {{method.name: spg, {own}}}}}"}).run_of("spg", 0).plan.steps == 7
+    with pytest.raises(InputError, match="alike must be one of updates, batches"):
+        replace(league, alike="steps")  # type: ignore[arg-type]
 
 
 def test_arms_of_other_tasks_have_a_panel_a_task(judged: list[Path], folder: Path, tmp_path: Path) -> None:
     arms = "{both: {tasks: {math: 1, vision: 1}}, one: {tasks: {math: 1}}}"
-    run("study_noising", overrides=FEW | {"seeds": "1", "arms": arms}, out=tmp_path / "study", start_from=folder)
+    few = FEW | {"seeds": "1", "arms": arms}
+    run("study_noising", overrides=few | {"only": "[one]"}, out=tmp_path / "study", start_from=folder)
+    assert list(json.loads((tmp_path / "study" / "results.json").read_text())["curves"]) == ["reward_math"]
+    run("study_noising", overrides=few, out=tmp_path / "study", start_from=folder, resume=True)
     curves = json.loads((tmp_path / "study" / "results.json").read_text())["curves"]
     assert {name: list(runs) for name, runs in curves.items()} == {"reward_math": ["both", "one"], "reward_vision": ["both"]}
 

@@ -102,10 +102,10 @@ def test_traces_are_verified_and_wrong_ones_refused() -> None:
     for _ in range(100):
         scene = sample_scene(rng)
         question = ask_about(scene, rng)
-        assert check_reasoning(question.reasoning, question, scene)
+        assert check_reasoning(question.reasoning, question)
         for word, other in (("red", "blue"), ("circle", "star"), ("top", "bottom"), (".", ". more.")):
             if word in question.reasoning:
-                assert not check_reasoning(question.reasoning.replace(word, other, 1), question, scene)
+                assert not check_reasoning(question.reasoning.replace(word, other, 1), question)
 
 
 def test_captions_mean_their_own_scene_and_no_other() -> None:

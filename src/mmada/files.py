@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +22,19 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A name in the same folder to write to, renamed to ``path`` at the end; where that fails nothing is left of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A file to write, in a folder of its own beside ``path``, which takes the place of ``path`` at the end; nothing is left of
+    it where that is not reached. An OSError names ``path``."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        os.replace(part, path)
+        folder.mkdir(exist_ok=True)
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+    except Exception as error:
+        if number := number_of(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,23 +51,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file(dict(tensors), part, metadata=None if metadata is None else dict(metadata))
 
 
-def drop_parts(folder: Path) -> None:
-    """Remove what writers left in a folder that were killed; nobody may be writing there now."""
-    for pattern in (".*.part", ".tmp??????"):  # ours, safetensors'
-        for part in folder.glob(pattern):
-            part.unlink(missing_ok=True)
+def drop_parts(folder: Path, *names: str) -> None:
+    """Remove what writers of these files left that were killed; nobody may be writing them now. ``names`` are patterns."""
+    for name in names:
+        for part in folder.glob(f".{name}.*.part"):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def number_of(error: Exception) -> int:
+    """The system's number of an error, 0 where it has none; safetensors and tokenizers say it in words: "... (os error 28)"."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return int(said[1]) if said else 0
 
 
 def no_place(error: Exception) -> str:
-    """One sentence on a file for which there is no room or no permission; empty where the error is of another kind.
-
-    safetensors and tokenizers say the system's error in words: "... (os error 28)".
-    """
-    if isinstance(error, OSError):
-        number, file = error.errno, error.filename
-    else:
-        said = re.search(r"\(os error (\d+)\)", str(error))
-        number, file = (int(said[1]) if said else None), None
+    """One sentence on a file for which there is no room or no permission; empty where the error is of another kind."""
+    number, file = number_of(error), getattr(error, "filename", None)
     named = "a file" if file is None else f"'{file}'"
     if number in FULL:
         return f"{named} cannot be written ({os.strerror(number)}); make room, or choose another place"

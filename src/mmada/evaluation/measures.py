@@ -101,14 +101,14 @@ def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = 
     pictures = [Image.fromarray(render(scene, rng, LOOSE)) for scene in scenes]
     for part in chunks(asked):
         answers = model.ask(list(pictures[part]), [q.text for q in asked[part]], thinking=thinking)
-        for question, scene, picture, answer in zip(asked[part], scenes[part], pictures[part], answers, strict=True):
+        for question, picture, answer in zip(asked[part], pictures[part], answers, strict=True):
             right = question.verify(answer.text)
             result.add("questions", right)
             result.add(f"questions: {question.kind}", right)
             if question.kind == "exist":
                 result.add(f"existence: {question.negative or 'yes'}", right)
             if thinks:
-                steps = bool(answer.thinking) and check_reasoning(answer.thinking, question, scene)
+                steps = bool(answer.thinking) and check_reasoning(answer.thinking, question)
                 result.add("questions: every step right", steps)
                 result.add("questions: format", follows_format(model, answer))
             result.show(picture, f"{question.text} {answer.text}", right)

@@ -48,7 +48,7 @@ def plot_study(
         from matplotlib.figure import Figure
     except ImportError:
         return
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    arms = list(dict.fromkeys([*(row["arm"] for row in rows), *(arm for runs_of in curves.values() for arm in runs_of)]))
     colors = {arm: f"C{number % 10}" for number, arm in enumerate(arms)}
     figure = Figure(figsize=(max(5.5 * len(curves), 2.6 * len(measures)), 8), layout="constrained")
     above, below = np.asarray(figure.subfigures(2, 1))
@@ -63,11 +63,12 @@ def plot_study(
         axes.legend(fontsize=7)
     for axes, measure in zip(np.atleast_1d(below.subplots(1, max(1, len(measures)))), measures, strict=False):
         mine = {row["arm"]: row for row in rows if row["measure"] == measure}
-        for number, arm in enumerate(arms):
+        start = next(iter(mine.values()))["start"]
+        for number, arm in ((number, arm) for number, arm in enumerate(arms) if arm in mine):
             middle, low, high = (mine[arm][key] for key in ("value", "low", "high"))
             axes.errorbar(number, middle, [[middle - low], [high - middle]], fmt="o", capsize=3, color=colors[arm])
-        axes.axhline(mine[arms[0]]["start"], color="grey", linestyle=":")
-        axes.text(-0.55, mine[arms[0]]["start"], "before", fontsize=7, color="grey", va="bottom")
+        axes.axhline(start, color="grey", linestyle=":")
+        axes.text(-0.55, start, "before", fontsize=7, color="grey", va="bottom")
         axes.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)
         axes.set_xlim(-0.6, len(arms) - 0.4)
         axes.set_title(measure, fontsize=8)

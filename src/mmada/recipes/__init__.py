@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -91,7 +92,7 @@ def run(
     refused = not resume and (out / "checkpoint.safetensors").exists()
     if resume and start is not None:
         check_begun_from(out, start)
-    before = progress(out)
+    before, logs = progress(out), [file for name in ("log.jsonl", "groups.jsonl") if not (file := out / name).exists()]
     undo = [] if refused else [write_settings(recipe, out / "recipe.yaml")]
     if start is not None and not refused:
         undo.append(write_start(start, out / BEGUN_FROM))
@@ -101,9 +102,8 @@ def run(
         if progress(out) == before:  # nothing was begun
             for one in undo:
                 one()
-            for file in (out / "log.jsonl", out / "groups.jsonl"):
-                if file.exists() and not file.stat().st_size:
-                    file.unlink()
+            for file in logs:
+                file.unlink(missing_ok=True)
         if new and not os.listdir(out):
             out.rmdir()
         raise
@@ -154,8 +154,12 @@ def write_settings(recipe: Recipe, path: Path) -> Callable[[], object]:
 
 def progress(out: Path) -> dict[Path, int]:
     """The logs and results of a folder, with their sizes: what tells a run that has gone on from one that was refused."""
-    sizes = {file: file.stat().st_size for file in out.rglob("*.json*") if file.name != BEGUN_FROM}
-    return {file: size for file, size in sizes.items() if size}
+    sizes: dict[Path, int] = {}
+    for file in out.rglob("*.json*"):
+        with suppress(FileNotFoundError):  # of a process that is writing another arm
+            if file.name != BEGUN_FROM and ".part" not in file.parent.suffixes and (size := file.stat().st_size):
+                sizes[file] = size
+    return sizes
 
 
 def write_start(start: Path, path: Path) -> Callable[[], object]:

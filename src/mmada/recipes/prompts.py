@@ -26,7 +26,7 @@ from mmada.pipeline import MMaDA
 from mmada.recipes.reasoning_sources import Candidate, Own, Source, picture, source_of, unusable
 from mmada.tasks.mathematics import Known, need_math_verify
 from mmada.tokenizers.prompt import Message
-from mmada.training.rewards import OF_PICTURES, OF_TEXTS, Asked, Caption
+from mmada.training.rewards import UNFIT, Asked, Caption
 from mmada.training.rewards.formulas import Formulas
 from mmada.training.rollouts import ASK
 
@@ -38,10 +38,9 @@ Ask = Callable[[np.random.Generator], Asked]
 def check_use(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Mapping[str, Mapping[str, float]]) -> None:
     """Raises InputError for prompts that no task asks, and for rewards that cannot judge what they would be given."""
     for task in (task for task, count in tasks.items() if count):
-        unfit = set(rewards[task]) & (OF_TEXTS if task == "image" else OF_PICTURES)
-        if unfit:
-            kind, mend = ("pictures", "detector or clip") if task == "image" else ("texts", "correctness or format")
-            raise InputError(f"rewards of {task} have {min(unfit)!r}, which cannot judge {kind}; take {mend}")
+        if useless := UNFIT[task] & set(rewards[task]):
+            mend = "detector or clip" if task == "image" else "correctness or format"
+            raise InputError(f"rewards of {task} have {min(useless)!r}, which can judge nothing of it; take {mend}")
     for task in prompts:
         if not tasks.get(task):
             raise InputError(f"prompts are given for {task}, of which tasks has none; give tasks some, or leave them out")

@@ -174,14 +174,14 @@ def nano_vision(rng: Random) -> Candidate:
     shown = Image.fromarray(render(scene, rng, LOOSE))
     made = Reasoned(source="nano:vision", task="vision", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer,
                     gold=asked.answer, picture=shown)  # fmt: skip
-    return Candidate(made, partial(right_look, asked, scene))
+    return Candidate(made, partial(right_look, asked))
 
 
-def right_look(asked: Question, scene: Scene, given: Reasoned) -> str:
+def right_look(asked: Question, given: Reasoned) -> str:
     """As `Verdict`."""
     if not asked.verify(given.answer):
         return "wrong answer"
-    return "" if check_reasoning(given.thinking, asked, scene) else "wrong reasoning"
+    return "" if check_reasoning(given.thinking, asked) else "wrong reasoning"
 
 
 def nano_image(rng: Random) -> Candidate:

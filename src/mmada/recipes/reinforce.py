@@ -218,7 +218,8 @@ class ReinforceRecipe:
         device, policy = chosen_device(self.device), self.method.policy()
         half = quick_in_bfloat16(device) if self.half == "auto" else self.half
         model = at_work(begun, device, self.lora)
-        self.sampler.check_fits(model)
+        if any(count for task, count in self.tasks.items() if task != "image"):
+            self.sampler.check_fits(model)
         asking = {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
         wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]

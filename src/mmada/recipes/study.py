@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,7 @@ class StudyRecipe:
 
     def __post_init__(self) -> None:
         check_whole("seeds", self.seeds, 1)
+        check_choice("alike", self.alike, ("updates", "batches"))
         _ = self.speed
         for arm in self.only:
             check_choice("only", arm, self.arms)
@@ -93,7 +94,7 @@ class StudyRecipe:
                 f"arms has settings of {arm!r} that are no plain values ({error}); give numbers, texts, lists"
             ) from error
         made = override(self.base, {name: text.removesuffix("\n...\n").strip() for name, text in texts.items()})
-        if self.alike == "updates" or "plan.steps" in settings:
+        if self.alike == "updates" or {"plan", "plan.steps"} & set(self.arms[arm]):
             return made
         batches = math.ceil(self.base.plan.steps / self.base.method.policy().updates)
         return replace(made, plan=replace(made.plan, steps=batches * made.method.policy().updates))
@@ -106,9 +107,7 @@ class StudyRecipe:
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
-        for arm in self.only or self.arms:
-            self.run_of(arm, 0).check()
-        self.base.read_prompts()
+        self.check_runs({arm for arm, _, folder in self.runs(out) if not (folder / "results.json").exists()})
         weights = weights_digest(start, card_of(start).preset)
         for arm, seed, folder in self.runs(out):
             begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
@@ -126,6 +125,19 @@ class StudyRecipe:
             write_results(folder / "results.json", {"found": self.judged(model), **self.settings(weights, arm, seed)})
         report(self, out)
         return out / next(iter(self.only or self.arms)) / "seed0" / "model"
+
+    def check_runs(self, arms: Set[str]) -> None:
+        """Raises InputError for what would be found wrong in an arm when it begins, hours later."""
+        read: list[tuple[object, object]] = []
+        for arm in (arm for arm in self.only or self.arms if arm in arms):
+            recipe = self.run_of(arm, 0)
+            try:
+                recipe.check()
+                if (sources := (recipe.prompts, recipe.pictures)) not in read:
+                    recipe.read_prompts()
+                    read.append(sources)
+            except InputError as error:
+                raise InputError(f"arm {arm}: {error}") from error
 
     def runs(self, out: Path) -> Iterator[tuple[str, int, Path]]:
         """Arm, seed and folder of every run, in order."""
@@ -185,6 +197,7 @@ def report(study: StudyRecipe, out: Path) -> None:
                 continue
             spread = spread_of([one[key]["value"] for one in found.values()])
             rows.append({"arm": arm, "measure": key, "start": start[key]["value"], **spread})
+    curves = {name: runs for name, runs in curves.items() if runs}
     settings = {"study": plain(study), "machine": machine()}
     write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
     plot_study(rows, curves, shown(rows), out / "study.png")

@@ -131,7 +131,7 @@ class GroupLog:
         """The groups of one batch; batches come in order."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.begun:
-            kept = [line for line in read_log(self.path) if line["batch"] < number]
+            kept = [line for line in read_log(self.path, "batch") if line["batch"] < number]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
             self.begun = True
         with self.path.open("a") as file:

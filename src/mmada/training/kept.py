@@ -106,7 +106,7 @@ class Keeper:
 
     def drop(self, number: int) -> None:
         """Forget the batches before one."""
-        drop_parts(self.folder)
+        drop_parts(self.folder, "batch_*.safetensors")
         for file in self.folder.glob("batch_*.safetensors"):
             if int(file.stem.partition("_")[2]) < number:
                 file.unlink()

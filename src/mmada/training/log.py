@@ -27,8 +27,8 @@ EVERY = 60.0
 """Seconds between lines where no bar can be shown; steps of policy optimisation take half a minute."""
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a JSONL log; a last line cut off by a kill is left out.
+def read_log(path: Path, key: str = "step") -> list[dict[str, float]]:
+    """The rows of a JSONL log, numbered by ``key``; a last line cut off by a kill is left out.
 
     Raises InputError for any other line that is no row of a log, naming it.
     """
@@ -37,9 +37,9 @@ def read_log(path: Path) -> list[dict[str, float]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step", row.get("batch")), int):
+        if isinstance(row, dict) and isinstance(row.get(key), int):
             rows.append(row)
         elif number < len(lines):
             raise InputError(f"line {number} of the log {path} is damaged; remove it to go on, or give another folder")

@@ -134,7 +134,7 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
     if resume and not (out / "log.jsonl").exists():
         raise InputError(f"out folder {out} holds no run to resume; leave --resume out to start one")
     out.mkdir(parents=True, exist_ok=True)
-    drop_parts(out)
+    drop_parts(out, "checkpoint.safetensors", "*.jsonl", "curves.png")
     module = learner.module
     optimisers = build_optimisers(module, plan.optim)
     average = {n: p.detach().clone() for n, p in trained(module).items()}

@@ -9,13 +9,12 @@ from mmada.training.rewards.clip import Clip
 from mmada.training.rewards.completion import Asked, Caption, Completion, Reward
 from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Failure, Judge, Scores, Term
-from mmada.training.rewards.named import OF_PICTURES, OF_TEXTS, REWARDS, judge_of, reward_of
+from mmada.training.rewards.named import REWARDS, UNFIT, judge_of, reward_of
 from mmada.training.rewards.verified import Correctness, Detector, Format, Reasoning
 
 __all__ = [
-    "OF_PICTURES",
-    "OF_TEXTS",
     "REWARDS",
+    "UNFIT",
     "Asked",
     "Caption",
     "Clip",

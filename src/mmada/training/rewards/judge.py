@@ -83,6 +83,14 @@ def unfit(values: Sequence[float]) -> Iterator[tuple[int, Kind]]:
             yield index, "too large"
 
 
+def worker_of(term: Term) -> Worker:
+    """Where a term is asked."""
+    try:
+        return OwnProcess(term.reward) if term.where == "process" else OwnThread(term.reward)
+    except InputError as error:
+        raise InputError(f"reward {term.name}: {error}") from error
+
+
 class Judge:
     """A weighted sum of rewards."""
 
@@ -91,9 +99,7 @@ class Judge:
         if not names or len(set(names)) < len(names):
             raise InputError(f"rewards must have at least one term and names of their own, got {names}")
         self.terms = tuple(terms)
-        self.workers: dict[str, Worker] = {
-            term.name: OwnProcess(term.reward) if term.where == "process" else OwnThread(term.reward) for term in terms
-        }
+        self.workers = {term.name: worker_of(term) for term in terms}
 
     def __call__(self, completions: Sequence[Completion]) -> Scores:
         """Judge completions. Raises nothing that a reward raises."""

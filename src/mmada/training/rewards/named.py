@@ -13,7 +13,7 @@ from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Judge, Term
 from mmada.training.rewards.verified import Correctness, Detector, Format, Reasoning
 
-__all__ = ["OF_PICTURES", "OF_TEXTS", "REWARDS", "judge_of", "reward_of"]
+__all__ = ["REWARDS", "UNFIT", "judge_of", "reward_of"]
 
 MODELS: dict[str, type[Clip] | type[ImageReward]] = {"clip": Clip, "image_reward": ImageReward}
 """Rewards that are models, made from a source and a device."""
@@ -25,10 +25,12 @@ REWARDS: dict[str, Callable[[], Reward]] = {
     **MODELS,
 }
 
-OF_PICTURES = frozenset({"detector", *MODELS})
-"""Rewards that judge nothing but what is drawn."""
-OF_TEXTS = frozenset({"format", "reasoning"})
-"""Rewards that judge nothing but what is written."""
+UNFIT: dict[str, frozenset[str]] = {
+    "math": frozenset({"detector", "image_reward", "clip"}),
+    "vision": frozenset({"detector", "image_reward"}),  # clip compares an answer with the picture that is asked about
+    "image": frozenset({"format", "reasoning"}),
+}
+"""Task -> rewards that can judge nothing of it."""
 
 
 def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = "cpu") -> Reward:

@@ -12,7 +12,7 @@ from mmada.errors import InputError
 from mmada.tasks.arithmetic import Problem, check_steps
 from mmada.tasks.geneval import grade, judge
 from mmada.tasks.mathematics import Known, same_formula
-from mmada.tasks.questions import Question, shared_statements
+from mmada.tasks.questions import Question, check_reasoning, shared_statements
 from mmada.tokenizers.prompt import split_thinking, well_formed
 from mmada.training.rewards.completion import CHECKED, Caption, Completion
 from mmada.training.rewards.formulas import Formulas
@@ -75,9 +75,8 @@ class Reasoning:
         if not isinstance(about, (Problem, Question)):
             raise InputError(f"reasoning cannot judge what {completion.asked.words!r} asks for; take correctness or format")
         _, thought = split_thinking(completion.written)
-        if isinstance(about, Problem) and check_steps(thought, about):  # in another order than its own
-            return 1.0
-        return shared_statements(thought, about.reasoning)
+        right = check_steps(thought, about) if isinstance(about, Problem) else check_reasoning(thought, about)
+        return 1.0 if right else min(0.99, shared_statements(thought, about.reasoning))
 
 
 @dataclass(frozen=True)

@@ -67,20 +67,23 @@ class OwnThread:
 class OwnProcess:
     """In a process that is started when first asked; one that hangs is ended, and the next call starts another.
 
-    The reward and its completions are pickled. A program that uses it needs the usual ``if __name__ == "__main__"``.
+    The reward and its completions are pickled. A program that uses it needs the usual ``if __name__ == "__main__"``. Raises
+    InputError for a reward that cannot be.
     """
 
     def __init__(self, reward: Reward) -> None:
+        try:
+            pickle.dumps(reward)
+        except RuntimeError:  # locks and the like, which pickle only while a process starts
+            pass
+        except Exception as error:  # whatever its parts raise
+            raise InputError(f"it cannot be sent to a process ({error}); give judge=thread") from error
         self.reward = reward
         self.process: Any = None
         self.pipe: Connection | None = None
 
     def prepare(self) -> None:
         """As `Worker.prepare`: the process starts with it, if the reward has a model."""
-        try:
-            pickle.dumps(self.reward)
-        except Exception as error:  # whatever its parts raise
-            raise InputError(f"it cannot be sent to a process ({error}); give judge=thread") from error
         if not hasattr(self.reward, "prepare"):
             return
         try:
