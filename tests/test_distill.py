@@ -131,7 +131,7 @@ def test_a_short_run_from_the_bundled_model(tmp_path: Path, monkeypatch: pytest.
         ({"trails": "[1]"}, "trails"),
         ({"blocks": "{foo: 1}"}, "blocks must be one of"),
         ({"own": "{foo: 1}"}, "own must be one of"),
-        ({"replay": ".inf"}, "replay must be a number"),
+        ({"replay": ".inf"}, "replay must be a finite number"),
         ({"own": "{math: .nan}"}, "own math must be a number"),
         ({"losses.certainty": ".nan"}, "losses.certainty must be a number"),
         ({"curriculum": "[{until: 1, mixture: {dancing: 1}}]"}, "mixture names 'dancing'"),

@@ -65,7 +65,7 @@ def check_number(field: str, value: object, least: float = 0.0, most: float = sy
     except OverflowError:  # a whole number of hundreds of digits
         number = math.inf
     if not least <= number <= most:
-        kind = "number" if math.isfinite(number) else "finite number"
+        kind = "finite number" if math.isinf(number) else "number"
         raise InputError(f"{field} must be a {kind} of {span}, got {value!r}")
     return number
 
