@@ -40,8 +40,8 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
         names = [f.name for f in dataclasses.fields(config)]
         if path[0] not in names:
             near = difflib.get_close_matches(path[0], names, 1)
-            hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(names)}"
-            raise InputError(f"setting {full!r} is unknown; {hint}?" if near else f"setting {full!r} is unknown; {hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+            raise InputError(f"setting {full!r} is unknown; {hint}")
         if len(path) == 1:
             changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
         else:
@@ -61,7 +61,9 @@ def checked(full: str, kind: Any, text: str) -> Any:
         reason = "not YAML"
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = first["msg"] + (f" (at {'.'.join(map(str, first['loc']))})" if first["loc"] else "")
+            reason = first["msg"].replace("Input should", "it should") + (
+                f" (at {'.'.join(map(str, first['loc']))})" if first["loc"] else ""
+            )
         raise InputError(f"setting {full!r} cannot be {text!r}: {reason}") from error
 
 
