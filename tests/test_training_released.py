@@ -57,6 +57,13 @@ def test_adapters_alone_are_trained_and_resumed(released: Path, tmp_path: Path) 
     assert len(losses(tmp_path / "cot")) == 3
 
 
+@pytest.mark.parametrize("recipe", ["cot", "reinforce_math"])
+def test_a_rank_above_the_models_width_is_refused(recipe: str, released: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lora\.rank must be a whole number of 1 to 16, got 17"):
+        run(recipe, overrides={"plan.steps": "1", "lora.rank": "17"}, out=tmp_path / "out", start_from=released)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_tokenizer_of_another_model_is_named_before_any_step(released: Path, tmp_path: Path) -> None:
     shutil.copytree(released, tmp_path / "start", ignore=shutil.ignore_patterns("image_tokenizer"))
     ImageTokenizer(TINY_IMAGE).save(tmp_path / "start" / "image_tokenizer")

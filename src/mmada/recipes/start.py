@@ -155,7 +155,11 @@ def check_begun_from(out: Path, start: Path) -> None:
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:
-    """Freeze the model and add trainable adapters that at first change nothing. Raises InputError without peft."""
+    """Freeze the model and add trainable adapters that at first change nothing.
+
+    Raises InputError without peft, and for a rank above the model's width, which no matrix of it has.
+    """
+    check_whole("lora.rank", lora.rank, 1, min(model.config.hidden_size, model.config.intermediate_size))
     try:
         import peft
     except ImportError as error:
