@@ -168,6 +168,17 @@ def test_prompts_that_cannot_be_asked(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_default_rewards_judge_prompts_of_a_file_without_their_reasoning(
+    folder: Path, sums: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = SHORT | {"prompts": f"{{math: 'gsm8k:{sums}'}}", "tasks": "{math: 1, vision: 1}", "plan.steps": "1"}
+    with caplog.at_level(logging.WARNING):
+        run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert "rewards of math: reasoning is left out, as its prompts come from a file" in caplog.text
+    terms = {tuple(group["terms"]) for group in map(json.loads, (tmp_path / "run" / "groups.jsonl").read_text().splitlines())}
+    assert terms == {("correctness", "format"), ("correctness", "format", "reasoning")}
+
+
 def test_an_answer_about_a_picture_may_be_judged_by_clip() -> None:
     replace(reinforce(), tasks={"vision": 1}, rewards={"vision": {"clip": 1.0}}).check()
 

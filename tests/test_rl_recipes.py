@@ -18,7 +18,7 @@ from mmada.config import override
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.recipes import RECIPES, language, run
-from mmada.recipes.reinforce import Method, reinforce
+from mmada.recipes.reinforce import PAPER_REWARDS, Method, reinforce
 from mmada.training import loop
 from mmada.training.rewards import Completion
 from mmada.training.rl import Algorithm1, CoupledCounts, Kl, Moments, RandomMasks, Systematic, policy_loss
@@ -287,4 +287,5 @@ def test_views_an_update_are_a_choice_where_a_plan_draws_some() -> None:
 def test_the_recipes_as_they_stand() -> None:
     assert reinforce().follows == "cot"
     assert set(reinforce().tasks) == {"math", "vision", "image"}
-    assert reinforce().rewards["math"] == {"correctness": 2.0, "format": 0.5}
+    assert reinforce().rewards["math"] == {"correctness": 2.0, "format": 0.5, "reasoning": 1.0}
+    assert PAPER_REWARDS["math"] == {"correctness": 2.0, "format": 0.5}

@@ -186,11 +186,11 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
     study: StudyRecipe = RECIPES[name]()  # type: ignore[assignment]
     runs = {arm: study.run_of(arm, 0) for arm in study.arms}
     few = {arm: {**study.arms[arm], "tasks": dict.fromkeys(run.tasks, 1), "plan.steps": 1} for arm, run in runs.items()}
-    rewards = {task: {**given, "tests.test_study:varied": 1.0} for task, given in study.base.rewards.items()}
+    for arm, kept in runs.items():
+        few[arm]["rewards"] = {task: {**given, "tests.test_study:varied": 1.0} for task, given in kept.rewards.items()}
     settings = {
         "base.plan.optim.warmup": "0",
         "base.group": "2",
-        "base.rewards": json.dumps(rewards),
         "base.sampler.length": "8",
         "base.sampler.image_steps": "2",
         "base.half": "false",

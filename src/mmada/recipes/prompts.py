@@ -30,7 +30,7 @@ from mmada.training.rewards import UNFIT, Asked, Caption
 from mmada.training.rewards.formulas import Formulas
 from mmada.training.rollouts import ASK
 
-__all__ = ["Ask", "Prompts", "check_prompts", "check_use"]
+__all__ = ["Ask", "Prompts", "check_prompts", "check_use", "fitting_rewards"]
 
 Ask = Callable[[np.random.Generator], Asked]
 
@@ -44,10 +44,18 @@ def check_use(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Map
     for task in prompts:
         if not tasks.get(task):
             raise InputError(f"prompts are given for {task}, of which tasks has none; give tasks some, or leave them out")
-        if "reasoning" in rewards[task]:
+        if set(rewards[task]) == {"reasoning"}:
             raise InputError(f"rewards of {task} have 'reasoning', which knows that of the nano world alone; take correctness")
     if "image" in prompts and (unfit := {"correctness", "detector"} & set(rewards.get("image", {}))):
         raise InputError(f"rewards of image have {min(unfit)!r}, which cannot judge captions of a file; take clip")
+
+
+def fitting_rewards(rewards: Mapping[str, Mapping[str, float]], prompts: Mapping[str, str]) -> dict[str, Mapping[str, float]]:
+    """Task -> its rewards, without ``reasoning`` where ``prompts`` are of a file: the right reasoning is not known there."""
+    return {
+        task: {name: weight for name, weight in terms.items() if name != "reasoning" or task not in prompts}
+        for task, terms in rewards.items()
+    }
 
 
 def check_prompts(prompts: Mapping[str, str]) -> None:

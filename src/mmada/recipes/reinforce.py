@@ -5,6 +5,7 @@ A batch is some prompts of each task, G completions each, their rewards, and mu 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
 from mmada.pipeline.folder import ModelFolder
 from mmada.recipes.language import show, write_adapters, write_model
-from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_use
+from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_use, fitting_rewards
 from mmada.recipes.start import Lora, Start, add_lora, read_start
 from mmada.training.groups import GroupLog, Judged, judge_groups
 from mmada.training.kept import Keeper
@@ -59,7 +60,16 @@ from mmada.training.rl import (
 )
 from mmada.training.rollouts import ASK, Sampler, roll_out
 
-__all__ = ["NOISES", "Method", "ReinforceRecipe", "reinforce", "reinforce_image", "reinforce_math", "reinforce_vision"]
+__all__ = [
+    "NOISES",
+    "PAPER_REWARDS",
+    "Method",
+    "ReinforceRecipe",
+    "reinforce",
+    "reinforce_image",
+    "reinforce_math",
+    "reinforce_vision",
+]
 
 NOISES: dict[str, Noising] = {
     "systematic": RandomMasks(Systematic()),
@@ -141,11 +151,12 @@ class ReinforceRecipe:
 
     ``tasks``: prompts a batch of each task. ``prompts``: where those of a task come from, in place of the nano world
     (`mmada.recipes.prompts`), and ``pictures`` folders that their pictures are looked for in. ``rewards``: for each task the
-    weights of its rewards, by name or as "package.module:function". ``group``: G. ``timeout``: seconds that a reward may take
-    for a batch of completions; ``judge``: whether rewards run in a "thread" or a "process" each; ``reward_models``: where
-    "clip" and "image_reward" are read from, in place of the released ones, and ``reward_device`` where they run. ``half``:
-    rollouts, their pictures too, and updates compute in bfloat16, weights stay float32; "auto" is where the device is faster
-    so. ``held``: most rows whose activations are held at once; fewer take less memory.
+    weights of its rewards, by name or as "package.module:function"; "reasoning" is left out where prompts are from a file.
+    ``group``: G. ``timeout``: seconds that a reward may take for a batch of completions; ``judge``: whether rewards run in a
+    "thread" or a "process" each; ``reward_models``: where "clip" and "image_reward" are read from, in place of the released
+    ones, and ``reward_device`` where they run. ``half``: rollouts, their pictures too, and updates compute in bfloat16, weights
+    stay float32; "auto" is where the device is faster so. ``held``: most rows whose activations are held at once; fewer take
+    less memory.
     """
 
     name: str
@@ -210,6 +221,8 @@ class ReinforceRecipe:
 
     def read_prompts(self) -> Prompts:
         """Those that come from files. Raises InputError where one is missing or damaged."""
+        for task in (task for task in self.prompts if "reasoning" in self.rewards[task]):
+            logging.getLogger(__name__).warning("rewards of %s: reasoning is left out, as its prompts come from a file", task)
         return Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
 
     def learner(self, judges: Mapping[str, Judge], prompts: Prompts, *, out: Path, resume: bool, start: Path) -> PolicyLearner:
@@ -250,7 +263,7 @@ class ReinforceRecipe:
         except InputError as error:
             raise InputError(f"reward_{error}") from error
         return judge_of(
-            self.rewards[task],
+            fitting_rewards(self.rewards, self.prompts)[task],
             timeout=self.timeout,
             where=self.judge,
             models=self.reward_models,
@@ -315,11 +328,15 @@ def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
 
 
 GENTLE = Optim(lr=5e-5, weight_decay=0.0, warmup=10, decay=1.0, final=0.1)
-TEXT = {"correctness": 2.0, "format": 0.5}  # the paper's
+PAPER = {"correctness": 2.0, "format": 0.5}
+TEXT = {**PAPER, "reasoning": 1.0}  # the answer can stay right while the reasoning gets worse
+DRAWN = {"detector": 1.0}
+PAPER_REWARDS = {"math": PAPER, "vision": PAPER, "image": DRAWN}
+"""The paper's for texts; its two for pictures are models that others trained."""
 
 
 def reinforce_math() -> ReinforceRecipe:
-    """Policy optimisation of worded arithmetic with reasoning: correctness and format."""
+    """Policy optimisation of worded arithmetic with reasoning: correctness, format and the reasoning itself."""
     return ReinforceRecipe(
         name="reinforce_math",
         follows="cot",
@@ -327,12 +344,12 @@ def reinforce_math() -> ReinforceRecipe:
         tasks={"math": 40},
         sampler=Sampler(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
         half="auto",
-        rewards={"math": TEXT, "vision": TEXT, "image": {"detector": 1.0}},
+        rewards={"math": TEXT, "vision": TEXT, "image": DRAWN},
     )
 
 
 def reinforce_vision() -> ReinforceRecipe:
-    """Policy optimisation of questions about pictures with reasoning: correctness and format."""
+    """Policy optimisation of questions about pictures with reasoning: correctness, format and the reasoning itself."""
     return replace(reinforce_math(), name="reinforce_vision", tasks={"vision": 12})
 
 

@@ -27,7 +27,7 @@ from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
 from mmada.pipeline import MMaDA
 from mmada.pipeline.cards import card_of
-from mmada.recipes.reinforce import Method, ReinforceRecipe, reinforce, reinforce_math
+from mmada.recipes.reinforce import PAPER_REWARDS, Method, ReinforceRecipe, reinforce, reinforce_math
 from mmada.recipes.start import weights_digest
 from mmada.sampling import Speed
 from mmada.training.log import read_log
@@ -242,11 +242,12 @@ MEASURED = {"arithmetic": 384, "thought questions": 576, "geneval": 48, "quick g
 
 
 def inner_updates(updates: int) -> ReinforceRecipe:
-    """Problems alone, 40 batches of 24, several updates on each by one view of a completion, as the paper has it."""
+    """Problems alone, 40 batches of 24, several updates on each by one view of a completion, rewards as the paper has them."""
     base = reinforce_math()
     plan = replace(base.plan, steps=40 * updates, optim=replace(base.plan.optim, lr=3e-5))
     sampler = replace(base.sampler, temperature=1.0)
-    return replace(base, plan=plan, tasks={"math": 24}, sampler=sampler, method=Method(name="unigrpo", updates=updates))
+    method = Method(name="unigrpo", updates=updates)
+    return replace(base, plan=plan, tasks={"math": 24}, rewards=PAPER_REWARDS, sampler=sampler, method=method)
 
 
 def study_noising() -> StudyRecipe:
@@ -270,14 +271,21 @@ def study_noising() -> StudyRecipe:
 
 
 def study_stage() -> StudyRecipe:
-    """What stage 3 brings (table 5): `reinforce` as it stands, and the same by UniGRPO, with as many views and updates."""
+    """What stage 3 brings (table 5): `reinforce` as it stands, the same with the paper's rewards, and these by UniGRPO, with as
+    many views and updates."""
     return StudyRecipe(
         name="study_stage",
         follows="cot",
         base=reinforce(),
         arms={
-            "path_grpo": {},
-            "unigrpo": {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"},
+            "path_grpo_reasoning": {},
+            "path_grpo": {"rewards": PAPER_REWARDS},
+            "unigrpo": {
+                "rewards": PAPER_REWARDS,
+                "method.name": "unigrpo",
+                "method.samples": "4",
+                "method.updates": "1",
+            },
         },
         measures=MEASURED,
     )
