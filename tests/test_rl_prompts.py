@@ -158,7 +158,13 @@ def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -
     ],
 )
 def test_prompts_that_cannot_be_asked(
-    prompts: str, message: str, folder: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prompts: str,
+    message: str,
+    folder: Path,
+    sums: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Which is told before a model is read: that may take minutes."""
     monkeypatch.setattr(importlib.import_module("mmada.recipes.reinforce"), "read_start", None)
@@ -166,6 +172,7 @@ def test_prompts_that_cannot_be_asked(
     with pytest.raises(InputError, match=message):
         run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     assert not (tmp_path / "run").exists()
+    assert "reasoning is left out" not in caplog.text, "one sentence says what is wrong"
 
 
 def test_the_default_rewards_judge_prompts_of_a_file_without_their_reasoning(

@@ -192,6 +192,12 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"plan.optim.warmup": "-1"}, r"optim\.warmup"),
         ({"lora.dropout": "2"}, r"lora\.dropout"),
         ({"prompts": "2020-13-45"}, "'prompts' cannot be"),
+        ({"method": "{name: unigrpo, nois: full}"}, r"'method\.nois' is unknown; did you mean 'noise'"),
+        ({"plan": "{optim: {lrr: 1}}"}, r"'plan\.optim\.lrr' is unknown; did you mean 'lr'"),
+        ({"method": "unigrpo"}, "it should be names with values, as in"),
+        ({"pictures": "nowhere"}, r"it should be a list, as in \[a, b\]"),
+        ({"half": "maybe"}, "it should be a valid boolean or 'auto'$"),
+        ({"tasks": "{math: x}"}, r"it should be a valid integer \(at math\)$"),
     ],
 )
 def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -215,6 +221,14 @@ def test_settings_are_checked_together_whatever_their_order(tmp_path: Path) -> N
     ]
     assert all(one == made[0] for one in made)
     assert (made[0].plan.steps, made[0].plan.optim.lr, dict(made[0].tasks)) == (3, 0.5, {"vision": 3})
+
+
+def test_a_mapping_sets_the_fields_that_it_names() -> None:
+    """Those of the recipe stay; a part is set after its whole."""
+    base = reinforce()
+    made = override(base, {"plan.steps": "4", "plan": "{steps: 3, optim: {lr: 5e-5}}", "sampler": "{temperature: 0.9}"})
+    assert made.plan == replace(base.plan, steps=4, optim=replace(base.plan.optim, lr=5e-5))
+    assert made.sampler == replace(base.sampler, temperature=0.9)
 
 
 def test_steps_of_texts_mean_nothing_where_pictures_alone_are_drawn(folder: Path, tmp_path: Path) -> None:

@@ -98,15 +98,19 @@ def test_the_runs_that_are_compared_learn_something(folder: Path, whole: Path) -
     assert len(list((whole / "rollouts").glob("*.safetensors"))) == 1  # what no checkpoint needs is gone
 
 
-def test_a_run_goes_on_from_its_own_start_and_from_no_other(folder: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_its_own_start_and_from_no_other(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """What is new in a resumed run, such as the reference, is read from the start again."""
     settings, out = mixed() | {"plan.steps": "2", "tasks": "{math: 1}"}, tmp_path / "run"
     run("reinforce", overrides=settings, out=out, start_from=folder)
     with pytest.raises(InputError, match=f"other weights than the run in .* give --start-from {folder}"):
         run("reinforce", overrides=settings | {"plan.steps": "4"}, out=out, start_from=NANO, resume=True)
     assert "steps: 2" in (out / "recipe.yaml").read_text()
+    assert "other settings" not in caplog.text
     run("reinforce", overrides=settings | {"plan.steps": "4"}, out=out, resume=True)
     assert len(rows(out)) == 4
+    assert "the run goes on with other settings than so far: plan.steps\n" in caplog.text
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     run("reinforce", overrides=settings | {"plan.steps": "6"}, out=out, start_from=moved, resume=True)

@@ -224,7 +224,7 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
         ({"measures": "{}"}, "measures of study_league is empty"),
         ({"base.sampler.length": "0"}, r"sampler\.length"),
         ({"arms": "{a: {method.nose: full}}"}, "arm a: .* did you mean 'noise'"),
-        ({"arms": "{a: 3}"}, r"valid dictionary \(at a\)"),
+        ({"arms": "{a: 3}"}, r"names with values, .* \(at a\)"),
         ({"arms": "{a: {plan.seed: 3}}"}, "arm a: plan.seed belongs to base"),
         ({"seeds": "0"}, "seeds"),
     ],
@@ -240,6 +240,7 @@ def test_wrong_settings_are_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
+        ("lora", "{rank: 9999}"),
         ("rewards", "{math: {'tests.nowhere:f': 1}}"),
         ("pictures", "[nowhere]"),
         ("prompts", "{math: 'gsm8k:nowhere.jsonl'}"),
@@ -251,10 +252,21 @@ def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(
 ) -> None:
     rewards = {"base.rewards": "{math: {'tests.test_study:unfindable': 1}}"} if setting == "judge" else {}
     arms = {"arms": json.dumps({"one": {}, "other": {setting: value}})}
-    with pytest.raises(InputError, match=r"arm other: .*(nowhere|process)"):
+    with pytest.raises(InputError, match=r"arm other: .*(nowhere|process|9999)"):
         run("study_noising", overrides=FEW | rewards | arms, out=tmp_path / "study", start_from=folder)
     assert not judged
     assert not (tmp_path / "study").exists()
+
+
+def test_an_arm_twice_is_not_trained_twice(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+    """Rewards that are left out where prompts are from a file make no other run."""
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": "what is 2 + 3?", "answer": "2 + 3 = 5\n#### 5"}))
+    few = FEW | {"base.prompts": f"{{math: 'gsm8k:{asked}'}}", "base.rewards": "{math: {format: 1, reasoning: 1}}"}
+    arms = {"arms": "{one: {}, other: {rewards: {math: {format: 1}}}}"}
+    with pytest.raises(InputError, match="arms one and other are the same run with these settings"):
+        run("study_noising", overrides=few | arms, out=tmp_path / "study", start_from=folder)
+    assert not judged
 
 
 def unfindable(completions: Sequence[Completion]) -> list[float]:

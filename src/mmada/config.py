@@ -23,8 +23,9 @@ Config = TypeVar("Config")
 def override(config: Config, values: Mapping[str, str]) -> Config:
     """A copy of a frozen dataclass with fields set by dotted name; values are read as YAML.
 
-    All are set before any is checked against the others, so their order means nothing, but that a whole is set before its parts.
-    Raises InputError for an unknown field or a value of the wrong type or range.
+    A mapping given for what has fields sets those that it names. All are set before any is checked against the others, so their
+    order means nothing, but that a part is set after its whole. Raises InputError for an unknown field or a value of the wrong
+    type or range.
     """
     return with_fields(config, {tuple(name.split(".")): text for name, text in values.items()})
 
@@ -42,29 +43,48 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
             near = difflib.get_close_matches(path[0], names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
             raise InputError(f"setting {full!r} is unknown; {hint}")
-        if len(path) == 1:
-            changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
-        else:
+        if len(path) > 1:
             parts.setdefault(path[0], {})[path[1:]] = text
+        elif dataclasses.is_dataclass(getattr(config, path[0])) and isinstance(given := parsed(full, text), dict):
+            inside = {(str(name),): yaml.safe_dump(value) for name, value in given.items()}
+            parts[path[0]] = inside | parts.get(path[0], {})
+        else:
+            changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
     for head, inner in parts.items():
         changed[head] = with_fields(changed.get(head, getattr(config, head)), inner, (*above, head))
     return dataclasses.replace(config, **changed) if changed else config  # type: ignore[type-var]
+
+
+def parsed(full: str, text: str) -> Any:
+    """Text as YAML."""
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:  # 2020-13-45 is a date to YAML, and none
+        raise InputError(f"setting {full!r} cannot be {text!r}: it is not YAML") from error
 
 
 def checked(full: str, kind: Any, text: str) -> Any:
     """A YAML value as the field's type."""
     from pydantic import TypeAdapter, ValidationError
 
+    given = parsed(full, text)
     try:
-        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
-    except (ValueError, yaml.YAMLError) as error:  # 2020-13-45 is a date to YAML, and none
-        reason = "not YAML"
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            reason = first["msg"].replace("Input should", "it should") + (
-                f" (at {'.'.join(map(str, first['loc']))})" if first["loc"] else ""
-            )
-        raise InputError(f"setting {full!r} cannot be {text!r}: {reason}") from error
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        reasons = dict.fromkeys(reason(one["type"], one["msg"]) for one in error.errors())
+        place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")
+        at = f" (at {place})" if place and isinstance(given, (dict, list)) else ""
+        raise InputError(f"setting {full!r} cannot be {text.strip()!r}: it should be {' or '.join(reasons)}{at}") from error
+
+
+NAMED = "names with values, as in {name: value}"
+WANTED = {"tuple_type": "a list, as in [a, b]", "dataclass_type": NAMED, "dict_type": NAMED, "mapping_type": NAMED}
+"""What is asked for in words of YAML, by the kind of error."""
+
+
+def reason(kind: str, message: str) -> str:
+    """What a value should have been."""
+    return WANTED.get(kind, message.removeprefix("Input should be ").partition(", unable to")[0])
 
 
 def dumped(config: Any) -> str:

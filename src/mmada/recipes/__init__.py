@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -93,7 +94,7 @@ def run(
     if resume and start is not None:
         check_begun_from(out, start)
     before, logs = progress(out), [file for name in ("log.jsonl", "groups.jsonl") if not (file := out / name).exists()]
-    undo = [] if refused else [write_settings(recipe, out / "recipe.yaml")]
+    undo = [] if refused else [write_settings(recipe, out / "recipe.yaml", resume=resume)]
     if start is not None and not refused:
         undo.append(write_start(start, out / BEGUN_FROM))
     try:
@@ -135,8 +136,9 @@ def nothing() -> None:
     """There is nothing to take back."""
 
 
-def write_settings(recipe: Recipe, path: Path) -> Callable[[], object]:
-    """``recipe.yaml``; one of other settings, which a run was begun with, is kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ...
+def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], object]:
+    """``recipe.yaml``; one of other settings, which a run was begun with, is kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ...,
+    and where that run goes on a warning says what is other.
 
     Returns what takes it back.
     """
@@ -144,12 +146,25 @@ def write_settings(recipe: Recipe, path: Path) -> Callable[[], object]:
     if not path.exists():
         write_text(path, text)
         return path.unlink
-    if path.read_text() == text:
+    before = path.read_text()
+    if before == text:
         return nothing
+    changed = sorted(differing(yaml.safe_load(before), yaml.safe_load(text))) if resume else []
+    if changed:
+        logging.getLogger(__name__).warning("the run goes on with other settings than so far: %s", ", ".join(changed))
     kept = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())
     shutil.copyfile(path, kept)
     write_text(path, text)
     return lambda: os.replace(kept, path)
+
+
+def differing(before: object, now: object, above: str = "") -> Iterator[str]:
+    """Dotted names of the settings that are not the same in both."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {*before, *now}:
+            yield from differing(before.get(name), now.get(name), f"{above}.{name}" if above else str(name))
+    elif before != now:
+        yield above
 
 
 def progress(out: Path) -> dict[Path, int]:

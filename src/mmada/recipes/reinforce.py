@@ -202,6 +202,8 @@ class ReinforceRecipe:
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
         self.check()
         prompts = self.read_prompts()
+        for task in (task for task in self.prompts if "reasoning" in self.rewards[task]):
+            logging.getLogger(__name__).warning("rewards of %s: reasoning is left out, as its prompts come from a file", task)
         torch.manual_seed(self.plan.seed)
         with ExitStack() as stack:
             judges = {task: stack.enter_context(self.new_judge(task)) for task, count in self.tasks.items() if count}
@@ -221,8 +223,6 @@ class ReinforceRecipe:
 
     def read_prompts(self) -> Prompts:
         """Those that come from files. Raises InputError where one is missing or damaged."""
-        for task in (task for task in self.prompts if "reasoning" in self.rewards[task]):
-            logging.getLogger(__name__).warning("rewards of %s: reasoning is left out, as its prompts come from a file", task)
         return Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
 
     def learner(self, judges: Mapping[str, Judge], prompts: Prompts, *, out: Path, resume: bool, start: Path) -> PolicyLearner:

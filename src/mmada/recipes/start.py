@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from mmada.errors import InputError, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
@@ -27,6 +30,7 @@ __all__ = [
     "add_lora",
     "begun_from",
     "check_begun_from",
+    "check_lora",
     "read_start",
     "remembered",
     "weights_digest",
@@ -154,17 +158,17 @@ def check_begun_from(out: Path, start: Path) -> None:
     raise InputError(f"start {start} has other weights than the run in {out} began with; give --start-from {before['start']}")
 
 
-def add_lora(model: MMaDAModel, lora: Lora) -> None:
-    """Freeze the model and add trainable adapters that at first change nothing.
+def check_lora(config: PreTrainedConfig, lora: Lora) -> None:
+    """Raises InputError without peft, and for a rank above the model's width, which no matrix of it has."""
+    check_whole("lora.rank", lora.rank, 1, min(config.hidden_size, config.intermediate_size))
+    if find_spec("peft") is None:
+        raise InputError("lora needs peft; install it with: pip install 'mmada[peft]'")
 
-    Raises InputError without peft, and for a rank above the model's width, which no matrix of it has.
-    """
-    check_whole("lora.rank", lora.rank, 1, min(model.config.hidden_size, model.config.intermediate_size))
-    try:
-        import peft
-    except ImportError as error:
-        raise InputError("lora needs peft; install it with: pip install 'mmada[peft]'") from error
-    library: Any = peft
+
+def add_lora(model: MMaDAModel, lora: Lora) -> None:
+    """Freeze the model and add trainable adapters that at first change nothing. Raises InputError as `check_lora`."""
+    check_lora(model.config, lora)
+    library: Any = import_module("peft")
     model.requires_grad_(False)
     config = library.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
     model.add_adapter(config)

@@ -25,10 +25,12 @@ from mmada.errors import InputError, check_choice, check_whole
 from mmada.evaluation.measures import STUDIED
 from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
+from mmada.model.reading import read_config
 from mmada.pipeline import MMaDA
 from mmada.pipeline.cards import card_of
+from mmada.recipes.prompts import fitting_rewards
 from mmada.recipes.reinforce import PAPER_REWARDS, Method, ReinforceRecipe, reinforce, reinforce_math
-from mmada.recipes.start import weights_digest
+from mmada.recipes.start import check_lora, weights_digest
 from mmada.sampling import Speed
 from mmada.training.log import read_log
 
@@ -107,7 +109,7 @@ class StudyRecipe:
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
-        self.check_runs({arm for arm, _, folder in self.runs(out) if not (folder / "results.json").exists()})
+        self.check_runs({arm for arm, _, folder in self.runs(out) if not (folder / "results.json").exists()}, start)
         weights = weights_digest(start, card_of(start).preset)
         for arm, seed, folder in self.runs(out):
             begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
@@ -126,13 +128,19 @@ class StudyRecipe:
         report(self, out)
         return out / next(iter(self.only or self.arms)) / "seed0" / "model"
 
-    def check_runs(self, arms: Set[str]) -> None:
-        """Raises InputError for what would be found wrong in an arm when it begins, hours later."""
+    def check_runs(self, arms: Set[str], start: Path) -> None:
+        """Raises InputError for what would be found wrong in an arm when it begins, hours later, and for an arm twice."""
         read: list[tuple[object, object]] = []
+        seen: dict[str, str] = {}
         for arm in (arm for arm in self.only or self.arms if arm in arms):
             recipe = self.run_of(arm, 0)
+            asked = replace(recipe, rewards=fitting_rewards(recipe.rewards, recipe.prompts))
+            if (twin := seen.setdefault(repr(plain(asked)), arm)) != arm:
+                raise InputError(f"arms {twin} and {arm} are the same run with these settings; name in only what is to run")
             try:
                 recipe.check()
+                if recipe.lora.rank:
+                    check_lora(read_config(start), recipe.lora)
                 if (sources := (recipe.prompts, recipe.pictures)) not in read:
                     recipe.read_prompts()
                     read.append(sources)
@@ -251,8 +259,10 @@ def inner_updates(updates: int) -> ReinforceRecipe:
 
 
 def study_noising() -> StudyRecipe:
-    """Which places to mask again (figures 3 and 4): UniGRPO's two schedules, d1's full mask, independent and high ratios, and the
-    sampler's own states."""
+    """Which places to mask again (figures 3 and 4).
+
+    UniGRPO's two schedules, d1's full mask, independent and high ratios, and the sampler's own states.
+    """
     return StudyRecipe(
         name="study_noising",
         follows="cot",
@@ -271,8 +281,10 @@ def study_noising() -> StudyRecipe:
 
 
 def study_stage() -> StudyRecipe:
-    """What stage 3 brings (table 5): `reinforce` as it stands, the same with the paper's rewards, and these by UniGRPO, with as
-    many views and updates."""
+    """What stage 3 brings (table 5): `reinforce`, with its rewards and with the paper's, and UniGRPO with the paper's.
+
+    As many views and updates each. Two arms set their rewards themselves, so ``base.rewards`` is of the first alone.
+    """
     return StudyRecipe(
         name="study_stage",
         follows="cot",
