@@ -231,6 +231,19 @@ def test_a_mapping_sets_the_fields_that_it_names() -> None:
     assert made.sampler == replace(base.sampler, temperature=0.9)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "setting", "value", "message"),
+    [
+        ("reinforce", "plan", "{optim: {lr: x}}", r"setting 'plan\.optim\.lr' cannot be 'x': it should be a valid number"),
+        ("reinforce", "plan", "{optim: {rate: 1}}", r"setting 'plan\.optim\.rate' is unknown"),
+        ("cot", "curriculum", "[{until: 1.0, mixture: {asking: 1}, wieght: 3}]", r"'curriculum' cannot be .* \(at 0\.wieght\)"),
+    ],
+)
+def test_what_is_wrong_inside_a_mapping_is_named(recipe: str, setting: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        override(RECIPES[recipe](), {setting: value})
+
+
 def test_steps_of_texts_mean_nothing_where_pictures_alone_are_drawn(folder: Path, tmp_path: Path) -> None:
     settings = FEW | {"tasks": "{image: 1}", "sampler.steps": "3", "sampler.length": "7", "sampler.image_steps": "2"}
     run("reinforce_image", overrides=settings, out=tmp_path / "run", start_from=folder)

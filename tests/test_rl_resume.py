@@ -52,23 +52,30 @@ def same(one: Path, other: Path) -> bool:
     return rows(one) == rows(other) and all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
 
 
-@pytest.mark.parametrize(("stop", "lost"), [(1, False), (2, False), (3, False), (5, False), (6, False), (6, True)])
-def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
-    stop: int, lost: bool, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6; one of which no update is done can be lost."""
-    out, real = tmp_path / "cut", loop.one_step
+def run_until(stop: int, monkeypatch: pytest.MonkeyPatch, *, made: bool = True, **options: Any) -> None:
+    """A run of `reinforce` that ends before step ``stop``; ``made``: the batch of that step has been made by then."""
+    real = loop.one_step
 
     def stopped(learner: Any, plan: Any, step: int, *others: Any) -> dict[str, float]:
         if step == stop:
-            next(learner.losses(step))  # a batch may have been made before the stop
+            if made:
+                next(learner.losses(step))
             raise KeyboardInterrupt
         return real(learner, plan, step, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "one_step", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run("reinforce", overrides=mixed(), out=out, start_from=folder)
+            run("reinforce", **options)
+
+
+@pytest.mark.parametrize(("stop", "lost"), [(1, False), (2, False), (3, False), (5, False), (6, False), (6, True)])
+def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
+    stop: int, lost: bool, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6; one of which no update is done can be lost."""
+    out = tmp_path / "cut"
+    run_until(stop, monkeypatch, overrides=mixed(), out=out, start_from=folder)
     for file in out.glob("rollouts/*") if lost else ():
         file.unlink()
     run("reinforce", overrides=mixed(), out=out, start_from=folder, resume=True)
@@ -218,3 +225,19 @@ def test_a_batch_of_other_settings_is_not_gone_on_with(folder: Path, tmp_path: P
     assert "steps: 2" in (tmp_path / "a" / "recipe_1.yaml").read_text()
     assert "steps: 4" in (tmp_path / "a" / "recipe.yaml").read_text()
     assert [row["step"] for row in rows(tmp_path / "a")] == [0, 1, 2, 3]
+
+
+def test_batches_of_weights_that_were_left_are_not_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one learning rate to another and back: what was kept of the first time is of weights that the run has no more."""
+    first = mixed() | {"plan.steps": "4", "plan.save_every": "2", "tasks": "{math: 2}", "method.updates": "1"}
+    other = first | {"plan.optim.lr": "1e-1", "plan.save_every": "1"}
+    out, clean = tmp_path / "back", tmp_path / "clean"
+    run_until(3, monkeypatch, overrides=first, out=out, start_from=folder)  # batches 2 and 3 are kept
+    run_until(3, monkeypatch, made=False, overrides=other, out=out, start_from=folder, resume=True)  # batch 2 is another one
+    shutil.copytree(out, clean)
+    shutil.rmtree(clean / "rollouts")
+    for run_of in (out, clean):
+        run("reinforce", overrides=first, out=run_of, start_from=folder, resume=True)
+    assert same(out, clean)

@@ -61,8 +61,10 @@ def test_clip_of_an_answer_about_a_picture_and_of_none(clip: Path) -> None:
     assert seen[0] == pytest.approx(drawn[0], abs=1e-4)
     scores = Judge([Term("clip", Clip(str(clip)), 0.1)])([written("RIGHT")])
     assert scores.failures[0].kind == "raised"
-    scores = Judge([Term("clip", Clip(str(clip / "nothing")), 0.1)])([Completion(asked, answer="red")])
-    assert "does not exist" in scores.failures[0].words
+    with pytest.raises(InputError, match="does not exist"):
+        Clip(str(clip / "nothing"))
+    scores = Judge([Term("clip", Clip(str(clip.parent)), 0.1)])([Completion(asked, answer="red")])
+    assert "cannot be read" in scores.failures[0].words
 
 
 def preference_weights() -> dict[str, torch.Tensor]:

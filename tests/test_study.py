@@ -155,10 +155,13 @@ def test_a_measure_that_an_arm_lacks_is_left_out_of_it(
     assert (out / "study.png").stat().st_size > 5000
 
 
-def test_arms_in_processes_of_their_own_make_one_report(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+def test_arms_in_processes_of_their_own_make_one_report(
+    judged: list[Path], folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     few = FEW | {"seeds": "1"}
     for arm in ("other", "one"):
-        run("study_noising", overrides=few | {"only": f"[{arm}]"}, out=tmp_path / "study", start_from=folder)
+        run("study_noising", overrides=few | {"only": f"[{arm}]"}, out=tmp_path / "study", start_from=folder, resume=arm == "one")
+    assert "other settings" not in caplog.text
     results = json.loads((tmp_path / "study" / "results.json").read_text())
     assert list(results["curves"]["reward"]) == ["one", "other"]
 
@@ -167,8 +170,9 @@ def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
     arms = {"a": {"method.updates": 3, "method.noise": None, "tasks": {"math": 2}, "plan.optim.lr": 1e-5}}
     texts = {"a": {"method.updates": "3", "method.noise": "null", "tasks": "{math: 2}", "plan.optim.lr": "0.00001"}}
     study: StudyRecipe = RECIPES["study_noising"]()  # type: ignore[assignment]
-    runs = [replace(study, arms=written).run_of("a", 1) for written in (arms, texts)]
-    assert runs[0] == runs[1]
+    whole = {"a": {"method": {"updates": 3, "noise": None}, "tasks": {"math": 2}, "plan": {"optim": {"lr": 1e-5}}}}
+    runs = [replace(study, arms=written).run_of("a", 1) for written in (arms, texts, whole)]
+    assert runs[0] == runs[1] == runs[2]
     assert (runs[0].method.updates, dict(runs[0].tasks), runs[0].plan.optim.lr) == (3, {"math": 2}, 1e-5)
     with pytest.raises(InputError, match=r"method\.updates' cannot be"):
         replace(study, arms={"a": {"method.updates": [3]}})
@@ -226,6 +230,9 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
         ({"arms": "{a: {method.nose: full}}"}, "arm a: .* did you mean 'noise'"),
         ({"arms": "{a: 3}"}, r"names with values, .* \(at a\)"),
         ({"arms": "{a: {plan.seed: 3}}"}, "arm a: plan.seed belongs to base"),
+        ({"arms": "{a: {plan: {seed: 3}}}"}, "arm a: plan.seed belongs to base"),
+        ({"arms": "{a: {plan: '{seed: 3}'}}"}, "arm a: plan.seed belongs to base"),
+        ({"arms": "{a: {plan: 3}}"}, "arm a: setting 'plan' cannot be"),
         ({"seeds": "0"}, "seeds"),
     ],
 )
@@ -245,6 +252,8 @@ def test_wrong_settings_are_refused_before_anything_runs(
         ("pictures", "[nowhere]"),
         ("prompts", "{math: 'gsm8k:nowhere.jsonl'}"),
         ("judge", "process"),
+        ("sampler.length", "9999"),
+        ("sampler.steps", "9999"),
     ],
 )
 def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(
@@ -256,6 +265,47 @@ def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(
         run("study_noising", overrides=FEW | rewards | arms, out=tmp_path / "study", start_from=folder)
     assert not judged
     assert not (tmp_path / "study").exists()
+
+
+def test_a_study_from_what_is_no_model(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "image_tokenizer", tmp_path / "start" / "image_tokenizer")
+    with pytest.raises(InputError, match="holds no trained model, only an image tokenizer"):
+        run("study_noising", overrides=FEW, out=tmp_path / "study", start_from=tmp_path / "start")
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own use of transformers
+def test_arms_with_adapters_are_judged_with_the_start(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", exc_type=ImportError)
+    arms = {"arms": "{one: {}, other: {lora: {rank: 2}}}", "seeds": "1"}
+    run("study_noising", overrides=FEW | arms, out=tmp_path / "study", start_from=folder)
+    assert (tmp_path / "study" / "other" / "seed0" / "model" / "adapter_config.json").is_file()
+    assert "other" in {row["arm"] for row in json.loads((tmp_path / "study" / "results.json").read_text())["rows"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "twin"),
+    [
+        ({"method.kl": 0.01}, True),  # the method's own
+        ({"method": {"noise": "systematic"}}, True),
+        (
+            {"rewards": {"math": {"format": 0.5, "correctness": 2.0}, "vision": {"format": 1.0}}},
+            True,
+        ),  # nobody asks about pictures
+        ({"method.kl": 0.02}, False),
+        ({"rewards": {"math": {"format": 0.5, "correctness": 2.5}}}, False),
+    ],
+)
+def test_arms_that_say_the_same_in_other_words(
+    settings: dict[str, Any], twin: bool, judged: list[Path], folder: Path, tmp_path: Path
+) -> None:
+    same = {"base.method": "{name: unigrpo}", "base.rewards": "{math: {correctness: 2.0, format: 0.5}}"}
+    study: Any = RECIPES["study_noising"]()
+    study = override(study, FEW | same | {"arms": json.dumps({"one": {}, "other": settings})})
+    if twin:
+        with pytest.raises(InputError, match="arms one and other are the same run"):
+            study.check_runs({"one", "other"}, folder)
+    else:
+        study.check_runs({"one", "other"}, folder)
 
 
 def test_an_arm_twice_is_not_trained_twice(judged: list[Path], folder: Path, tmp_path: Path) -> None:
@@ -297,6 +347,8 @@ def test_the_steps_of_the_base_are_those_of_the_league() -> None:
     assert steps == {arm: 2 * short.run_of(arm, 0).method.policy().updates for arm in short.arms}
     for own in ("plan.steps: 7", "plan: {steps: 7}"):
         assert override(league, {"arms": f"{{spg: {{method.name: spg, {own}}}}}"}).run_of("spg", 0).plan.steps == 7
+    apart = override(league, {"arms": "{spg: {method: {name: spg, updates: 6}, plan: {save_every: 7}}}"})
+    assert apart.run_of("spg", 0).plan.steps == league.run_of("spg", 0).plan.steps
     with pytest.raises(InputError, match="alike must be one of updates, batches"):
         replace(league, alike="steps")  # type: ignore[arg-type]
 
@@ -335,5 +387,7 @@ def test_the_arms_of_the_league_have_as_many_views() -> None:
 def test_curves_and_spread() -> None:
     log = [{"equal": 0, "reward": 1.0}, {"kl": 0.0}, {"equal": 1}, {"equal": 0, "reward": 3.0}]
     assert curve(log) == [1, 1, 3]
+    assert curve([{"equal": 1}, *log]) == [1, 1, 1, 3]
+    assert curve([{"equal": 1}]) == []
     assert smooth([1, 2, 3, 6], 2).tolist() == [1, 1.5, 2.5, 4.5]
     assert spread_of([0.25, 0.75]) == {"value": 0.5, "low": 0.25, "high": 0.75, "seeds": 2}

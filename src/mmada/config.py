@@ -15,7 +15,7 @@ import yaml
 
 from mmada.errors import InputError
 
-__all__ = ["dumped", "override", "plain"]
+__all__ = ["dumped", "override", "plain", "text_of"]
 
 Config = TypeVar("Config")
 
@@ -46,7 +46,7 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
         if len(path) > 1:
             parts.setdefault(path[0], {})[path[1:]] = text
         elif dataclasses.is_dataclass(getattr(config, path[0])) and isinstance(given := parsed(full, text), dict):
-            inside = {(str(name),): yaml.safe_dump(value) for name, value in given.items()}
+            inside = {(str(name),): text_of(value) for name, value in given.items()}
             parts[path[0]] = inside | parts.get(path[0], {})
         else:
             changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
@@ -64,12 +64,13 @@ def parsed(full: str, text: str) -> Any:
 
 
 def checked(full: str, kind: Any, text: str) -> Any:
-    """A YAML value as the field's type."""
-    from pydantic import TypeAdapter, ValidationError
+    """A YAML value as the field's type, without names that it does not have."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     given = parsed(full, text)
+    strict = None if dataclasses.is_dataclass(kind) else ConfigDict(extra="forbid")  # of the dataclasses in it
     try:
-        return TypeAdapter(kind).validate_python(given)
+        return TypeAdapter(kind, config=strict).validate_python(given)
     except ValidationError as error:
         reasons = dict.fromkeys(reason(one["type"], one["msg"]) for one in error.errors())
         place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")
@@ -85,6 +86,12 @@ WANTED = {"tuple_type": "a list, as in [a, b]", "dataclass_type": NAMED, "dict_t
 def reason(kind: str, message: str) -> str:
     """What a value should have been."""
     return WANTED.get(kind, message.removeprefix("Input should be ").partition(", unable to")[0])
+
+
+def text_of(value: Any) -> str:
+    """A plain value as `override` reads it. Raises yaml.YAMLError for another."""
+    text: str = yaml.safe_dump(value)
+    return text.removesuffix("...\n").strip()
 
 
 def dumped(config: Any) -> str:

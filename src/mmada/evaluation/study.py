@@ -12,12 +12,16 @@ __all__ = ["curve", "plot_study", "smooth", "spread_of"]
 
 
 def curve(log: Sequence[Mapping[str, float]], name: str = "reward") -> list[float]:
-    """Mean reward of each batch of a run, from its log; a batch without any repeats the one before. ``name``: that of all tasks,
-    or "reward_TASK"."""
+    """Mean reward of each batch of a run, from its log; a batch without any repeats the one before, and the first
+    the first that there is. Empty where there is none. ``name``: that of all tasks, or "reward_TASK"."""
+    batches = [row for row in log if "equal" in row]  # their first updates
+    last = next((row[name] for row in batches if name in row), None)
+    if last is None:
+        return []
     rewards: list[float] = []
-    for row in log:
-        if "equal" in row:  # the first update of a batch
-            rewards.append(row.get(name, rewards[-1] if rewards else float("nan")))
+    for row in batches:
+        last = row.get(name, last)
+        rewards.append(last)
     return rewards
 
 

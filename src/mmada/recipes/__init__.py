@@ -132,6 +132,10 @@ def check_same_recipe(name: str, path: Path) -> None:
         raise InputError(f"the run in {path.parent} is one of {before!r}, not of {name!r}; resume that, or choose another --out")
 
 
+OF_A_CALL = {"only"}
+"""Settings that may differ from call to call of one run: which arms of a study are to run now."""
+
+
 def nothing() -> None:
     """There is nothing to take back."""
 
@@ -149,7 +153,7 @@ def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], 
     before = path.read_text()
     if before == text:
         return nothing
-    changed = sorted(differing(yaml.safe_load(before), yaml.safe_load(text))) if resume else []
+    changed = sorted({*differing(yaml.safe_load(before), yaml.safe_load(text))} - OF_A_CALL) if resume else []
     if changed:
         logging.getLogger(__name__).warning("the run goes on with other settings than so far: %s", ", ".join(changed))
     kept = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())

@@ -16,15 +16,19 @@ from typing import Literal
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from mmada.device import chosen_device, quick_in_bfloat16
 from mmada.errors import InputError, check_choice, check_is_folder, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
+from mmada.model.reading import read_config
 from mmada.pipeline import Engine, MMaDA
+from mmada.pipeline.cards import card_of
 from mmada.pipeline.folder import ModelFolder
+from mmada.pipeline.preset import Preset
 from mmada.recipes.language import show, write_adapters, write_model
 from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_use, fitting_rewards
-from mmada.recipes.start import Lora, Start, add_lora, read_start
+from mmada.recipes.start import Lora, Start, add_lora, check_lora, read_start
 from mmada.training.groups import GroupLog, Judged, judge_groups
 from mmada.training.kept import Keeper
 from mmada.training.loop import Plan, train
@@ -198,9 +202,8 @@ class ReinforceRecipe:
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
         assert start is not None, "a stage starts from a model"
-        if not (start / "config.json").is_file():
-            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
         self.check()
+        self.check_start(start)
         prompts = self.read_prompts()
         for task in (task for task in self.prompts if "reasoning" in self.rewards[task]):
             logging.getLogger(__name__).warning("rewards of %s: reasoning is left out, as its prompts come from a file", task)
@@ -221,6 +224,16 @@ class ReinforceRecipe:
             if count:
                 self.new_judge(task).close()
 
+    def check_start(self, start: Path) -> None:
+        """Raises InputError for what can be seen to be wrong with a start, or with these settings for it, before it is read."""
+        if not (start / "config.json").is_file():
+            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
+        config, preset = read_config(start), card_of(start).preset
+        if self.lora.rank:
+            check_lora(config, self.lora)
+        if any(count for task, count in self.tasks.items() if task != "image"):
+            self.sampler.check_fits(preset, longest(preset, config))
+
     def read_prompts(self) -> Prompts:
         """Those that come from files. Raises InputError where one is missing or damaged."""
         return Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
@@ -231,8 +244,6 @@ class ReinforceRecipe:
         device, policy = chosen_device(self.device), self.method.policy()
         half = quick_in_bfloat16(device) if self.half == "auto" else self.half
         model = at_work(begun, device, self.lora)
-        if any(count for task, count in self.tasks.items() if task != "image"):
-            self.sampler.check_fits(model)
         asking = {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
         wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
@@ -322,9 +333,14 @@ def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
     if device.type == "cpu":
         network.set_attn_implementation("eager")  # forward and backward take a third less than with the fused one there
     torch.nn.Module.eval(network)  # without LoRA's dropout, so that the ratio begins at 1
-    length = min(begun.preset.max_length, network.config.max_position_embeddings)
+    length = longest(begun.preset, network.config)
     parts = ModelFolder(network, begun.text, begun.image, begun.vocabulary(begun.text), begun.preset, length)
     return MMaDA(Engine(parts, device))
+
+
+def longest(preset: Preset, config: PreTrainedConfig) -> int:
+    """Most places of a canvas."""
+    return min(preset.max_length, int(config.max_position_embeddings))
 
 
 GENTLE = Optim(lr=5e-5, weight_decay=0.0, warmup=10, decay=1.0, final=0.1)

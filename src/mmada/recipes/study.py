@@ -20,17 +20,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mmada.config import override, plain
+from mmada.config import override, plain, text_of
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.evaluation.measures import STUDIED
 from mmada.evaluation.nano import machine, write_results
 from mmada.evaluation.study import curve, plot_study, spread_of
-from mmada.model.reading import read_config
 from mmada.pipeline import MMaDA
 from mmada.pipeline.cards import card_of
 from mmada.recipes.prompts import fitting_rewards
 from mmada.recipes.reinforce import PAPER_REWARDS, Method, ReinforceRecipe, reinforce, reinforce_math
-from mmada.recipes.start import check_lora, weights_digest
+from mmada.recipes.start import weights_digest
 from mmada.sampling import Speed
 from mmada.training.log import read_log
 
@@ -86,20 +85,22 @@ class StudyRecipe:
 
     def run_of(self, arm: str, seed: int) -> ReinforceRecipe:
         """One run. Raises InputError where the settings of the arm do not fit."""
-        if "plan.seed" in self.arms[arm]:
-            raise InputError("plan.seed belongs to base, as all arms have the same seeds; leave it out or set base.plan.seed")
-        settings = {**self.arms[arm], "plan.seed": self.base.plan.seed + seed}
+        settings = self.arms[arm]
         try:
-            texts = {name: value if isinstance(value, str) else yaml.safe_dump(value) for name, value in settings.items()}
+            texts = {name: value if isinstance(value, str) else text_of(value) for name, value in settings.items()}
         except yaml.YAMLError as error:
             raise InputError(
                 f"arms has settings of {arm!r} that are no plain values ({error}); give numbers, texts, lists"
             ) from error
-        made = override(self.base, {name: text.removesuffix("\n...\n").strip() for name, text in texts.items()})
-        if self.alike == "updates" or {"plan", "plan.steps"} & set(self.arms[arm]):
-            return made
-        batches = math.ceil(self.base.plan.steps / self.base.method.policy().updates)
-        return replace(made, plan=replace(made.plan, steps=batches * made.method.policy().updates))
+        made = override(self.base, texts)
+        own = {*settings, *(f"plan.{name}" for name in yaml.safe_load(texts.get("plan", "{}")))}
+        if "plan.seed" in own:
+            raise InputError("plan.seed belongs to base, as all arms have the same seeds; leave it out or set base.plan.seed")
+        plan = replace(made.plan, seed=self.base.plan.seed + seed)
+        if self.alike == "batches" and "plan.steps" not in own:
+            batches = math.ceil(self.base.plan.steps / self.base.method.policy().updates)
+            plan = replace(plan, steps=batches * made.method.policy().updates)
+        return replace(made, plan=plan)
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train and judge what is not there yet, then report; returns the model of the first arm's first seed.
@@ -117,14 +118,14 @@ class StudyRecipe:
                 self.same_as_before(folder / name, self.settings(weights, arm, seed))
         if not self.same_as_before(out / "start.json", self.settings(weights)):
             out.mkdir(parents=True, exist_ok=True)
-            write_results(out / "start.json", {"found": self.judged(start), **self.settings(weights)})
+            write_results(out / "start.json", {"found": self.judged(start, start), **self.settings(weights)})
         for arm, seed, folder in self.runs(out):
             if (folder / "results.json").exists() or arm not in (self.only or self.arms):
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             write_results(folder / "begun.json", self.settings(weights, arm, seed))
             model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
-            write_results(folder / "results.json", {"found": self.judged(model), **self.settings(weights, arm, seed)})
+            write_results(folder / "results.json", {"found": self.judged(model, start), **self.settings(weights, arm, seed)})
         report(self, out)
         return out / next(iter(self.only or self.arms)) / "seed0" / "model"
 
@@ -134,13 +135,11 @@ class StudyRecipe:
         seen: dict[str, str] = {}
         for arm in (arm for arm in self.only or self.arms if arm in arms):
             recipe = self.run_of(arm, 0)
-            asked = replace(recipe, rewards=fitting_rewards(recipe.rewards, recipe.prompts))
-            if (twin := seen.setdefault(repr(plain(asked)), arm)) != arm:
+            if (twin := seen.setdefault(repr(what_counts(recipe)), arm)) != arm:
                 raise InputError(f"arms {twin} and {arm} are the same run with these settings; name in only what is to run")
             try:
                 recipe.check()
-                if recipe.lora.rank:
-                    check_lora(read_config(start), recipe.lora)
+                recipe.check_start(start)
                 if (sources := (recipe.prompts, recipe.pictures)) not in read:
                     recipe.read_prompts()
                     read.append(sources)
@@ -170,14 +169,22 @@ class StudyRecipe:
             raise InputError(f"results {file} are of other settings; go on with those, or choose another --out")
         return True
 
-    def judged(self, folder: Path) -> dict[str, object]:
-        """Means of the measures of a model on the test split, the same examples for every model."""
-        model = MMaDA.load(folder, device=self.base.device).paced(text=self.speed)
+    def judged(self, folder: Path, start: Path) -> dict[str, object]:
+        """Means of the measures of a model, or of adapters of ``start``, on the test split, with the same examples for all."""
+        whole, adapter = (start, folder) if (folder / "adapter_config.json").is_file() else (folder, None)
+        model = MMaDA.load(whole, adapter=adapter, device=self.base.device).paced(text=self.speed)
         found: dict[str, object] = {}
         for index, (name, examples) in enumerate(self.measures.items()):
             measured = STUDIED[name][0](model, np.random.default_rng((index, 2**20)), examples)
             found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
         return found
+
+
+def what_counts(recipe: ReinforceRecipe) -> dict[str, Any]:
+    """What a run depends on: two recipes that have it in common are one run."""
+    rewards = fitting_rewards(recipe.rewards, recipe.prompts)
+    asked = {task: dict(sorted(rewards[task].items())) for task, count in recipe.tasks.items() if count}
+    return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.policy()}
 
 
 def report(study: StudyRecipe, out: Path) -> None:

@@ -65,7 +65,7 @@ class Keeper:
         self.folder = folder
         self.made_with = {"settings": digest(settings), "course": digest(settings + course)}
         if fresh:
-            self.drop(sys.maxsize)
+            self.drop(since=0)
 
     def path(self, number: int) -> Path:
         """Of a batch."""
@@ -104,11 +104,11 @@ class Keeper:
             return None
         return Batch.of(tensors, int(state["updates"]), dict(state["statistics"]))
 
-    def drop(self, number: int) -> None:
-        """Forget the batches before one."""
+    def drop(self, *, before: int = 0, since: int = sys.maxsize) -> None:
+        """Forget the batches before one, and those since another."""
         drop_parts(self.folder, "batch_*.safetensors")
         for file in self.folder.glob("batch_*.safetensors"):
-            if int(file.stem.partition("_")[2]) < number:
+            if not before <= int(file.stem.partition("_")[2]) < since:
                 file.unlink()
 
 

@@ -119,9 +119,10 @@ class PolicyLearner:
         if self.batch is None or self.number != number:
             batch = self.keeper.read(number, done=step % self.policy.updates)
             if batch is None:
+                self.keeper.drop(since=number)  # those would be of other weights than it leads to
                 batch = self.made(number)
                 self.keeper.write(number, batch)
-            self.keeper.drop(self.first_needed(step) // self.policy.updates)
+            self.keeper.drop(before=self.first_needed(step) // self.policy.updates)
             self.batch, self.number = batch, number
         return self.batch
 

@@ -22,6 +22,7 @@ from mmada.images import ImageSource
 from mmada.pipeline import MMaDA, TextResult
 from mmada.pipeline.engine import Watch
 from mmada.pipeline.mmada import TextOptions
+from mmada.pipeline.preset import Preset
 from mmada.sampling import Frame, Speed
 from mmada.tasks.arithmetic import problem
 from mmada.tasks.captions import drawable
@@ -105,12 +106,12 @@ class Sampler:
         """How fast texts are decoded."""
         return Speed.of(self.parallel)
 
-    def check_fits(self, model: MMaDA) -> None:
-        """Raises InputError where a model cannot be sampled so."""
+    def check_fits(self, preset: Preset, longest: int) -> None:
+        """Raises InputError where a model of so many places cannot be sampled so."""
         if self.length is not None:
-            check_whole("sampler.length", self.length, 1, model.engine.parts.max_length - 1)
+            check_whole("sampler.length", self.length, 1, longest - 1)
         try:
-            model.preset.reasoning.changed(length=self.length, steps=self.steps)
+            preset.reasoning.changed(length=self.length, steps=self.steps)
         except InputError as error:
             raise InputError(f"sampler with the model's preset: {error}") from error
 

@@ -35,6 +35,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         check_text("source of clip", self.source)
+        check_source("clip", self.source)
 
     def prepare(self) -> None:
         """Read the model, from the hub the first time. Raises InputError where it cannot be."""
@@ -66,7 +67,6 @@ def loaded(source: str, device: str) -> tuple[Any, Any]:
     """(model, tokenizer), read once."""
     from transformers import AutoTokenizer, CLIPModel
 
-    check_source("clip", source)
     library: Any = CLIPModel
     tokens: Any = AutoTokenizer
     try:

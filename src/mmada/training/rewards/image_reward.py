@@ -67,6 +67,7 @@ class ImageReward:
 
     def __post_init__(self) -> None:
         check_text("source of image_reward", self.source)
+        check_source("image_reward", self.source)
 
     def prepare(self) -> None:
         """Read the weights, from the hub the first time. Raises InputError where they cannot be."""
@@ -175,7 +176,6 @@ def found_file(source: str) -> Path:
     """The file of weights of a source."""
     from transformers.utils.hub import cached_file
 
-    check_source("image_reward", source)
     try:
         path = Path(source).expanduser()
         if path.is_file():
