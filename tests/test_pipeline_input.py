@@ -107,6 +107,10 @@ def test_an_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
         MMaDA.load(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"lacks config\.json"):
         MMaDA.load(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=rf"lacks .*; give {tmp_path / 'model'}$"):
+        MMaDA.load(tmp_path)
     with pytest.raises(InputError, match="downloaded"):
         MMaDA.load("nobody/nothing")
 

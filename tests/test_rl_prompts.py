@@ -90,6 +90,14 @@ def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA
     assert "another prompt is asked" in said
 
 
+def test_rows_that_are_no_prompts_are_told_in_words_of_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = ["[1]", "null", json.dumps({"question": "\ud800?", "answer": "#### 1"})]
+    (tmp_path / "p.jsonl").write_text("\n".join([*broken, json.dumps({"question": "1 + 1?", "answer": "#### 2"})]))
+    with caplog.at_level(logging.WARNING):
+        Prompts.of({"math": f"gsm8k:{tmp_path / 'p.jsonl'}"})
+    assert "3 of 4 rows not asked: it has another layout (2), its text is broken (1)" in caplog.text
+
+
 def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> None:
     with Writer(tmp_path) as writer:
         writer.add(Reasoned(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))

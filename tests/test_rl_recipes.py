@@ -99,7 +99,9 @@ def test_a_part_of_a_batch_without_a_finite_loss_is_left_out(
 
 
 @pytest.mark.parametrize("reward", ["equal", "raising", "nothing", "sleeping"])
-def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, folder: Path, tmp_path: Path) -> None:
+def test_rewards_that_teach_nothing_change_nothing_and_are_counted(
+    reward: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = FEW | rewarded(reward) | {"plan.steps": "2", "tasks": "{math: 1}", "timeout": "0.2"}
     run("reinforce", overrides=settings, out=tmp_path / "run", start_from=folder)
     first, second = rows(tmp_path / "run")
@@ -110,6 +112,7 @@ def test_rewards_that_teach_nothing_change_nothing_and_are_counted(reward: str, 
         assert torch.equal(value, begun[name.removeprefix("model.")].float())
     kind = {"raising": "raised", "nothing": "not_finite", "sleeping": "timed_out"}.get(reward)
     assert first["failed"] == (0 if kind is None else 3)
+    assert ("no completion got a reward" in caplog.text) == (kind is not None)
     if kind is None:
         assert first["reward"] == pytest.approx(0.7)
     else:
@@ -158,7 +161,12 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"tasks": "{maths: 1}"}, "tasks"),
         ({"tasks": "{math: 0}"}, "hold no prompt"),
         ({"tasks": "{math: -1}"}, "tasks of math"),
-        ({"rewards": "{}"}, "rewards say nothing of math"),
+        ({"rewards": "{}"}, "rewards give nothing for math"),
+        ({"rewards": "{math: {correctness: 0, format: 0}}"}, "rewards give nothing for math"),
+        ({"rewards": "{math: {format: 1}, maths: {format: 1}}"}, "rewards must be one of math, vision, image"),
+        ({"rewards": "{math: {format: 1}, vision: {bogus: 1}}"}, "reward 'bogus' is unknown"),
+        ({"group": "1000000000000"}, "group must be a whole number of 2 to 4096"),
+        ({"tasks": "{math: 1000000000000}"}, "tasks of math must be a whole number of 0 to 4096"),
         ({"reward_device": "nope"}, "reward_device 'nope' is not to be had"),
         ({"half": "banana"}, "'half' cannot be 'banana'"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),

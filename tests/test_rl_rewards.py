@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from tests.completions import drawn, written
 
 from mmada.errors import InputError
@@ -265,6 +266,18 @@ def test_a_wrong_count_of_rewards_is_reported() -> None:
     scores = Judge([Term("short", lambda completions: [1.0])])([written("a"), written("b")])
     assert scores.total_B.isnan().all()
     assert {f.kind for f in scores.failures} == {"wrong count"}
+
+
+@pytest.mark.parametrize("given", [{0: 1.0}, "1", ["1"], {1.0}, [[1.0, 2.0]], 1.0, None])
+def test_what_is_no_list_of_numbers_is_no_reward(given: Any) -> None:
+    scores = Judge([Term("odd", lambda completions: given)])([written("a")])
+    assert scores.total_B.isnan().all()
+    assert {f.kind for f in scores.failures} == {"raised"}
+
+
+@pytest.mark.parametrize("given", [(1,), np.ones(1), torch.ones(1), [np.float32(1)], [torch.ones(())], (True for _ in range(1))])
+def test_numbers_come_in_lists_arrays_or_tensors(given: Any) -> None:
+    assert Judge([Term("even", lambda completions: given)])([written("a")]).total_B.tolist() == [1]
 
 
 def test_no_completions_have_no_rewards() -> None:

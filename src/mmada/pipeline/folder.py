@@ -86,7 +86,9 @@ def read_folder(
     """
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give one of `mmada train` or of the released layout")
+        inside = folder / "model"
+        mend = str(inside) if (inside / "config.json").is_file() else "one of `mmada train` or of the released layout"
+        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give {mend}")
     if dtype is not None and quantisation is not None:
         raise InputError(f"dtype {dtype} and quantisation {quantisation!r} are both types of the weights; give one of them")
     card = card_of(folder, preset)

@@ -96,11 +96,18 @@ class PublicSet:
                 example = READERS[self.name](row)
                 json.dumps(example.texts(), ensure_ascii=False).encode()  # broken Unicode is no text
             except (ValueError, TypeError, AttributeError, KeyError) as error:
-                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), judge, str(error))
+                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), judge, fault_of(error))
                 continue
             if isinstance(example.picture, str):
                 example = replace(example, picture=find_picture(example.picture, folders))
             yield Candidate(example, judge)
+
+
+def fault_of(error: Exception) -> str:
+    """Why a row is no example, in words of rows."""
+    if isinstance(error, UnicodeError):
+        return "its text is broken"
+    return str(error) if type(error) is ValueError else "it has another layout"
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,12 @@ from mmada.recipes.prompts import Ask, Prompts, check_prompts, check_use, fittin
 from mmada.recipes.start import Lora, Start, add_lora, check_lora, read_start
 from mmada.training.groups import GroupLog, Judged, judge_groups
 from mmada.training.kept import Keeper
+from mmada.training.log import read_log
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 from mmada.training.policy_learner import PolicyLearner
 from mmada.training.rewards import Judge, judge_of
-from mmada.training.rewards.named import MODELS
+from mmada.training.rewards.named import MODELS, check_name
 from mmada.training.rl import (
     AdaptersOff,
     Algorithm1,
@@ -139,6 +140,8 @@ class Method:
 
 MOST_VIEWS = 64
 """Most views of a completion an update."""
+MOST = 4096
+"""Most completions of a prompt, and prompts of a task, in a batch; more is a slip of the pen."""
 
 
 def with_samples(noise: Noising, samples: int) -> Noising:
@@ -183,15 +186,19 @@ class ReinforceRecipe:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        for task, named in self.rewards.items():
+            check_choice("rewards", task, ASK)
+            for name in named:
+                check_name(name)
         for task, count in self.tasks.items():
             check_choice("tasks", task, ASK)
-            check_whole(f"tasks of {task}", count, 0)
-            if count and not self.rewards.get(task):
-                raise InputError(f"rewards say nothing of {task}, which tasks has {count} prompts of; give it at least one")
+            check_whole(f"tasks of {task}", count, 0, MOST)
+            if count and not any(self.rewards.get(task, {}).values()):
+                raise InputError(f"rewards give nothing for {task}, which tasks has {count} prompts of; give one a weight")
         if not any(self.tasks.values()):
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
         check_prompts(self.prompts)
-        check_whole("group", self.group, 2)
+        check_whole("group", self.group, 2, MOST)
         check_whole("held", self.held, 1)
         check_choice("judge", self.judge, ("thread", "process"))
         if not isinstance(self.half, bool):
@@ -213,7 +220,12 @@ class ReinforceRecipe:
             for judge in judges.values():
                 judge.prepare()
             learner = self.learner(judges, prompts, out=out, resume=resume, start=start)
-            return train(learner, self.plan, name=self.name, out=out, resume=resume)
+            model = train(learner, self.plan, name=self.name, out=out, resume=resume)
+        if not any("reward" in row for row in read_log(out / "log.jsonl")):
+            logging.getLogger(__name__).warning(
+                "no completion got a reward, so nothing was learned; see %s", out / "groups.jsonl"
+            )
+        return model
 
     def check(self) -> None:
         """Raises InputError for what can be seen to be wrong before a model or prompts are read."""

@@ -42,7 +42,7 @@ def read_log(path: Path, key: str = "step") -> list[dict[str, float]]:
         if isinstance(row, dict) and isinstance(row.get(key), int):
             rows.append(row)
         elif number < len(lines):
-            raise InputError(f"line {number} of the log {path} is damaged; remove it to go on, or give another folder")
+            raise InputError(f"line {number} of the log {path} is damaged; remove that line to go on, or give another folder")
     return rows
 
 

@@ -13,7 +13,7 @@ from mmada.training.rewards.image_reward import ImageReward
 from mmada.training.rewards.judge import Judge, Term
 from mmada.training.rewards.verified import Correctness, Detector, Format, Reasoning
 
-__all__ = ["REWARDS", "UNFIT", "judge_of", "reward_of"]
+__all__ = ["REWARDS", "UNFIT", "check_name", "judge_of", "reward_of"]
 
 MODELS: dict[str, type[Clip] | type[ImageReward]] = {"clip": Clip, "image_reward": ImageReward}
 """Rewards that are models, made from a source and a device."""
@@ -33,14 +33,19 @@ UNFIT: dict[str, frozenset[str]] = {
 """Task -> rewards that can judge nothing of it."""
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for what neither is a reward of `REWARDS` nor looks like "package.module:function"."""
+    if ":" not in name and name not in REWARDS:
+        raise unknown_name("reward", name, [*REWARDS, "package.module:function"])
+
+
 def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = "cpu") -> Reward:
     """A reward of `REWARDS`, or "package.module:function". Raises InputError for what is neither.
 
     ``models``: reward -> folder, hub id or file of its model, in place of its own; ``device``: where such models run.
     """
+    check_name(name)
     if ":" not in name:
-        if name not in REWARDS:
-            raise unknown_name("reward", name, [*REWARDS, "package.module:function"])
         source = (models or {}).get(name)
         if name in MODELS:
             return MODELS[name](device=device) if source is None else MODELS[name](source, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from multiprocessing.connection import Connection
 from queue import Empty, Queue
 from typing import Any, Protocol
@@ -151,9 +151,19 @@ def prepared(reward: Reward) -> None:
 def answer(reward: Reward, completions: Sequence[Completion], put: Any) -> None:
     """Put (rewards, None) or (None, what was raised). What would end a program, such as SystemExit, is put as RuntimeError."""
     try:
-        put(([float(value) for value in reward(completions)], None))
+        put((numbers(reward(completions)), None))
     except BaseException as error:
         put((None, error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def numbers(given: Any) -> list[float]:
+    """What a reward gave, if it is numbers in order: a list, an array or a tensor of them. Raises TypeError for anything else."""
+    if isinstance(given, (str, bytes, Mapping, Set)):
+        raise TypeError(f"it should give a list of numbers, and gave a {type(given).__name__}")
+    values = list(given)
+    if any(isinstance(value, (str, bytes)) for value in values):
+        raise TypeError("it should give numbers, and gave texts")
+    return [float(value) for value in values]
 
 
 def opened(given: tuple[list[float] | None, Exception | None]) -> list[float]:
