@@ -84,6 +84,7 @@ def test_a_study_goes_on_where_it_stopped(
         (a, m) for a in ("one", "other") for m in ("toy", "toy: part")
     }
     assert all(row["seeds"] == 2 and row["start"] == row["value"] for row in results["rows"])
+    assert all(row["each"] == [row["value"]] * 2 and row["examples"] >= 1 for row in results["rows"])
     assert {arm: [len(c) for c in curves] for arm, curves in results["curves"]["reward"].items()} == {
         "one": [2, 2],
         "other": [2, 2],
@@ -390,4 +391,4 @@ def test_curves_and_spread() -> None:
     assert curve([{"equal": 1}, *log]) == [1, 1, 1, 3]
     assert curve([{"equal": 1}]) == []
     assert smooth([1, 2, 3, 6], 2).tolist() == [1, 1.5, 2.5, 4.5]
-    assert spread_of([0.25, 0.75]) == {"value": 0.5, "low": 0.25, "high": 0.75, "seeds": 2}
+    assert spread_of([0.25, 0.75]) == {"value": 0.5, "low": 0.25, "high": 0.75, "seeds": 2, "each": [0.25, 0.75]}

@@ -25,9 +25,10 @@ def curve(log: Sequence[Mapping[str, float]], name: str = "reward") -> list[floa
     return rewards
 
 
-def spread_of(values: Sequence[float]) -> dict[str, float]:
-    """Mean, lowest and highest over seeds, and how many they are."""
-    return {"value": float(np.mean(values)), "low": min(values), "high": max(values), "seeds": len(values)}
+def spread_of(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, lowest and highest over seeds, how many they are, and the value of each, in their order."""
+    bounds = {"low": min(values), "high": max(values)}
+    return {"value": float(np.mean(values)), **bounds, "seeds": len(values), "each": [float(value) for value in values]}
 
 
 def smooth(values: Sequence[float], width: int) -> np.ndarray:
@@ -70,7 +71,8 @@ def plot_study(
         start = next(iter(mine.values()))["start"]
         for number, arm in ((number, arm) for number, arm in enumerate(arms) if arm in mine):
             middle, low, high = (mine[arm][key] for key in ("value", "low", "high"))
-            axes.errorbar(number, middle, [[middle - low], [high - middle]], fmt="o", capsize=3, color=colors[arm])
+            axes.errorbar(number, middle, [[middle - low], [high - middle]], fmt="_", capsize=3, color=colors[arm])
+            axes.plot([number] * len(mine[arm]["each"]), mine[arm]["each"], "o", markersize=4, color=colors[arm], alpha=0.6)
         axes.axhline(start, color="grey", linestyle=":")
         axes.text(-0.55, start, "before", fontsize=7, color="grey", va="bottom")
         axes.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)

@@ -211,7 +211,7 @@ def report(study: StudyRecipe, out: Path) -> None:
                 left_out.append(f"{key} is left out of arm {arm}, as it is not in {', '.join(lacking)}")
                 continue
             spread = spread_of([one[key]["value"] for one in found.values()])
-            rows.append({"arm": arm, "measure": key, "start": start[key]["value"], **spread})
+            rows.append({"arm": arm, "measure": key, "examples": start[key]["n"], "start": start[key]["value"], **spread})
     curves = {name: runs for name, runs in curves.items() if runs}
     settings = {"study": plain(study), "machine": machine()}
     write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
