@@ -11,22 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
-from tests.helpers import SMALL, row
 
-from mmada.canvas import Canvas
 from mmada.config import override
 from mmada.errors import InputError
 from mmada.evaluation.measures import STUDIED, Measured
-from mmada.evaluation.study import curve, smooth, spread_of
 from mmada.recipes import RECIPES, run
 from mmada.recipes.reinforce import ReinforceRecipe
 from mmada.recipes.study import StudyRecipe
 from mmada.training.log import read_log
 from mmada.training.policy_learner import PolicyLearner
 from mmada.training.rewards import Completion
-from mmada.training.rl import draw_views
 
 FEW = {
     "base.plan.steps": "2",
@@ -362,33 +357,3 @@ def test_arms_of_other_tasks_have_a_panel_a_task(judged: list[Path], folder: Pat
     run("study_noising", overrides=few, out=tmp_path / "study", start_from=folder, resume=True)
     curves = json.loads((tmp_path / "study" / "results.json").read_text())["curves"]
     assert {name: list(runs) for name, runs in curves.items()} == {"reward_math": ["both", "one"], "reward_vision": ["both"]}
-
-
-def test_the_arms_of_the_league_have_as_many_views() -> None:
-    """Those of all updates on a batch."""
-    league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
-    canvas = Canvas.stack([row(list(range(12, 32)))] * 4)
-    passes = {}
-    for arm in league.arms:
-        recipe = league.run_of(arm, 0)
-        policy = recipe.method.policy()
-        drawn = draw_views(
-            policy.noise,
-            canvas,
-            mask_id=SMALL.mask,
-            updates=policy.updates,
-            group=2,
-            generator=torch.Generator(),
-            steps_BL=torch.ones_like(canvas.tokens_BL),
-        )
-        passes[arm] = (sum(len(views.tokens_KBL) for views in drawn), recipe.plan.steps / policy.updates)
-    assert passes == dict.fromkeys(league.arms, (12, 40))
-
-
-def test_curves_and_spread() -> None:
-    log = [{"equal": 0, "reward": 1.0}, {"kl": 0.0}, {"equal": 1}, {"equal": 0, "reward": 3.0}]
-    assert curve(log) == [1, 1, 3]
-    assert curve([{"equal": 1}, *log]) == [1, 1, 1, 3]
-    assert curve([{"equal": 1}]) == []
-    assert smooth([1, 2, 3, 6], 2).tolist() == [1, 1.5, 2.5, 4.5]
-    assert spread_of([0.25, 0.75]) == {"value": 0.5, "low": 0.25, "high": 0.75, "seeds": 2, "each": [0.25, 0.75]}

@@ -170,12 +170,16 @@ class StudyRecipe:
         return True
 
     def judged(self, folder: Path, start: Path) -> dict[str, object]:
-        """Means of the measures of a model, or of adapters of ``start``, on the test split, with the same examples for all."""
+        """Means of the measures of a model, or of adapters of ``start``, on the test split.
+
+        The examples of a measure are the same for all models, whichever other measures there are.
+        """
         whole, adapter = (start, folder) if (folder / "adapter_config.json").is_file() else (folder, None)
         model = MMaDA.load(whole, adapter=adapter, device=self.base.device).paced(text=self.speed)
         found: dict[str, object] = {}
-        for index, (name, examples) in enumerate(self.measures.items()):
-            measured = STUDIED[name][0](model, np.random.default_rng((index, 2**20)), examples)
+        places = [*MEASURED, *STUDIED]
+        for name, examples in self.measures.items():
+            measured = STUDIED[name][0](model, np.random.default_rng((places.index(name), 2**20)), examples)
             found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
         return found
 
