@@ -292,23 +292,20 @@ def study_noising() -> StudyRecipe:
 
 
 def study_stage() -> StudyRecipe:
-    """What stage 3 brings (table 5): `reinforce`, with its rewards and with the paper's, and UniGRPO with the paper's.
+    """What stage 3 brings (table 5): `reinforce` and UniGRPO, each with the rewards of `reinforce` and with the paper's.
 
-    As many views and updates each. Two arms set their rewards themselves, so ``base.rewards`` is of the first alone.
+    As many views and updates each. Two arms set their rewards themselves, so ``base.rewards`` is of the others alone.
     """
+    unigrpo = {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"}
     return StudyRecipe(
         name="study_stage",
         follows="cot",
         base=reinforce(),
         arms={
             "path_grpo_reasoning": {},
+            "unigrpo_reasoning": unigrpo,
             "path_grpo": {"rewards": PAPER_REWARDS},
-            "unigrpo": {
-                "rewards": PAPER_REWARDS,
-                "method.name": "unigrpo",
-                "method.samples": "4",
-                "method.updates": "1",
-            },
+            "unigrpo": {"rewards": PAPER_REWARDS, **unigrpo},
         },
         measures=MEASURED,
     )
