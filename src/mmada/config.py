@@ -46,7 +46,7 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
         if len(path) > 1:
             parts.setdefault(path[0], {})[path[1:]] = text
         elif dataclasses.is_dataclass(getattr(config, path[0])) and isinstance(given := parsed(full, text), dict):
-            inside = {(str(name),): text_of(value) for name, value in given.items()}
+            inside = {tuple(str(name).split(".")): text_of(value) for name, value in given.items()}
             parts[path[0]] = inside | parts.get(path[0], {})
         else:
             changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
@@ -65,12 +65,14 @@ def parsed(full: str, text: str) -> Any:
 
 def checked(full: str, kind: Any, text: str) -> Any:
     """A YAML value as the field's type, without names that it does not have."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
     given = parsed(full, text)
     strict = None if dataclasses.is_dataclass(kind) else ConfigDict(extra="forbid")  # of the dataclasses in it
     try:
         return TypeAdapter(kind, config=strict).validate_python(given)
+    except PydanticSchemaGenerationError as error:  # a class of ours that text cannot name
+        raise InputError(f"setting {full!r} cannot be given as text: it is of {kind}; give it in Python") from error
     except ValidationError as error:
         reasons = dict.fromkeys(reason(one["type"], one["msg"]) for one in error.errors())
         place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")
@@ -90,7 +92,7 @@ def reason(kind: str, message: str) -> str:
 
 def text_of(value: Any) -> str:
     """A plain value as `override` reads it. Raises yaml.YAMLError for another."""
-    text: str = yaml.safe_dump(value)
+    text: str = yaml.safe_dump(value, sort_keys=False)
     return text.removesuffix("...\n").strip()
 
 

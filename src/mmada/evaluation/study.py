@@ -55,9 +55,10 @@ def plot_study(
         return
     arms = list(dict.fromkeys([*(row["arm"] for row in rows), *(arm for runs_of in curves.values() for arm in runs_of)]))
     colors = {arm: f"C{number % 10}" for number, arm in enumerate(arms)}
-    figure = Figure(figsize=(max(5.5 * len(curves), 2.6 * len(measures)), 8), layout="constrained")
+    figure = Figure(figsize=(max(5.5, 5.5 * len(curves), 2.6 * len(measures)), 8), layout="constrained")
     above, below = np.asarray(figure.subfigures(2, 1))
-    for axes, (name, runs_of) in zip(np.atleast_1d(above.subplots(1, len(curves))), curves.items(), strict=True):
+    panels = np.atleast_1d(above.subplots(1, max(1, len(curves))))
+    for axes, (name, runs_of) in zip(panels, curves.items(), strict=False):
         for arm, seeds in runs_of.items():
             length = min(len(one) for one in seeds)
             runs = np.array([smooth(one[:length], max(1, length // 10)) for one in seeds])

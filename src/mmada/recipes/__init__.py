@@ -86,6 +86,8 @@ def run(
         wanted, first = "an image tokenizer", ""
         if resume and remembered(out).get("start") == str(start):
             raise InputError(f"start {start} of the run in {out} is gone; give --start-from with where it is now")
+        if (start / "adapter_config.json").is_file():
+            raise InputError(f"--start-from {start} holds adapters; give the whole model that they were trained from")
         if recipe.follows:
             wanted, first = f"the model of {recipe.follows}", f"run `mmada train {recipe.follows}` first or "
         raise InputError(f"recipe {name} starts from {wanted}, not found at {start}; {first}give another --start-from")

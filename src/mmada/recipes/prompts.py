@@ -44,7 +44,7 @@ def check_use(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Map
     for task in prompts:
         if not tasks.get(task):
             raise InputError(f"prompts are given for {task}, of which tasks has none; give tasks some, or leave them out")
-        if set(rewards[task]) == {"reasoning"}:
+        if {name for name, weight in rewards[task].items() if weight} == {"reasoning"}:
             raise InputError(f"rewards of {task} have 'reasoning', which knows that of the nano world alone; take correctness")
     if "image" in prompts and (unfit := {"correctness", "detector"} & set(rewards.get("image", {}))):
         raise InputError(f"rewards of image have {min(unfit)!r}, which cannot judge captions of a file; take clip")

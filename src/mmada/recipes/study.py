@@ -42,10 +42,10 @@ class StudyRecipe:
 
     ``base``: what the arms have in common. ``arms``: name -> settings of it, each a value or its text after --set; the first is
     what the others are compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts,
-    completions and masks, the prompts of one seed the same in all arms. ``measures``: what the trained models are judged by ->
-    examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty is all. ``alike``: what
-    arms with another number of updates a batch have in common with ``base``, the number of "updates" (base.plan.steps) or
-    that of "batches".
+    completions and masks, the prompts of one seed the same in all arms of the same tasks. ``measures``: what the trained
+    models are judged by -> examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty
+    is all. ``alike``: what arms with another number of updates a batch have in common with ``base``, the number of "updates"
+    (base.plan.steps) or that of "batches".
     """
 
     name: str
@@ -135,8 +135,6 @@ class StudyRecipe:
         seen: dict[str, str] = {}
         for arm in (arm for arm in self.only or self.arms if arm in arms):
             recipe = self.run_of(arm, 0)
-            if (twin := seen.setdefault(repr(what_counts(recipe)), arm)) != arm:
-                raise InputError(f"arms {twin} and {arm} are the same run with these settings; name in only what is to run")
             try:
                 recipe.check()
                 recipe.check_start(start)
@@ -145,6 +143,8 @@ class StudyRecipe:
                     read.append(sources)
             except InputError as error:
                 raise InputError(f"arm {arm}: {error}") from error
+            if (twin := seen.setdefault(repr(what_counts(recipe)), arm)) != arm:
+                raise InputError(f"arms {twin} and {arm} are the same run with these settings; name in only what is to run")
 
     def runs(self, out: Path) -> Iterator[tuple[str, int, Path]]:
         """Arm, seed and folder of every run, in order."""

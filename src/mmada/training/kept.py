@@ -90,6 +90,8 @@ class Keeper:
                 f"rollouts of batch {number}, of which {done} updates are done, are not in {self.folder} with these settings; "
                 f"resume with the settings that the run was started with"
             )
+        if done and self.stored(path, "course") is None:
+            self.drop(since=number + 1)  # those were to follow from weights that this course does not lead to
         return batch
 
     def stored(self, path: Path, same: str) -> Batch | None:
