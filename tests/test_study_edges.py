@@ -16,16 +16,22 @@ def broken(completions):
     raise ValueError("no")
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_study_of_two_tasks_without_any_reward_still_ends_with_its_table(judged, folder, tmp_path):  # noqa: F811
+    pytest.importorskip("matplotlib")
     rewards = f"{{math: {{'{__name__}:broken': 1}}, vision: {{'{__name__}:broken': 1}}}}"
     few = FEW | {"seeds": "1", "base.tasks": "{math: 1, vision: 1}", "base.rewards": rewards}
-    out = tmp_path / "s"
-    try:
-        run("study_noising", overrides=few, out=out, start_from=folder)
-    except InputError as error:
-        pytest.fail(str(error))
-    assert (out / "results.json").is_file()
+    run("study_noising", overrides=few, out=tmp_path / "study", start_from=folder)
+    assert (tmp_path / "study" / "results.json").is_file()
+    assert (tmp_path / "study" / "study.png").is_file()
+
+
+def test_what_is_wrong_with_an_arm_is_said_of_that_arm(judged, folder, tmp_path):  # noqa: F811
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": "what is 2 + 3?", "answer": "2 + 3 = 5\n#### 5"}))
+    arms = "{one: {rewards: {math: {format: 1}}}, other: {rewards: {math: {reasoning: 1}}}}"
+    few = FEW | {"base.prompts": f"{{math: 'gsm8k:{asked}'}}", "arms": arms}
+    with pytest.raises(InputError, match="arm other: rewards of math have 'reasoning'"):
+        run("study_noising", overrides=few, out=tmp_path / "study", start_from=folder)
 
 
 def test_rollouts_that_followed_from_settings_left_again_are_not_used(folder, tmp_path, monkeypatch):

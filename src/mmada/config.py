@@ -72,7 +72,8 @@ def checked(full: str, kind: Any, text: str) -> Any:
     try:
         return TypeAdapter(kind, config=strict).validate_python(given)
     except PydanticSchemaGenerationError as error:  # a class of ours that text cannot name
-        raise InputError(f"setting {full!r} cannot be given as text: it is of {kind}; give it in Python") from error
+        name = getattr(kind, "__name__", kind)
+        raise InputError(f"setting {full!r} cannot be given as text: it is a {name}; give it in Python") from error
     except ValidationError as error:
         reasons = dict.fromkeys(reason(one["type"], one["msg"]) for one in error.errors())
         place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -84,27 +85,27 @@ class Keeper:
         Raises InputError where it cannot: the weights have moved since.
         """
         path = self.path(number)
-        batch = self.stored(path, "settings" if done else "course") if path.is_file() else None
+        state, batch = self.stored(path) if path.is_file() else ({}, None)
+        if state.get("settings" if done else "course") != self.made_with["settings" if done else "course"]:
+            batch = None
         if batch is None and done:
             raise InputError(
                 f"rollouts of batch {number}, of which {done} updates are done, are not in {self.folder} with these settings; "
                 f"resume with the settings that the run was started with"
             )
-        if done and self.stored(path, "course") is None:
+        if done and state["course"] != self.made_with["course"]:
             self.drop(since=number + 1)  # those were to follow from weights that this course does not lead to
         return batch
 
-    def stored(self, path: Path, same: str) -> Batch | None:
-        """What a file holds, if it was made with the same settings or course."""
+    def stored(self, path: Path) -> tuple[dict[str, Any], Batch]:
+        """What a file says of itself, and what it holds."""
         try:
             with safe_open(path, "pt") as file:
                 state = json.loads(file.metadata()["state"])
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:  # a damaged file raises safetensors' own class
             raise InputError(f"kept rollouts {path} cannot be read ({error}); delete them and the run's checkpoint") from error
-        if state[same] != self.made_with[same]:
-            return None
-        return Batch.of(tensors, int(state["updates"]), dict(state["statistics"]))
+        return state, Batch.of(tensors, int(state["updates"]), dict(state["statistics"]))
 
     def drop(self, *, before: int = 0, since: int = sys.maxsize) -> None:
         """Forget the batches before one, and those since another."""
