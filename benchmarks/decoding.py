@@ -6,7 +6,7 @@
 
 The model has random weights (seed 0) and the released vocabulary of 134,656 rows. Every exact row first checks that its tokens
 (texts) or its logits at every step (pictures) are those of the plain sampler. Prints and keeps median seconds, the ratio to plain
-with its lowest and highest round, and passes. Memory: peak above the weights while decoding, each in a process of its own.
+with its lowest and highest round, and passes. KVCache: peak above the weights while decoding, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ import torch
 from benchmarks.plain import plain_image, plain_text
 from torch import Tensor
 
-from mmada.canvas import Canvas, Piece
+from mmada.canvas import Canvas, Segment
 from mmada.diffusion.schedule import Cosine
-from mmada.evaluation.nano import machine
+from mmada.evaluation.suite import machine
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.sampling import (
     BlockCache,
     Blocks,
-    EvenSplit,
     Greedy,
     Guidance,
+    GumbelConfidence,
     LowConfidence,
-    PerturbedConfidence,
+    MaskSchedule,
     Phase,
-    ScheduleCount,
     Temperature,
+    UniformSchedule,
     denoise,
     row_generators,
 )
@@ -50,10 +50,15 @@ from mmada.tokenizers.vocabulary import RELEASED as V
 PROMPT, LENGTH, BLOCK = 64, 128, 32
 CAPTION, FIELD, CODES, IMAGE_STEPS, SCALE = 8, 128, 256, 16, 3.5
 TEXT = Phase(
-    modality="text", count=EvenSplit(BLOCK), order=LowConfidence(), draw=Greedy(), region=Blocks(BLOCK), open_vocabulary=True
+    modality="text",
+    count=UniformSchedule(BLOCK),
+    order=LowConfidence(),
+    draw=Greedy(),
+    region=Blocks(BLOCK),
+    open_vocabulary=True,
 )
 IMAGE = Phase(
-    modality="image", count=ScheduleCount(Cosine(), IMAGE_STEPS), order=PerturbedConfidence(1.0, "compounding"),
+    modality="image", count=MaskSchedule(Cosine(), IMAGE_STEPS), order=GumbelConfidence(1.0, "compounding"),
     draw=Temperature(1.0), guidance=Guidance(SCALE),
 )  # fmt: skip
 
@@ -89,7 +94,7 @@ def prompt(length: int, seed: int) -> list[int]:
 
 def answer(model: MMaDAModel, prompts: list[list[int]], phase: Phase) -> tuple[Tensor, int]:
     """Our texts, right-aligned columns of the answers (B, LENGTH), and passes."""
-    rows = [Canvas.join([Piece(p), Piece([V.mask] * LENGTH, editable=True)]) for p in prompts]
+    rows = [Canvas.join([Segment(p), Segment([V.mask] * LENGTH, editable=True)]) for p in prompts]
     canvas = Canvas.stack(rows).to(model.device)
     *_, last = denoise(model, canvas, [phase], vocabulary=V, generators=row_generators([0] * len(rows)))
     return last.tokens_BL[last.canvas.editable_BL].view(len(rows), LENGTH), max(last.passes)
@@ -109,8 +114,8 @@ def picture_rows(caption: list[int]) -> tuple[Canvas, Canvas]:
     rows = []
     for text in (caption, []):
         words = [V.t2i, V.bos, *text, V.eos]
-        pads = Piece([V.eos] * (FIELD + 1 - len(words)), valid=False)
-        rows.append(Canvas.join([pads, Piece([*words, V.soi]), Piece([V.mask] * CODES, True, "image"), Piece([V.eoi])]))
+        pads = Segment([V.eos] * (FIELD + 1 - len(words)), valid=False)
+        rows.append(Canvas.join([pads, Segment([*words, V.soi]), Segment([V.mask] * CODES, True, "image"), Segment([V.eoi])]))
     return rows[0], rows[1]
 
 
@@ -154,7 +159,7 @@ def furthest_logits(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> float:
 
 def paced(steps: int) -> Phase:
     """The text phase in so many steps."""
-    return replace(TEXT, count=EvenSplit(steps * BLOCK // LENGTH))
+    return replace(TEXT, count=UniformSchedule(steps * BLOCK // LENGTH))
 
 
 def works(model: MMaDAModel, steps: int, batch_steps: int) -> list[Work]:

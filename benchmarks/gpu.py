@@ -24,35 +24,37 @@ from benchmarks.decoding import prompt, random_model, timed
 from benchmarks.plain import plain_image, plain_text
 from torch import Tensor
 
-from mmada.canvas import Canvas, Denoiser, Piece
+from mmada.canvas import Canvas, Denoiser, Segment
 from mmada.diffusion.schedule import Cosine
-from mmada.evaluation.cost import Meter, Peaks, measured_peaks
-from mmada.evaluation.nano import machine
+from mmada.evaluation.flops import Meter, Peaks, measured_peaks
+from mmada.evaluation.suite import machine
 from mmada.model.mmada import MMaDAModel
 from mmada.sampling import (
     BlockCache,
     Blocks,
-    EvenSplit,
+    FixedShape,
     Greedy,
     Guidance,
+    GumbelConfidence,
     LowConfidence,
-    PerturbedConfidence,
+    MaskSchedule,
     Phase,
-    ScheduleCount,
-    Static,
     Temperature,
+    UniformSchedule,
     denoise,
     row_generators,
 )
 from mmada.tokenizers.vocabulary import RELEASED as V
 
 SCALE, BLOCK = 3.5, 32
-WAYS: dict[str, Static | None] = {"ordinary": None, "fixed places": Static(), "recorded": Static(graphs=True)}
+WAYS: dict[str, FixedShape | None] = {"ordinary": None, "fixed places": FixedShape(), "recorded": FixedShape(graphs=True)}
 Job = Callable[[], tuple[Tensor, int]]
 Work = tuple[dict[str, Job], Callable[[Meter], object]]
 
 
-def ours(model: Denoiser, canvas: Canvas, phase: Phase, static: Static | None, blank: Canvas | None = None) -> tuple[Tensor, int]:
+def ours(
+    model: Denoiser, canvas: Canvas, phase: Phase, static: FixedShape | None, blank: Canvas | None = None
+) -> tuple[Tensor, int]:
     """Tokens and passes of our loop."""
     generators = row_generators(range(canvas.rows))
     steps = denoise(model, canvas, [phase], vocabulary=V, generators=generators, unconditional=blank, static=static)
@@ -63,9 +65,12 @@ def ours(model: Denoiser, canvas: Canvas, phase: Phase, static: Static | None, b
 def texts(model: MMaDAModel, rows: int, length: int, steps: int) -> Work:
     """Ways to write, and what is counted for the limit."""
     prompts = [prompt(length, seed) for seed in range(rows)]
-    canvas = Canvas.stack([Canvas.join([Piece(p), Piece([V.mask] * length, editable=True)]) for p in prompts]).to(model.device)
+    canvas = Canvas.stack([Canvas.join([Segment(p), Segment([V.mask] * length, editable=True)]) for p in prompts]).to(
+        model.device
+    )
     phase = Phase(
-        modality="text", count=EvenSplit(steps * BLOCK // length), order=LowConfidence(), draw=Greedy(), region=Blocks(BLOCK),
+        modality="text", count=UniformSchedule(steps * BLOCK // length), order=LowConfidence(), draw=Greedy(),
+            region=Blocks(BLOCK),
         open_vocabulary=True,
     )  # fmt: skip
     prompt_BP = torch.tensor(prompts, device=model.device)
@@ -85,12 +90,12 @@ def pictures(model: MMaDAModel, rows: int, codes: int, steps: int) -> Work:
     halves = []
     for words in ([*prompt(40, 0)][: field - 3], []):
         text = [V.t2i, V.bos, *words, V.eos]
-        pads = Piece([V.eos] * (field + 1 - len(text)), valid=False)
-        row = Canvas.join([pads, Piece([*text, V.soi]), Piece([V.mask] * codes, True, "image"), Piece([V.eoi])])
+        pads = Segment([V.eos] * (field + 1 - len(text)), valid=False)
+        row = Canvas.join([pads, Segment([*text, V.soi]), Segment([V.mask] * codes, True, "image"), Segment([V.eoi])])
         halves.append(Canvas.stack([row] * rows).to(model.device))
     canvas, blank = halves
     phase = Phase(
-        modality="image", count=ScheduleCount(Cosine(), steps), order=PerturbedConfidence(1.0, "compounding"),
+        modality="image", count=MaskSchedule(Cosine(), steps), order=GumbelConfidence(1.0, "compounding"),
         draw=Temperature(1.0), guidance=Guidance(SCALE),
     )  # fmt: skip
 

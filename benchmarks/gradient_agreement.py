@@ -20,13 +20,12 @@ from torch import Tensor
 import mmada
 from mmada.canvas import Canvas
 from mmada.errors import InputError
-from mmada.evaluation.nano import machine
+from mmada.evaluation.suite import machine
 from mmada.pipeline import MMaDA
-from mmada.recipes import RECIPES
-from mmada.recipes.reinforce import NOISES
-from mmada.training.policy_learner import group_advantages
-from mmada.training.rewards import judge_of
-from mmada.training.rl import (
+from mmada.recipes.rl import NOISES
+from mmada.recipes.run import RECIPES
+from mmada.rewards import reward_sum_of
+from mmada.rl import (
     CoupledCounts,
     Elbo,
     FullMask,
@@ -39,7 +38,8 @@ from mmada.training.rl import (
     policy_loss,
     unigrpo,
 )
-from mmada.training.rollouts import ASK, roll_out
+from mmada.rl.learner import group_advantages
+from mmada.rl.rollout import ASK, roll_out
 
 GROUP = 8
 PLANS = {**NOISES, "full, clean prompt": FullMask(0.0)}
@@ -56,12 +56,12 @@ def policies() -> dict[str, Policy]:
 
 def halves(model: MMaDA, task: str, prompts: int, seed: int) -> tuple[Half, Half, float]:
     """Canvas, rewards and steps of every other group that teaches something; and the share of groups that does."""
-    recipe = RECIPES["reinforce"]()
+    recipe = RECIPES["rl"]()
     rng = np.random.default_rng((seed, 9))
     asked = [ASK[task](rng) for _ in range(prompts)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rollouts = roll_out(model, asked, group=GROUP, seed=seed, sampler=recipe.sampler)  # type: ignore[attr-defined]
-    judge = judge_of(recipe.rewards[task], timeout=60.0, where="thread", models={}, device="cpu")  # type: ignore[attr-defined]
+    judge = reward_sum_of(recipe.rewards[task], timeout=60.0, where="thread", models={}, device="cpu")  # type: ignore[attr-defined]
     reward_B = judge(rollouts.completions).total_B
     judge.close()
     reward_PG = reward_B.view(-1, GROUP)

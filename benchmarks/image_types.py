@@ -14,10 +14,10 @@ import time
 import numpy as np
 import torch
 
-from mmada.device import chosen_device
-from mmada.pipeline.folder import find_folder, read_image_tokenizer
-from mmada.tasks.render import LOOSE, render
-from mmada.tasks.scenes import sample_scene
+from mmada.io.device import chosen_device
+from mmada.nano.world.render import LOOSE, render
+from mmada.nano.world.scenes import sample_scene
+from mmada.pipeline.loading import find_folder, read_image_tokenizer
 from mmada.tokenizers.pixels import to_pixels
 
 

@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import save_file
 from tests.parity.checkpoint import ROWS, write_tokenizer
 
-from mmada.model.layout import released_fields, to_released
+from mmada.model.loading import empty_model
 from mmada.model.mmada import MMaDAConfig
-from mmada.model.reading import empty_model
+from mmada.model.released_names import released_fields, to_released
 from mmada.pipeline import MMaDA
 from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
 

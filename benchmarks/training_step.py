@@ -4,7 +4,7 @@
 
 All three learn from the same examples of recipe `cot`, with the bundled tokenizers and a new transformer of the nano size.
 Prints seconds a step, examples a second, and the ratio to the slowest, from one run; the losses of the three are equal
-(tests/test_training.py, tests/test_model.py).
+(tests/training/test_training.py, tests/model/test_model.py).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy as np
 import torch
 
 from mmada.canvas import Canvas
-from mmada.data.batches import Batch, pack
-from mmada.pipeline.folder import find_folder
-from mmada.recipes.examples import World, mixed
-from mmada.recipes.language import COT_INSTRUCTION, cot
-from mmada.recipes.pools import Pools, PoolSizes
+from mmada.data.packing import Batch, pack
+from mmada.nano.examples import World, mixed
+from mmada.nano.image_sets import ImageSets, ImageSetSizes
+from mmada.pipeline.loading import find_folder
+from mmada.recipes.sft import COT_INSTRUCTION, cot
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.prompt import Prompter
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
-from mmada.training.canvas_learner import CanvasLearner
 from mmada.training.loop import backward
+from mmada.training.masked_diffusion import MaskedDiffusionLearner
 
-SIZES = PoolSizes(loose=400, drawn=400, digits=40, digit_variants=1)
+SIZES = ImageSetSizes(loose=400, drawn=400, digits=40, digit_variants=1)
 
 
 def packed(examples: Sequence[Canvas], length: int) -> Batch:
@@ -79,7 +79,7 @@ def main() -> None:
     vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
     prompter = Prompter(text, vocabulary, COT_INSTRUCTION, 64)
     with tempfile.TemporaryDirectory() as cache:
-        world = World(Pools.build(image, SIZES, cache=Path(cache)), prompter)
+        world = World(ImageSets.build(image, SIZES, cache=Path(cache)), prompter)
     stream = mixed(world, recipe.mixture(0), np.random.default_rng(0), recipe.row_length)
     count = pack(stream, rows=given.rows, length=recipe.row_length).examples
     stream = mixed(world, recipe.mixture(0), np.random.default_rng(0), recipe.row_length)
@@ -91,12 +91,12 @@ def main() -> None:
     for kind, compile_model in ways:
         torch.manual_seed(0)
         batch = batches[kind]
-        learner = CanvasLearner(
+        learner = MaskedDiffusionLearner(
             replace(recipe, compile=compile_model).fresh(vocabulary), vocabulary, lambda _, batch=batch: batch, recipe.losses,
             seed=0, show=lambda _: [], write=lambda *_: None, device=torch.device("cpu"), compile_model=compile_model,
         )  # fmt: skip
 
-        def step(learner: CanvasLearner = learner) -> None:
+        def step(learner: MaskedDiffusionLearner = learner) -> None:
             learner.module.zero_grad(set_to_none=True)
             backward(learner.losses(0))
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import mmada
-from mmada.sampling import Candidates, Speed
-from mmada.sampling.accept import Rule
+from mmada.sampling import Acceleration, Candidates
+from mmada.sampling.parallel import Rule
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def main() -> None:
     """Answer a problem both ways."""
     model = mmada.load("nano")
     problem = "tom has 3 red and 4 blue pens. he finds 5 more. how many pens does he have?"
-    for name, speed in {"one token a pass": Speed(), "neighbours": Speed(parallel=Neighbours())}.items():
+    for name, speed in {"one token a pass": Acceleration(), "neighbours": Acceleration(parallel=Neighbours())}.items():
         answer = model.generate(problem, thinking=True, speed=speed)
         print(f"{name}: {answer.passes} passes: {answer.thinking} -> {answer.text}")
 

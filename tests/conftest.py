@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 from tests.helpers import SIZE, tiny_folder
 
+from experiments import register_all
 from mmada.pipeline import MMaDA
+
+register_all()
 
 pytest.register_assert_rewrite("tests.toy_policies", "tests.plain_policies")  # what differs is said, as in a test
 

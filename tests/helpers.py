@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from mmada.canvas import Canvas, Piece
+from mmada.canvas import Canvas, Segment
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
-from mmada.pipeline import ImagePlan, Preset, TextPlan
+from mmada.pipeline import ImageSampling, Preset, TextSampling
 from mmada.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.tokenizers.text import train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
@@ -36,10 +36,10 @@ CORPUS = [
 SIZE, CELL, GRID = 32, 8, 4
 PRESET = Preset(
     cot_instruction="think first.",
-    answer=TextPlan(length=8, steps=8, block=4),
-    reasoning=TextPlan(length=12, steps=6, block=4),
-    thought=TextPlan(length=6, steps=3, block=6),
-    image=ImagePlan(steps=4, guidance=1.0),
+    answer=TextSampling(length=8, steps=8, block=4),
+    reasoning=TextSampling(length=12, steps=6, block=4),
+    thought=TextSampling(length=6, steps=3, block=6),
+    image=ImageSampling(steps=4, guidance=1.0),
     max_length=192,
 )
 # Settings of a run of policy optimisation that is over soon.
@@ -60,7 +60,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def row(tokens: list[int]) -> Canvas:
     """A row of text, all of it editable."""
-    return Canvas.join([Piece(tokens, editable=True)])
+    return Canvas.join([Segment(tokens, editable=True)])
 
 
 def tiny_model(vocabulary: int) -> MMaDAModel:

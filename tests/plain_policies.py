@@ -12,14 +12,14 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.model.mmada import MMaDAModel
-from mmada.training.rl import (
+from mmada.rl import (
     Algorithm1,
     CoupledMasks,
     Kl,
+    MaskedViews,
     Policy,
     Systematic,
     Trajectory,
-    Views,
     coupled_grpo,
     diffu_grpo,
     espo,
@@ -30,7 +30,7 @@ from mmada.training.rl import (
 )
 
 
-def plain_log_p(model: MMaDAModel, canvas: Canvas, views: Views) -> list[list[dict[int, Tensor]]]:
+def plain_log_p(model: MMaDAModel, canvas: Canvas, views: MaskedViews) -> list[list[dict[int, Tensor]]]:
     """[view][row] -> {place: ln p}: every row alone, without its padding, over the ids of the place's modality."""
     found = []
     for tokens_BL, scored_BL in zip(views.tokens_KBL, views.scored_KBL, strict=True):

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from tests.helpers import SHORT_RUN
 from torch import Tensor
 
-from mmada import assets
+from mmada import nano
+from mmada.rewards import Completion
 from mmada.training.log import read_log
-from mmada.training.rewards import Completion
 
-NANO = Path(assets.__path__[0]) / "nano"
+NANO = Path(nano.__path__[0]) / "assets"
 FEW = SHORT_RUN | {
     "plan.steps": "7",
     "plan.save_every": "2",
@@ -71,7 +71,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Sample pictures take a second a run."""
-    patch.setattr(sys.modules["mmada.recipes.reinforce"], "show", lambda *_: [])
+    patch.setattr(sys.modules["mmada.recipes.rl"], "show", lambda *_: [])
 
 
 def mixed() -> dict[str, str]:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from mmada.canvas import IMAGE, TEXT, Canvas, Piece
+from mmada.canvas import IMAGE, TEXT, Canvas, Segment
 
 
 def row(*tokens: int) -> Canvas:
-    return Canvas.join([Piece(list(tokens[:1])), Piece(list(tokens[1:]), editable=True, modality="image")])
+    return Canvas.join([Segment(list(tokens[:1])), Segment(list(tokens[1:]), editable=True, modality="image")])
 
 
 def test_join_marks_what_may_be_edited_and_its_modality() -> None:

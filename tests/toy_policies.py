@@ -10,10 +10,10 @@ import torch
 from tests.helpers import SMALL, generator, tiny_model
 from torch import Tensor
 
-from mmada.canvas import Canvas, Piece
+from mmada.canvas import Canvas, Segment
 from mmada.model.mmada import MMaDAModel
-from mmada.training.rl import FrozenCopy, Policy, Update, Views, draw_views, prepare
-from mmada.training.rl.views import completion
+from mmada.rl import FrozenCopy, MaskedViews, Policy, Update, draw_views, prepare
+from mmada.rl.masked_views import completion
 
 ADVANTAGE = torch.tensor([1.25, -0.5, 0.75, -1.5])
 
@@ -38,19 +38,19 @@ def moved(model: MMaDAModel, seed: int, by: float) -> MMaDAModel:
 
 def a_canvas() -> Canvas:
     """Two prompts of two completions of 4 to 11 places: text, text in a row with padding, pictures, text before a picture."""
-    text = Piece([12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22], editable=True)
+    text = Segment([12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22], editable=True)
     return Canvas.stack(
         [
-            Canvas.join([Piece([0, 30, 31, 2]), text]),
-            Canvas.join([Piece([0, 30, 31, 2]), Piece([39, 25, 1, 38], editable=True), Piece([4])]),
-            Canvas.join([Piece([8, 33, 6]), Piece([40, 63, 50, 51, 52, 45], editable=True, modality="image"), Piece([7])]),
+            Canvas.join([Segment([0, 30, 31, 2]), text]),
+            Canvas.join([Segment([0, 30, 31, 2]), Segment([39, 25, 1, 38], editable=True), Segment([4])]),
+            Canvas.join([Segment([8, 33, 6]), Segment([40, 63, 50, 51, 52, 45], editable=True, modality="image"), Segment([7])]),
             Canvas.join(
                 [
-                    Piece([8, 33]),
-                    Piece([22, 23], editable=True),
-                    Piece([6]),
-                    Piece([41, 62, 44, 44], editable=True, modality="image"),
-                    Piece([7]),
+                    Segment([8, 33]),
+                    Segment([22, 23], editable=True),
+                    Segment([6]),
+                    Segment([41, 62, 44, 44], editable=True, modality="image"),
+                    Segment([7]),
                 ]
             ),
         ]
@@ -101,11 +101,11 @@ class Recorder:
 
 
 def rows(*sizes: int, prompt: int = 4) -> Canvas:
-    pieces = ([Piece([30] * prompt), Piece([20] * size, editable=True), Piece([4])] for size in sizes)
+    pieces = ([Segment([30] * prompt), Segment([20] * size, editable=True), Segment([4])] for size in sizes)
     return Canvas.stack([Canvas.join(p) for p in pieces])
 
 
-def drawn(plan: Any, canvas: Canvas, updates: int = 1, group: int = 1, seed: int = 0) -> tuple[Views, ...]:
+def drawn(plan: Any, canvas: Canvas, updates: int = 1, group: int = 1, seed: int = 0) -> tuple[MaskedViews, ...]:
     steps_BL = (1 + torch.arange(canvas.length) * 3 % 7) * completion(canvas)
     return draw_views(
         plan, canvas, mask_id=SMALL.mask, updates=updates, group=group, generator=generator(seed), steps_BL=steps_BL

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE", "TEXT", "Canvas", "Denoiser", "Memory", "Modality", "Piece", "Remembering"]
+__all__ = ["IMAGE", "TEXT", "CachingDenoiser", "Canvas", "Denoiser", "KVCache", "Modality", "Segment"]
 
 TEXT, IMAGE = 0, 1
 Modality = Literal["text", "image"]
@@ -87,7 +87,7 @@ class Canvas:
         )
 
     @staticmethod
-    def join(pieces: Sequence[Piece]) -> Canvas:
+    def join(pieces: Sequence[Segment]) -> Canvas:
         """One row from pieces laid end to end."""
         sizes = torch.tensor([len(p.tokens) for p in pieces])
         editable = torch.tensor([p.editable for p in pieces]).repeat_interleave(sizes)
@@ -98,7 +98,7 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A run of tokens of one modality that are all context, or all editable; ``valid`` False: nothing attends to them."""
 
     tokens: Sequence[int]
@@ -118,7 +118,7 @@ class Denoiser(Protocol):
         ...
 
 
-class Memory(Protocol):
+class KVCache(Protocol):
     """What a model keeps of its passes over a batch, for the next ones."""
 
     @property
@@ -126,14 +126,14 @@ class Memory(Protocol):
         """How far the values computed anew in the last pass are from those kept: 1 - cosine, one number a row."""
         ...
 
-    def only(self, rows: Tensor) -> Memory:
+    def only(self, rows: Tensor) -> KVCache:
         """The same memory for a pass that has these rows of the batch, in this order."""
         ...
 
 
-class Remembering(Denoiser, Protocol):
+class CachingDenoiser(Denoiser, Protocol):
     """A denoiser that can leave places out of a pass and use what it computed for them before."""
 
-    def memory(self, rows: int) -> Memory:
+    def memory(self, rows: int) -> KVCache:
         """An empty memory for a batch."""
         ...

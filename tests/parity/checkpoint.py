@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from mmada.model.layout import released_fields, to_released
+from mmada.model.loading import empty_model
 from mmada.model.mmada import MMaDAConfig
-from mmada.model.reading import empty_model
+from mmada.model.released_names import released_fields, to_released
 from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 ROWS, LLADA_ROWS, TEXT = 134_656, 126_464, 126_349
 SPECIAL = {"<|startoftext|>": 126080, "<|endoftext|>": 126081, "[CLS]": 126082, "[gMASK]": 126083, "<|mdm_mask|>": 126336,

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmada.data.reasoning import Reasoned, inside
 from mmada.errors import InputError
-from mmada.images import ImageSource
+from mmada.io.images import ImageSource
 
 __all__ = ["MATHEMATICS", "READERS", "boxed", "find_picture", "prompts_in", "rows"]
 

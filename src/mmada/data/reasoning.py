@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from mmada.errors import InputError
-from mmada.images import ImageSource, load_image, save_image
+from mmada.io.images import ImageSource, load_image, save_image
 from mmada.tokenizers.prompt import well_formed, with_thinking
 
 __all__ = ["EXAMPLES", "Reasoned", "Task", "Writer", "fault", "inside", "normalised", "read_reasoned"]

@@ -1,6 +1,7 @@
 """`mmada bench`: decoding modes side by side, their speed and what they do to the answers.
 
-Speed: single jobs, the modes in turn, round after round, as ratios to the first mode in the same round. Quality: the tasks of the
+Acceleration: single jobs, the modes in turn, round after round, as ratios to the first mode in the same round. Quality: the
+tasks of the
 nano world, judged, with the passes that an answer took, the tokens that a pass decided, and the peak of memory.
 """
 
@@ -18,18 +19,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmada.errors import InputError, check_choice
-from mmada.evaluation.cost import Meter, Peaks, measured_peaks, memory_mark, seconds, spread
-from mmada.evaluation.measures import MEASURES
-from mmada.evaluation.nano import machine, write_results
+from mmada.evaluation.flops import Meter, Peaks, measured_peaks, memory_mark, seconds, spread
+from mmada.evaluation.suite import machine, write_results
 from mmada.model.mmada import MMaDAModel
+from mmada.nano.measures import MEASURES
+from mmada.nano.world.arithmetic import problem
+from mmada.nano.world.geneval import CATEGORIES, prompts
+from mmada.nano.world.questions import ask_about
+from mmada.nano.world.render import LOOSE, render
+from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline import MMaDA
-from mmada.sampling import Speed
-from mmada.sampling.reuse import CACHES
-from mmada.tasks.arithmetic import problem
-from mmada.tasks.geneval import CATEGORIES, prompts
-from mmada.tasks.questions import ask_about
-from mmada.tasks.render import LOOSE, render
-from mmada.tasks.scenes import sample_scene
+from mmada.sampling import Acceleration
+from mmada.sampling.kv_reuse import CACHES
 
 __all__ = ["DEFAULT_MODES", "WORKS", "Mode", "bench", "mode_of"]
 
@@ -46,10 +47,10 @@ DEFAULT_MODES = {
 
 @dataclass(frozen=True)
 class Mode:
-    """A named way to decode: `Speed`, and for pictures the number of ``steps`` (None is the preset's)."""
+    """A named way to decode: `Acceleration`, and for pictures the number of ``steps`` (None is the preset's)."""
 
     name: str
-    speed: Speed
+    speed: Acceleration
     steps: int | None = None
 
     def of(self, model: MMaDA) -> MMaDA:
@@ -81,7 +82,7 @@ def mode_of(name: str) -> Mode:
             reuse = part
         else:
             parallel = part
-    return Mode(name, Speed.of(parallel, reuse, lookahead), steps)
+    return Mode(name, Acceleration.of(parallel, reuse, lookahead), steps)
 
 
 def bench(

@@ -20,8 +20,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada.errors import InputError
-from mmada.model.forward import Layout, Memory, forward
-from mmada.model.layout import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
+from mmada.model.inference import ForwardLayout, KVCache, forward
+from mmada.model.released_names import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
 __all__ = ["MMaDAConfig", "MMaDAModel", "Prepared", "attention_bias"]
 
@@ -118,9 +118,9 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """The head's rows (V, D) for a contiguous range of token ids."""
         return cast(Tensor, self.lm_head.weight)[columns.start : columns.stop]
 
-    def memory(self, rows: int) -> Memory:
+    def memory(self, rows: int) -> KVCache:
         """An empty memory for a batch of ``rows``, for `predict`."""
-        return Memory(rows)
+        return KVCache(rows)
 
     @torch.no_grad()
     def predict(
@@ -131,7 +131,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         columns: range,
         valid_BL: Tensor | None = None,
         fresh_BL: Tensor | None = None,
-        memory: Memory | None = None,
+        memory: KVCache | None = None,
         shadow_BL: Tensor | None = None,
         mask: int = 0,
     ) -> Tensor:
@@ -142,14 +142,16 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         here, there = self.lm_head.weight.device, tokens_BL.device
         fresh_BL = None if memory is None else fresh_BL
         marks = [None if x is None else x.to(here) for x in (valid_BL, fresh_BL, shadow_BL)]
-        layout = Layout.of(self.model, at_BL.to(here), *marks)
+        layout = ForwardLayout.of(self.model, at_BL.to(here), *marks)
         hidden_ND = forward(self.model, tokens_BL.to(here), layout, memory=memory, mask=mask)
         return times(hidden_ND, self.head(columns)).float().to(there)
 
     def prepared(self, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Prepared:
         """`predict` for these arguments, of the tokens alone: all that the host has to know is asked for now."""
         here = self.lm_head.weight.device
-        return Prepared(self, Layout.of(self.model, at_BL.to(here), None if valid_BL is None else valid_BL.to(here)), columns)
+        return Prepared(
+            self, ForwardLayout.of(self.model, at_BL.to(here), None if valid_BL is None else valid_BL.to(here)), columns
+        )
 
     def forward(
         self,
@@ -182,7 +184,7 @@ class Prepared:
     """A pass of ``model`` over fixed places and token ids: nothing in it waits for the device."""
 
     model: MMaDAModel
-    layout: Layout
+    layout: ForwardLayout
     columns: range
 
     @torch.no_grad()
@@ -193,7 +195,7 @@ class Prepared:
 
     @property
     def shape(self) -> Hashable:
-        """Passes of one shape differ in the numbers of their tensors alone."""
+        """ModelCalls of one shape differ in the numbers of their tensors alone."""
         return self.layout.packing.fresh_B, self.layout.asked_B, self.columns
 
     @property

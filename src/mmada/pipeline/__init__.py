@@ -1,8 +1,8 @@
 """The model as a person uses it: load, generate, ask, draw, inpaint, extend, infill."""
 
+from mmada.pipeline.api import MMaDA
 from mmada.pipeline.engine import Engine, TextResult
-from mmada.pipeline.mmada import MMaDA
-from mmada.pipeline.preset import ImagePlan, Preset, TextPlan
+from mmada.pipeline.options import ImageSampling, Preset, TextSampling
 from mmada.sampling import Frame
 
-__all__ = ["Engine", "Frame", "ImagePlan", "MMaDA", "Preset", "TextPlan", "TextResult"]
+__all__ = ["Engine", "Frame", "ImageSampling", "MMaDA", "Preset", "TextResult", "TextSampling"]

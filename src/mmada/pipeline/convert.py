@@ -16,14 +16,14 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from mmada.errors import InputError, check_folder
-from mmada.model.adapters import merged
-from mmada.model.reading import read_config, read_model
-from mmada.model.widen import widen
-from mmada.pipeline.cards import card_of
-from mmada.pipeline.folder import find_folder, image_source
+from mmada.io.weights import share_weights
+from mmada.model.loading import read_config, read_model
+from mmada.model.lora import merged
+from mmada.model.resize_embeddings import resize_embeddings
+from mmada.pipeline.known_checkpoints import known_checkpoint
+from mmada.pipeline.loading import find_folder, image_source
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
-from mmada.weights import share_weights
 
 __all__ = ["convert"]
 
@@ -43,8 +43,10 @@ def convert(
 ) -> Path:
     """Write the model of ``source`` (a folder or a hub id, MMaDA's or LLaDA's) to the folder ``out``; returns it.
 
-    ``dtype``: None keeps the stored one, bit for bit. ``rows``: widen embedding and head to so many, as LLaDA must be before it
-    can learn pictures; ``noise`` and ``seed`` as in `widen`. ``adapter``: a folder of LoRA adapters to merge in. ``mean``: models
+    ``dtype``: None keeps the stored one, bit for bit. ``rows``: resize_embeddings embedding and head to so many, as LLaDA must
+    be before it
+    can learn pictures; ``noise`` and ``seed`` as in `resize_embeddings`. ``adapter``: a folder of LoRA adapters to merge in.
+    ``mean``: models
     whose weights are averaged with those of ``source``, each as much, one after another in the
     type of the source: runs from one start are often better together. What is
     written appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
@@ -55,7 +57,7 @@ def convert(
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", shard_size):
         raise InputError(f"shard_size '{shard_size}' cannot be used; write it like 5GB")
     with _appearing(out) as beside:
-        card = card_of(folder, preset)
+        card = known_checkpoint(folder, preset)
         text = TextTokenizer.load(folder)
         model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
         for number, other in enumerate(mean, 1):
@@ -63,7 +65,7 @@ def convert(
         if adapter is not None:
             model = merged(model, adapter)
         if rows is not None:
-            widen(model, rows, noise=noise, seed=seed)
+            resize_embeddings(model, rows, noise=noise, seed=seed)
         _complete(model.config, read_config(folder).vocab_size, text, (card.preset.image_size or 512) // 16)
         _save(model, beside, shard_size)
         text.save(beside)

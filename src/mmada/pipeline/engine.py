@@ -13,10 +13,10 @@ from PIL import Image
 
 from mmada.canvas import IMAGE, TEXT, Canvas, Denoiser
 from mmada.errors import MAX_SEED, InputError, check_whole
-from mmada.pipeline.folder import ModelFolder, read_image_tokenizer
-from mmada.pipeline.pictures import Grid
-from mmada.pipeline.preset import ImagePlan
-from mmada.sampling import Frame, Phase, Speed, Static, denoise, row_generators
+from mmada.pipeline.grids import Grid
+from mmada.pipeline.loading import ModelFolder, read_image_tokenizer
+from mmada.pipeline.options import ImageSampling
+from mmada.sampling import Acceleration, FixedShape, Frame, Phase, denoise, row_generators
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.pixels import to_pictures, to_pixels
 from mmada.tokenizers.prompt import Prompter, split_thinking
@@ -48,7 +48,7 @@ class TextResult:
 
     @property
     def passes(self) -> int:
-        """Passes of the model that this row took part in."""
+        """ModelCalls of the model that this row took part in."""
         return self.batch[-1].passes[self.index]
 
 
@@ -60,10 +60,10 @@ class Engine:
         self.device = device
         self.denoiser: Denoiser = parts.model
         """What the loop asks: the model, or something that watches it."""
-        self.static: Static | None = Static() if device.type == "cuda" else None
+        self.static: FixedShape | None = FixedShape() if device.type == "cuda" else None
         """Places that stay fixed for a block: the same tokens, for a GPU; where the host computes, less arithmetic is faster."""
         self.passes: list[int] = []
-        """Passes of the model for every row completed so far."""
+        """ModelCalls of the model for every row completed so far."""
         self.written: list[int] = []
         """Tokens decided in each of them, end tokens and the padding behind them not counted."""
         # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
@@ -205,8 +205,8 @@ class Engine:
         self,
         square: Grid,
         prompt: str,
-        plan: ImagePlan,
-        speed: Speed,
+        plan: ImageSampling,
+        speed: Acceleration,
         generators: Sequence[torch.Generator],
         watch: Watch | None,
     ) -> Grid:

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import IMAGE, TEXT
-from mmada.pipeline.pictures import Grid, keep_cells
+from mmada.pipeline.grids import Grid, keep_cells
 from mmada.sampling import Frame
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from mmada.terminal import View
+    from mmada.io.live_view import View
 
 __all__ = ["of_frame"]
 
@@ -28,7 +28,7 @@ def of_frame(
     frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, shape: Callable[[], tuple[int, int]], decode: Decode
 ) -> View:
     """The view of a frame of one row; ``shape`` gives (height, width) of its picture in codes, where it has one."""
-    from mmada.terminal import View
+    from mmada.io.live_view import View
 
     canvas = frame.canvas
     tokens, editable, modality = canvas.tokens_BL[0], canvas.editable_BL[0], canvas.modality_BL[0]

@@ -15,24 +15,24 @@ import numpy as np
 import torch
 
 from mmada.canvas import IMAGE, TEXT, Canvas
-from mmada.diffusion.corrupt import Noise, corrupt
+from mmada.diffusion.forward_process import ForwardProcess, corrupt
 from mmada.errors import InputError, check_choice, check_number, check_whole
-from mmada.pipeline.cards import card_of
-from mmada.recipes.examples import KINDS, World, fitting, mixed
-from mmada.recipes.language import GENTLE, LanguageRecipe, Stage
-from mmada.recipes.trails import SOURCES, Trail, in_blocks, kept_trails
-from mmada.sampling import Speed
-from mmada.training.canvas_learner import CanvasLosses
+from mmada.nano.examples import KINDS, World, fitting, mixed
+from mmada.pipeline.known_checkpoints import known_checkpoint
+from mmada.recipes.sft import GENTLE, SftRecipe, Stage
+from mmada.recipes.trajectories import SOURCES, Trail, in_blocks, kept_trails
+from mmada.sampling import Acceleration
 from mmada.training.loop import Plan
+from mmada.training.masked_diffusion import LossSettings
 
 __all__ = ["DistillRecipe", "distill"]
 
 Random = np.random.Generator
-EVERYTHING = Noise(least=1.0, weight="none")
+EVERYTHING = ForwardProcess(least=1.0, weight="none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillRecipe(LanguageRecipe):
+class DistillRecipe(SftRecipe):
     """A stage whose examples come as states of decoding, so its noise masks whatever is editable.
 
     ``trails``: how many own answers of each source are collected, ``parallel``: the rule by which they are decoded. ``own``: the
@@ -45,12 +45,12 @@ class DistillRecipe(LanguageRecipe):
     blocks: Mapping[str, float]
     replay: float
     parallel: str = "threshold=0.9"
-    text_noise: Noise = field(default_factory=lambda: Noise(least=0.1, weight="none"))
-    image_noise: Noise = field(default_factory=Noise.released_image)
+    text_noise: ForwardProcess = field(default_factory=lambda: ForwardProcess(least=0.1, weight="none"))
+    image_noise: ForwardProcess = field(default_factory=ForwardProcess.released_image)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Speed.of(self.parallel)  # raises for a rule that is none
+        Acceleration.of(self.parallel)  # raises for a rule that is none
         for source, count in self.trails.items():
             check_choice("trails", source, SOURCES)
             check_whole(f"trails of {source}", count, 0)
@@ -65,7 +65,7 @@ class DistillRecipe(LanguageRecipe):
             raise InputError("weights of own, blocks and replay are all 0; give one of them at least")
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
-        """As `LanguageRecipe.run`."""
+        """As `SftRecipe.run`."""
         for source, weight in self.own.items():  # here, as settings that fit each other come one after another
             if weight > 0 and not self.trails.get(source):
                 raise InputError(f"own gives {source} weight {weight:g}, but has no trails of it; set trails={{{source}: 500}}")
@@ -79,9 +79,9 @@ class DistillRecipe(LanguageRecipe):
         return {key: weight for key, weight in {**pairs, ("replay", ""): self.replay}.items() if weight > 0}
 
     def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
-        """As `LanguageRecipe.examples`."""
-        trails = kept_trails(start, Speed.of(self.parallel), self.trails, self.plan.seed, cache / "trails")
-        block = card_of(start).preset.reasoning.block
+        """As `SftRecipe.examples`."""
+        trails = kept_trails(start, Acceleration.of(self.parallel), self.trails, self.plan.seed, cache / "trails")
+        block = known_checkpoint(start).preset.reasoning.block
         return lambda step, rng: self.states(world, trails, block, step, rng)
 
     def states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:
@@ -131,7 +131,7 @@ def distill() -> DistillRecipe:
         plan=Plan(steps=3000, seed=7, optim=replace(GENTLE, lr=3e-4, muon_lr=1.2e-3, decay=0.6, final=0.02), save_every=250,
                   sample_every=500),
         curriculum=(Stage(until=1.0, mixture=mixture),),
-        losses=CanvasLosses(text=EVERYTHING, image=EVERYTHING, text_coefficient=2.0, certainty=0.5),
+        losses=LossSettings(text=EVERYTHING, image=EVERYTHING, text_coefficient=2.0, certainty=0.5),
         trails={"math": 1500, "questions": 1000, "pictures": 400},
         own={"math": 0.2, "questions": 0.12, "pictures": 0.08},
         blocks={"calculating_thinking": 0.15},

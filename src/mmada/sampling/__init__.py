@@ -1,80 +1,80 @@
 """Sampling: complete a canvas. `denoise` is the one loop; the choices are in `policy`, `accept` (parallel unmasking), `reuse`
 (keys and values between steps), `passes` (looking ahead) and `static` (places that stay fixed, for a GPU)."""
 
-from mmada.sampling.accept import (
-    Accept,
+from mmada.sampling.acceleration import Acceleration
+from mmada.sampling.denoise import Frame, Phase, complete, denoise, row_generators
+from mmada.sampling.fixed_shape import FixedShape
+from mmada.sampling.gumbel import GumbelNoise
+from mmada.sampling.kv_reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation
+from mmada.sampling.model_calls import Lookahead
+from mmada.sampling.parallel import (
     Candidates,
     DraftVerify,
     EntropyBound,
     Factor,
     Hierarchical,
-    MarginAbove,
+    MarginThreshold,
     Stable,
     Threshold,
+    UnmaskingRule,
 )
-from mmada.sampling.denoise import Frame, Phase, complete, denoise, row_generators
-from mmada.sampling.noise import Noise
-from mmada.sampling.passes import Lookahead
 from mmada.sampling.policy import (
     Blocks,
-    Count,
-    Draw,
-    EvenSplit,
+    BlockSchedule,
     Greedy,
     Guidance,
+    GumbelConfidence,
     LowConfidence,
-    Margin,
-    Order,
-    PerturbedConfidence,
-    RandomOrder,
-    Region,
-    ScheduleCount,
+    MarginConfidence,
+    MaskSchedule,
+    RandomRemasking,
+    RemaskingStrategy,
+    SingleBlock,
     StopAtEos,
     Temperature,
-    Whole,
+    TokenSampler,
+    UniformSchedule,
+    UnmaskingSchedule,
 )
-from mmada.sampling.reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation
-from mmada.sampling.speed import Speed
-from mmada.sampling.static import Static
 
 __all__ = [
-    "Accept",
+    "Acceleration",
     "BlockCache",
+    "BlockSchedule",
     "Blocks",
     "Candidates",
-    "Count",
     "DelayedCache",
     "DraftVerify",
-    "Draw",
     "DriftCache",
     "EntropyBound",
-    "EvenSplit",
     "Factor",
+    "FixedShape",
     "Frame",
     "Greedy",
     "Guidance",
+    "GumbelConfidence",
+    "GumbelNoise",
     "Hierarchical",
     "Lookahead",
     "LowConfidence",
-    "Margin",
-    "MarginAbove",
-    "Noise",
-    "Order",
-    "PerturbedConfidence",
+    "MarginConfidence",
+    "MarginThreshold",
+    "MaskSchedule",
     "Phase",
     "PrefixCache",
-    "RandomOrder",
-    "Region",
+    "RandomRemasking",
+    "RemaskingStrategy",
     "Reuse",
-    "ScheduleCount",
+    "SingleBlock",
     "Situation",
-    "Speed",
     "Stable",
-    "Static",
     "StopAtEos",
     "Temperature",
     "Threshold",
-    "Whole",
+    "TokenSampler",
+    "UniformSchedule",
+    "UnmaskingRule",
+    "UnmaskingSchedule",
     "complete",
     "denoise",
     "row_generators",

@@ -19,13 +19,21 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Denoiser, Modality
 from mmada.errors import InputError
-from mmada.sampling.accept import Accept, Candidates, recent, taken_back
-from mmada.sampling.noise import KeyedNoise
-from mmada.sampling.passes import Ask, Lookahead, Passes, places
-from mmada.sampling.policy import Count, Draw, Guidance, Order, Region, StopAtEos, Whole
-from mmada.sampling.reuse import Reuse
-from mmada.sampling.rows import mixed, wrapped
-from mmada.sampling.static import Places, Question, Static
+from mmada.sampling.fixed_shape import FixedShape, FixedShapeCall, Positions
+from mmada.sampling.gumbel import KeyedGumbel
+from mmada.sampling.kv_reuse import Reuse
+from mmada.sampling.logits_ops import mixed, wrapped
+from mmada.sampling.model_calls import Lookahead, ModelCalls, ModelQuery, places
+from mmada.sampling.parallel import Candidates, UnmaskingRule, recent, taken_back
+from mmada.sampling.policy import (
+    BlockSchedule,
+    Guidance,
+    RemaskingStrategy,
+    SingleBlock,
+    StopAtEos,
+    TokenSampler,
+    UnmaskingSchedule,
+)
 from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["Frame", "Phase", "complete", "denoise", "row_generators"]
@@ -42,14 +50,14 @@ class Phase:
     """
 
     modality: Modality
-    count: Count
-    order: Order
-    draw: Draw
+    count: UnmaskingSchedule
+    order: RemaskingStrategy
+    draw: TokenSampler
     guidance: Guidance = field(default_factory=Guidance)
-    region: Region = field(default_factory=Whole)
+    region: BlockSchedule = field(default_factory=SingleBlock)
     stop: StopAtEos | None = None
     open_vocabulary: bool = False
-    accept: Accept | None = None
+    accept: UnmaskingRule | None = None
     reuse: Reuse | None = None
     lookahead: Lookahead | None = None
 
@@ -109,7 +117,7 @@ def complete(
     vocabulary: Vocabulary,
     generators: Sequence[torch.Generator],
     unconditional: Canvas | None = None,
-    static: Static | None = None,
+    static: FixedShape | None = None,
 ) -> Canvas:
     """The canvas of the last frame of `denoise`."""
     steps = denoise(
@@ -127,7 +135,7 @@ def denoise(
     vocabulary: Vocabulary,
     generators: Sequence[torch.Generator],
     unconditional: Canvas | None = None,
-    static: Static | None = None,
+    static: FixedShape | None = None,
 ) -> Iterator[Frame]:
     """Fill the editable masked places of ``canvas``, phase after phase; a `Frame` at the start and each step.
 
@@ -166,7 +174,7 @@ class _State:
         vocabulary: Vocabulary,
         generators: Sequence[torch.Generator],
         unconditional: Canvas | None,
-        static: Static | None,
+        static: FixedShape | None,
     ) -> None:
         self.canvas = canvas
         self.tokens_BL = canvas.tokens_BL.clone()
@@ -174,11 +182,11 @@ class _State:
         self.key_B = torch.tensor([key_of(g) for g in generators]).to(canvas.tokens_BL.device)
         self.moment: tuple[int, ...] = ()
         """(phase, part, step of it): alone or in a batch, a row's step has the same."""
-        self.passes = Passes(denoiser, canvas, unconditional, vocabulary.mask)
+        self.passes = ModelCalls(denoiser, canvas, unconditional, vocabulary.mask)
         self.before: Candidates | None = None
         self.static = static if hasattr(denoiser, "prepared") else None
         self.graphs = None if self.static is None else self.static.recorder(canvas.tokens_BL.device)
-        self.question: Question | None = None
+        self.question: FixedShapeCall | None = None
         """What all steps of the part ask, where its places are fixed."""
         v = vocabulary
         self.barred = canvas.tokens_BL.new_tensor([v.mask, v.soi, v.eoi, v.t2i, v.mmu, v.r2i, v.ipad])
@@ -188,7 +196,7 @@ class _State:
         return self.canvas.with_tokens(self.tokens_BL.clone())
 
     def masked(self, modality: Modality) -> Tensor:
-        """Places of ``modality`` that are still to be filled, bool (B, L)."""
+        """Positions of ``modality`` that are still to be filled, bool (B, L)."""
         return places(self.canvas, modality) & (self.tokens_BL == self.vocabulary.mask)
 
     def enter(self, phase: Phase, inside_BL: Tensor, left_BL: Tensor, now: _Pace) -> None:
@@ -196,19 +204,19 @@ class _State:
         self.passes.enter(inside_BL)
         self.before = self.question = None
         if self.look(phase):
-            places = Places.of(left_BL, inside_BL.any(1))
-            self.question = Question(self.passes, self.ask(phase, places, None, now), places, self.graphs)
+            places = Positions.of(left_BL, inside_BL.any(1))
+            self.question = FixedShapeCall(self.passes, self.ask(phase, places, None, now), places, self.graphs)
 
     def step(self, phase: Phase, left_BL: Tensor, now: _Pace) -> Tensor:
         """Commit some of the places ``left_BL`` in each row at work; returns those places, bool (B, L).
 
         Over fixed places nothing in here waits for the device.
         """
-        asked = Places.of(left_BL, now.commits_B > 0) if self.question is None else self.question.places
+        asked = Positions.of(left_BL, now.commits_B > 0) if self.question is None else self.question.places
         shadow_RL = self.doubted(phase, asked.rows_R)
         logits_NV = self.logits(self.ask(phase, asked, shadow_RL, now))
         logits_NV, again_MV = logits_NV[: len(asked.row_N)], logits_NV[len(asked.row_N) :]
-        noise = KeyedNoise.of(self.key_B, self.moment, asked.row_N, asked.place_N)
+        noise = KeyedGumbel.of(self.key_B, self.moment, asked.row_N, asked.place_N)
         chosen_N = phase.draw.choose(logits_NV, noise)
         score_N = phase.order.score(logits_NV, chosen_N, noise, now.step, phase.count.steps).double()
         # Finite, so that even an impossible candidate comes before the places that are none.
@@ -235,7 +243,7 @@ class _State:
         plain = phase.accept is None and phase.reuse is None and phase.lookahead is None
         return self.static.look if plain and self.static is not None else 0
 
-    def logits(self, ask: Ask) -> Tensor:
+    def logits(self, ask: ModelQuery) -> Tensor:
         """What the model says, of fixed places if there are any."""
         if self.question is None:
             return self.passes.logits(ask, self.tokens_BL)
@@ -247,17 +255,17 @@ class _State:
             return None
         return self.passes.part_BL[rows] & (self.tokens_BL[rows] != self.vocabulary.mask)
 
-    def accepted(self, rule: Accept, logits_NV: Tensor, chosen_N: Tensor, asked: Places) -> Tensor:
+    def accepted(self, rule: UnmaskingRule, logits_NV: Tensor, chosen_N: Tensor, asked: Positions) -> Tensor:
         """The candidates that a rule takes, bool (N,)."""
         seen = Candidates(logits_NV, chosen_N, asked.row_N, asked.place_N, self.before)
         taken_N = rule.accept(seen)
         self.before = recent(seen, rule.history)
         return taken_N
 
-    def ask(self, phase: Phase, asked: Places, shadow_RL: Tensor | None, now: _Pace) -> Ask:
+    def ask(self, phase: Phase, asked: Positions, shadow_RL: Tensor | None, now: _Pace) -> ModelQuery:
         """The question of a step."""
         closed = phase.modality == "text" and not phase.open_vocabulary
-        return Ask(
+        return ModelQuery(
             rows=asked.rows_R,
             at_RL=asked.at_RL,
             working_B=now.commits_B > 0,
@@ -304,8 +312,8 @@ class _Pace:
         commits_B = (left_B > 0).long() if phase.accept else phase.count.commits(unknown_B, left_B, step)
         return _Pace(step, unknown_B, left_B, torch.minimum(commits_B, left_B) * alive_B)
 
-    def later(self, count: Count, ahead: int) -> Tensor:
-        """Places to commit so many steps ahead, (B,), for one step ahead at a time."""
+    def later(self, count: UnmaskingSchedule, ahead: int) -> Tensor:
+        """Positions to commit so many steps ahead, (B,), for one step ahead at a time."""
         step, left_B, commits_B = self.step, self.left_B, self.commits_B
         for _ in range(ahead):
             step, left_B = step + 1, left_B - commits_B
@@ -331,7 +339,7 @@ def _run(state: _State, phase: Phase, number: int) -> Iterator[tuple[int, _Done,
     before = 0
     for part in range(_parts(phase, masked_BL)):
         inside_BL = state.masked(phase.modality) & (part_BL == part)
-        # Places of earlier parts too: where the mask itself may be drawn, some are left over.
+        # Positions of earlier parts too: where the mask itself may be drawn, some are left over.
         upto_BL = part_BL <= part
         steps = _part(state, phase, (number, part), inside_BL, upto_BL) if bool(inside_BL.any()) else iter(())
         while kept := list(islice(steps, state.look(phase) or 1)):

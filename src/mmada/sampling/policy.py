@@ -1,10 +1,10 @@
 """The choices of a sampler, one small frozen object each.
 
-    how many places a step commits     EvenSplit(steps)  ScheduleCount(schedule, steps)
-    which of them                      LowConfidence()  Margin()  RandomOrder()  PerturbedConfidence(...)
+    how many places a step commits     UniformSchedule(steps)  MaskSchedule(schedule, steps)
+    which of them                      LowConfidence()  MarginConfidence()  RandomRemasking()  GumbelConfidence(...)
     how a token is drawn               Greedy()  Temperature(temperature)
     how strongly the prompt guides     Guidance(scale)
-    where it works                     Whole()  Blocks(block)
+    where it works                     SingleBlock()  Blocks(block)
     when a row ends                    StopAtEos(ids)
 
 Shapes: B rows, L positions, N masked places of the region that is worked on, V vocabulary columns.
@@ -22,30 +22,30 @@ from torch import Tensor
 
 from mmada.diffusion.schedule import Schedule
 from mmada.errors import InputError, check_number, check_whole
-from mmada.sampling.noise import KeyedNoise, Noise
-from mmada.sampling.rows import log_odds
+from mmada.sampling.gumbel import GumbelNoise, KeyedGumbel
+from mmada.sampling.logits_ops import log_odds
 
 __all__ = [
+    "BlockSchedule",
     "Blocks",
-    "Count",
-    "Draw",
-    "EvenSplit",
     "Greedy",
     "Guidance",
+    "GumbelConfidence",
     "LowConfidence",
-    "Margin",
-    "Order",
-    "PerturbedConfidence",
-    "RandomOrder",
-    "Region",
-    "ScheduleCount",
+    "MarginConfidence",
+    "MaskSchedule",
+    "RandomRemasking",
+    "RemaskingStrategy",
+    "SingleBlock",
     "StopAtEos",
     "Temperature",
-    "Whole",
+    "TokenSampler",
+    "UniformSchedule",
+    "UnmaskingSchedule",
 ]
 
 
-class Count(Protocol):
+class UnmaskingSchedule(Protocol):
     """How many places each step commits."""
 
     @property
@@ -54,30 +54,30 @@ class Count(Protocol):
         ...
 
     def commits(self, unknown_B: Tensor, masked_B: Tensor, step: int) -> Tensor:
-        """Places to commit at ``step`` (0-based), int64 (B,).
+        """Positions to commit at ``step`` (0-based), int64 (B,).
 
         ``unknown_B``: masked places of the region before its first step; ``masked_B``: those still masked.
         """
         ...
 
 
-class Order(Protocol):
+class RemaskingStrategy(Protocol):
     """Which places a step commits: those with the highest scores."""
 
-    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: Noise, step: int, steps: int) -> Tensor:
+    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: GumbelNoise, step: int, steps: int) -> Tensor:
         """Scores (N,) of the columns ``chosen_N`` of ``logits_NV`` at ``step`` (0-based) of ``steps``."""
         ...
 
 
-class Draw(Protocol):
+class TokenSampler(Protocol):
     """How a token is drawn from its logits."""
 
-    def choose(self, logits_NV: Tensor, noise: Noise) -> Tensor:
+    def choose(self, logits_NV: Tensor, noise: GumbelNoise) -> Tensor:
         """Column indices (N,) int64."""
         ...
 
 
-class Region(Protocol):
+class BlockSchedule(Protocol):
     """Where sampling works: a partition of the unknown places, worked on one part after another."""
 
     def part(self, rank_BL: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Region(Protocol):
 
 
 @dataclass(frozen=True)
-class EvenSplit:
+class UniformSchedule:
     """The unknown places split evenly over the steps, the remainder on the first (released text sampler)."""
 
     steps: int
@@ -98,12 +98,12 @@ class EvenSplit:
         _check_steps(self.steps)
 
     def commits(self, unknown_B: Tensor, masked_B: Tensor, step: int) -> Tensor:
-        """As `Count.commits`."""
+        """As `UnmaskingSchedule.commits`."""
         return unknown_B // self.steps + (step < unknown_B % self.steps)
 
 
 @dataclass(frozen=True)
-class ScheduleCount:
+class MaskSchedule:
     """A noise schedule says how many places stay masked (MaskGIT; the released image sampler).
 
     After step k of S: ``floor(unknown * ratio((k + 1) / S))``, yet at least one place is committed and at
@@ -118,7 +118,7 @@ class ScheduleCount:
         _check_steps(self.steps)
 
     def commits(self, unknown_B: Tensor, masked_B: Tensor, step: int) -> Tensor:
-        """As `Count.commits`."""
+        """As `UnmaskingSchedule.commits`."""
         if step == self.steps - 1:
             return masked_B
         left_B = (unknown_B.float() * self.ratios[step]).floor().long().clamp(min=1)
@@ -138,32 +138,32 @@ class ScheduleCount:
 class LowConfidence:
     """Low-confidence remasking: places whose token the model finds most probable are committed first."""
 
-    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: Noise, step: int, steps: int) -> Tensor:
-        """As `Order.score`: the log-odds of the token, without temperature."""
+    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: GumbelNoise, step: int, steps: int) -> Tensor:
+        """As `RemaskingStrategy.score`: the log-odds of the token, without temperature."""
         return log_odds(logits_NV, chosen_N)
 
 
 @dataclass(frozen=True)
-class Margin:
-    """Places with the widest gap between the two most probable tokens are committed first."""
+class MarginConfidence:
+    """Positions with the widest gap between the two most probable tokens are committed first."""
 
-    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: Noise, step: int, steps: int) -> Tensor:
-        """As `Order.score`: p(first) - p(second), in float64."""
+    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: GumbelNoise, step: int, steps: int) -> Tensor:
+        """As `RemaskingStrategy.score`: p(first) - p(second), in float64."""
         top_N2 = logits_NV.double().softmax(-1).topk(2, dim=-1).values
         return top_N2[:, 0] - top_N2[:, 1]
 
 
 @dataclass(frozen=True)
-class RandomOrder:
-    """Places are committed in random order."""
+class RandomRemasking:
+    """Positions are committed in random order."""
 
-    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: Noise, step: int, steps: int) -> Tensor:
-        """As `Order.score`: noise alone."""
+    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: GumbelNoise, step: int, steps: int) -> Tensor:
+        """As `RemaskingStrategy.score`: noise alone."""
         return noise(1)[:, 0]
 
 
 @dataclass(frozen=True)
-class PerturbedConfidence:
+class GumbelConfidence:
     """Log-probability plus annealed Gumbel noise: the released image order.
 
     ``temperature``: noise before the first step. ``annealing``: "linear" multiplies it by 1 - r at progress r
@@ -180,13 +180,13 @@ class PerturbedConfidence:
             raise InputError(f"annealing {self.annealing!r} is unknown; use 'linear' or 'compounding'")
 
     def at(self, step: int, steps: int) -> float:
-        """Noise temperature at ``step`` (0-based) of ``steps``."""
+        """GumbelNoise temperature at ``step`` (0-based) of ``steps``."""
         if self.annealing == "linear":
             return self.temperature * (1 - (step + 1) / steps)
         return self.temperature * prod(1 - (k + 1) / steps for k in range(step + 1))
 
-    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: Noise, step: int, steps: int) -> Tensor:
-        """As `Order.score`."""
+    def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: GumbelNoise, step: int, steps: int) -> Tensor:
+        """As `RemaskingStrategy.score`."""
         log_p_N = torch.nn.functional.logsigmoid(log_odds(logits_NV, chosen_N).double())
         temperature = self.at(step, steps)
         return log_p_N + temperature * noise(1)[:, 0] if temperature > 0 else log_p_N
@@ -199,8 +199,8 @@ class PerturbedConfidence:
 class Greedy:
     """The most probable token."""
 
-    def choose(self, logits_NV: Tensor, noise: Noise) -> Tensor:
-        """As `Draw.choose`."""
+    def choose(self, logits_NV: Tensor, noise: GumbelNoise) -> Tensor:
+        """As `TokenSampler.choose`."""
         return logits_NV.argmax(-1)
 
 
@@ -220,9 +220,9 @@ class Temperature:
         if self.temperature == 0:
             raise InputError("temperature 0 draws nothing at random; use Greedy()")
 
-    def choose(self, logits_NV: Tensor, noise: Noise) -> Tensor:
-        """As `Draw.choose`."""
-        if isinstance(noise, KeyedNoise):
+    def choose(self, logits_NV: Tensor, noise: GumbelNoise) -> Tensor:
+        """As `TokenSampler.choose`."""
+        if isinstance(noise, KeyedGumbel):
             return noise.drawn(logits_NV, self.temperature)
         return (logits_NV.double() + self.temperature * noise(logits_NV.shape[1])).argmax(-1)
 
@@ -245,11 +245,11 @@ class Guidance:
 
 
 @dataclass(frozen=True)
-class Whole:
+class SingleBlock:
     """All unknown places at once."""
 
     def part(self, rank_BL: Tensor) -> Tensor:
-        """As `Region.part`: 0 everywhere."""
+        """As `BlockSchedule.part`: 0 everywhere."""
         return torch.zeros_like(rank_BL)
 
 
@@ -263,7 +263,7 @@ class Blocks:
         check_whole("block", self.block, 1)
 
     def part(self, rank_BL: Tensor) -> Tensor:
-        """As `Region.part`."""
+        """As `BlockSchedule.part`."""
         return rank_BL // self.block
 
 

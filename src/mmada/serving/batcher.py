@@ -20,9 +20,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from mmada.canvas import Memory
+from mmada.canvas import KVCache
 from mmada.errors import InputError, check_whole
-from mmada.model.forward import JoinedMemory
+from mmada.model.inference import JoinedKVCache
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import MMaDA
 from mmada.pipeline.engine import Engine, Watch
@@ -154,7 +154,7 @@ class Batcher:
             self.live += change
             self.change.notify_all()
 
-    def memory(self, rows: int) -> Memory:
+    def memory(self, rows: int) -> KVCache:
         """As the model's."""
         return self.network.memory(rows)
 
@@ -211,7 +211,7 @@ class Batcher:
             columns=questions[0].columns,
             valid_BL=joined([q.more["valid_BL"] for q in questions]),
             fresh_BL=joined([q.more["fresh_BL"] for q in questions]),
-            memory=JoinedMemory([(q.more["memory"], len(q.tokens_BL)) for q in questions]),
+            memory=JoinedKVCache([(q.more["memory"], len(q.tokens_BL)) for q in questions]),
         )
         return list(torch.split(logits_NV, [int(q.at_BL.sum()) for q in questions]))
 

@@ -1,7 +1,7 @@
 """Answers to questions that others asked: formulas compared by math-verify, short answers and choices as words.
 
 math-verify bounds its own work by signals, which only a main thread may have, so `same_formula` calls it without; run it where
-it can be ended (`mmada.training.rewards.worker.OwnProcess`), since what it simplifies comes from strangers.
+it can be ended (`mmada.rewards.isolation.OwnProcess`), since what it simplifies comes from strangers.
 """
 
 from __future__ import annotations

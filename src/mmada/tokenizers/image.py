@@ -2,7 +2,7 @@
 
 One class, sizes as configuration: the released 95 M-parameter shape (f = 16, 8,192 codes) and a nano shape (f = 8, 4,096 codes).
 The nano shape normalises each pixel by itself and has no attention, so that a code depends on what is near it alone: plain
-background is one code wherever the things stand, and the transformer has less to guess (docs/log.md has the comparison).
+background is one code wherever the things stand, and the transformer has less to guess (experiments/log.md has the comparison).
 Module names give the released state-dict keys. A code is the sign pattern of the latent: channel 0 is the most significant bit.
 
 Shapes: B pictures, C channels, H x W pixels, h x w codes (H = h * downsample).
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmada.errors import InputError, check_whole
-from mmada.weights import WeightFile, check_fit, find_weights, load_into, share_weights, stored_tensor
+from mmada.io.weights import WeightFile, check_fit, find_weights, load_into, share_weights, stored_tensor
 
 __all__ = ["NANO_IMAGE", "RELEASED_IMAGE", "ImageTokenizer", "ImageTokenizerConfig", "Latent"]
 

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmada.canvas import Canvas, Piece
+from mmada.canvas import Canvas, Segment
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["MASK_TEXT", "Layout", "Message", "Prompter", "split_thinking", "well_formed", "with_thinking"]
+__all__ = ["MASK_TEXT", "Message", "PromptFormat", "Prompter", "split_thinking", "well_formed", "with_thinking"]
 
 MASK_TEXT = "[MASK]"
 LITERAL_EOT = "<eot_id>"
@@ -38,7 +38,7 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PromptFormat:
     """How a checkpoint's prompts deviate from ours; the quirks of the released ones (docs/compatibility.md).
 
     ``caption_length``: captions are cut to this many ids, bos and eos among them; None: as they are. ``pads``: what fills a
@@ -70,18 +70,18 @@ class Prompter:
     vocabulary: Vocabulary
     cot_instruction: str
     image_tokens: int
-    layout: Layout = field(default_factory=Layout)
+    layout: PromptFormat = field(default_factory=PromptFormat)
 
     def language(self, text: str) -> Canvas:
         """Plain text, all of it editable but the first token (stage 1 text)."""
         v = self.vocabulary
-        return Canvas.join([Piece([v.bos]), Piece([*self.text.encode(text), v.eos], editable=True)])
+        return Canvas.join([Segment([v.bos]), Segment([*self.text.encode(text), v.eos], editable=True)])
 
     def gaps(self, parts: Sequence[tuple[str, bool]]) -> Canvas:
         """Text in (piece, editable) parts: a training canvas for infilling."""
         v = self.vocabulary
-        pieces = [Piece(self.text.encode(text), editable=editable) for text, editable in parts]
-        return Canvas.join([Piece([v.bos]), *pieces, Piece([v.eos])])
+        pieces = [Segment(self.text.encode(text), editable=editable) for text, editable in parts]
+        return Canvas.join([Segment([v.bos]), *pieces, Segment([v.eos])])
 
     def image(self, codes: Sequence[int]) -> list[int]:
         """``<|soi|> codes <|eoi|>`` as token ids."""
@@ -103,25 +103,25 @@ class Prompter:
         editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last (training, eq. 2).
         """
         v = self.vocabulary
-        pieces: list[Piece] = []
+        pieces: list[Segment] = []
         if codes is not None:
-            pieces += [Piece([v.mmu, v.soi]), Piece(v.tokens_of(codes), modality="image"), Piece([v.eoi])]
-        pieces.append(Piece([v.bos]))
+            pieces += [Segment([v.mmu, v.soi]), Segment(v.tokens_of(codes), modality="image"), Segment([v.eoi])]
+        pieces.append(Segment([v.bos]))
         last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
         for i, message in enumerate(messages):
             content = message.content.strip()
             if thinking and i == last_user:
                 content = f"{self.cot_instruction}\n{content}"
             if message.role == "assistant":
-                pieces += [Piece(self.header("assistant")), Piece([*self.text.encode(content), v.eot], editable=True)]
+                pieces += [Segment(self.header("assistant")), Segment([*self.text.encode(content), v.eot], editable=True)]
             elif self.layout.literal_eot:
-                pieces.append(Piece(self.header(message.role, f"{content}{LITERAL_EOT}")))
+                pieces.append(Segment(self.header(message.role, f"{content}{LITERAL_EOT}")))
             else:
-                pieces.append(Piece([*self.header(message.role, content), v.eot]))
+                pieces.append(Segment([*self.header(message.role, content), v.eot]))
         if answer_length is not None:
-            pieces += [Piece(self.header("assistant")), Piece([v.mask] * answer_length, editable=True)]
+            pieces += [Segment(self.header("assistant")), Segment([v.mask] * answer_length, editable=True)]
         elif padding:
-            pieces.append(Piece([v.eos] * padding, editable=True))
+            pieces.append(Segment([v.eos] * padding, editable=True))
         return Canvas.join(pieces)
 
     def header(self, role: str, content: str = "") -> list[int]:
@@ -129,17 +129,17 @@ class Prompter:
         v = self.vocabulary
         return [v.start_header, *self.text.encode(role), v.end_header, *self.text.encode(f"\n{content}")]
 
-    def caption(self, task: int, caption: str) -> list[Piece]:
+    def caption(self, task: int, caption: str) -> list[Segment]:
         """The task token and a caption, cut and padded as the layout says."""
         v, layout = self.vocabulary, self.layout
         tokens = [task, v.bos, *self.text.encode(caption.strip()), v.eos]
         if layout.caption_length is None:
-            return [Piece(tokens)]
+            return [Segment(tokens)]
         room = layout.caption_length + 1  # the task token has a place of its own
         if len(tokens) > room:
             tokens = [*tokens[: room - 1], v.eos]
         pads = 0 if layout.pads == "none" else room - len(tokens)
-        return [Piece([v.ipad] * pads, valid=layout.pads == "visible"), Piece(tokens)]
+        return [Segment([v.ipad] * pads, valid=layout.pads == "visible"), Segment(tokens)]
 
     def draw(
         self,
@@ -163,22 +163,22 @@ class Prompter:
         if think is not None:
             thought = self.text.encode(f"<think> {think}</think>")[:think_length]
             thought += [v.eos] * (think_length - len(thought))
-            pieces.append(Piece(thought, editable=edit == "think"))
+            pieces.append(Segment(thought, editable=edit == "think"))
         elif think_length:
-            pieces.append(Piece([v.mask] * think_length, editable=True))
-        pieces.append(Piece([v.soi]))
+            pieces.append(Segment([v.mask] * think_length, editable=True))
+        pieces.append(Segment([v.soi]))
         for code in unknown:
             token = v.mask if code is None else v.image_offset + code
-            pieces.append(Piece([token], editable=code is None and edit == "image", modality="image"))
-        return Canvas.join([*pieces, Piece([v.eoi])])
+            pieces.append(Segment([token], editable=code is None and edit == "image", modality="image"))
+        return Canvas.join([*pieces, Segment([v.eoi])])
 
     def draw_example(self, caption: str, codes: Sequence[int], *, hole: Sequence[bool] | None = None) -> Canvas:
         """A training canvas for drawing: the true codes, editable everywhere or only inside ``hole``."""
         v = self.vocabulary
-        pieces = [*self.caption(v.t2i, caption), Piece([v.soi])]
+        pieces = [*self.caption(v.t2i, caption), Segment([v.soi])]
         inside = [True] * len(codes) if hole is None else hole
-        pieces += [Piece([v.image_offset + c], e, "image") for c, e in zip(codes, inside, strict=True)]
-        return Canvas.join([*pieces, Piece([v.eoi])])
+        pieces += [Segment([v.image_offset + c], e, "image") for c, e in zip(codes, inside, strict=True)]
+        return Canvas.join([*pieces, Segment([v.eoi])])
 
     def think_draw_example(self, caption: str, think: str, think_length: int, codes: Sequence[int]) -> Canvas:
         """A training canvas for the picture that follows a given thought."""
@@ -192,15 +192,15 @@ class Prompter:
         v = self.vocabulary
         if MASK_TEXT not in text:
             raise InputError(f"text {text!r} has no gap; write {MASK_TEXT} for each token to fill, as in '2 + {MASK_TEXT} = 5'")
-        pieces = [Piece([v.bos])]
+        pieces = [Segment([v.bos])]
         parts = text.split(MASK_TEXT)
         for i, part in enumerate(parts):
             gap_follows = i < len(parts) - 1
             shown = part[:-1] if gap_follows and part.endswith(" ") else part
-            pieces.append(Piece(self.text.encode(shown)))
+            pieces.append(Segment(self.text.encode(shown)))
             if gap_follows:
-                pieces.append(Piece([v.mask], editable=True))
-        return Canvas.join([*pieces, Piece([v.eos])])
+                pieces.append(Segment([v.mask], editable=True))
+        return Canvas.join([*pieces, Segment([v.eos])])
 
 
 def split_thinking(answer: str) -> tuple[str, str]:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
 from mmada.errors import InputError
 from mmada.tokenizers.vocabulary import SPECIAL_TOKENS
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 __all__ = ["CHAT_TEMPLATE", "TextTokenizer", "train_text_tokenizer"]
 

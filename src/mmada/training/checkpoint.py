@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from mmada.errors import InputError
-from mmada.files import write_tensors
+from mmada.io.atomic import write_tensors
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 

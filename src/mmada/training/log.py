@@ -15,7 +15,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmada.errors import InputError
-from mmada.files import beside, write_text
+from mmada.io.atomic import beside, write_text
 
 __all__ = ["RunLog", "read_log"]
 

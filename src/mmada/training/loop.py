@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmada.errors import InputError, check_whole
-from mmada.files import drop_parts
+from mmada.io.atomic import drop_parts
 from mmada.training.checkpoint import load_checkpoint, save_checkpoint
 from mmada.training.log import RunLog
 from mmada.training.optim import Optim, build_optimisers, learning_rate_scale

@@ -1,0 +1,352 @@
+"""Studies: runs of one recipe that differ in named settings, over several seeds, judged on the test split before and after.
+
+A study of several hours is resumed after any kill, and its arms can run in processes of their own (`only`): every run has a
+folder, and the report is made from what the folders hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from experiments.report import curve, plot_study, spread_of
+from mmada.errors import InputError, check_choice, check_whole
+from mmada.evaluation.suite import machine, write_results
+from mmada.nano.measures import STUDIED
+from mmada.pipeline import MMaDA
+from mmada.pipeline.known_checkpoints import known_checkpoint
+from mmada.recipes.init_from import weights_digest
+from mmada.recipes.overrides import override, plain, text_of
+from mmada.recipes.rl import PAPER_REWARDS, Method, RLRecipe, rl, rl_math
+from mmada.recipes.rl_prompts import fitting_rewards
+from mmada.sampling import Acceleration
+from mmada.training.log import read_log
+
+__all__ = ["StudyRecipe", "study_league", "study_noising", "study_stage", "study_tasks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecipe:
+    """A comparison.
+
+    ``base``: what the arms have in common. ``arms``: name -> settings of it, each a value or its text after --set; the first is
+    what the others are compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts,
+    completions and masks, the prompts of one seed the same in all arms of the same tasks. ``measures``: what the trained
+    models are judged by -> examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty
+    is all. ``alike``: what arms with another number of updates a batch have in common with ``base``, the number of "updates"
+    (base.plan.steps) or that of "batches".
+    """
+
+    name: str
+    follows: str
+    base: RLRecipe
+    arms: Mapping[str, Mapping[str, Any]]
+    seeds: int = 3
+    measures: Mapping[str, int] = field(default_factory=dict)
+    parallel: str | None = "threshold=0.95"
+    only: tuple[str, ...] = ()
+    alike: Literal["updates", "batches"] = "updates"
+
+    def __post_init__(self) -> None:
+        check_whole("seeds", self.seeds, 1)
+        check_choice("alike", self.alike, ("updates", "batches"))
+        _ = self.speed
+        for arm in self.only:
+            check_choice("only", arm, self.arms)
+        for measure, examples in self.measures.items():
+            check_choice("measures", measure, STUDIED)
+            check_whole(f"measures of {measure}", examples, 1)
+        for name in ("arms", "measures"):
+            if not getattr(self, name):
+                raise InputError(f"{name} of {self.name} is empty; name one at least")
+        for arm in self.arms:
+            if re.fullmatch(r"[A-Za-z0-9_-]+", arm) is None:
+                raise InputError(f"arms has the name {arm!r}, which is that of a folder too; keep to letters, digits, _ and -")
+            try:
+                self.run_of(arm, 0)
+            except InputError as error:
+                raise InputError(f"arm {arm}: {error}") from error
+
+    @property
+    def speed(self) -> Acceleration:
+        """How fast texts are decoded when models are judged."""
+        return Acceleration.of(self.parallel)
+
+    def run_of(self, arm: str, seed: int) -> RLRecipe:
+        """One run. Raises InputError where the settings of the arm do not fit."""
+        settings = self.arms[arm]
+        try:
+            texts = {name: value if isinstance(value, str) else text_of(value) for name, value in settings.items()}
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"arms has settings of {arm!r} that are no plain values ({error}); give numbers, texts, lists"
+            ) from error
+        made = override(self.base, texts)
+        own = {*settings, *(f"plan.{name}" for name in yaml.safe_load(texts.get("plan", "{}")))}
+        if "plan.seed" in own:
+            raise InputError("plan.seed belongs to base, as all arms have the same seeds; leave it out or set base.plan.seed")
+        plan = replace(made.plan, seed=self.base.plan.seed + seed)
+        if self.alike == "batches" and "plan.steps" not in own:
+            batches = math.ceil(self.base.plan.steps / self.base.method.policy().updates)
+            plan = replace(plan, steps=batches * made.method.policy().updates)
+        return replace(made, plan=plan)
+
+    def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
+        """Train and judge what is not there yet, then report; returns the model of the first arm's first seed.
+
+        Seeds come before arms, so that a study cut short has compared all arms.
+        """
+        assert start is not None, "a study starts from a model"
+        if (out / "start.json").exists() and not (resume or self.only):
+            raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
+        self.check_runs({arm for arm, _, folder in self.runs(out) if not (folder / "results.json").exists()}, start)
+        weights = weights_digest(start, known_checkpoint(start).preset)
+        for arm, seed, folder in self.runs(out):
+            begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
+            for name in ("results.json", *begun):
+                self.same_as_before(folder / name, self.settings(weights, arm, seed))
+        if not self.same_as_before(out / "start.json", self.settings(weights)):
+            out.mkdir(parents=True, exist_ok=True)
+            write_results(out / "start.json", {"found": self.judged(start, start), **self.settings(weights)})
+        for arm, seed, folder in self.runs(out):
+            if (folder / "results.json").exists() or arm not in (self.only or self.arms):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            write_results(folder / "begun.json", self.settings(weights, arm, seed))
+            model = self.run_of(arm, seed).run(out=folder, resume=(folder / "log.jsonl").exists(), start=start)
+            write_results(folder / "results.json", {"found": self.judged(model, start), **self.settings(weights, arm, seed)})
+        report(self, out)
+        return out / next(iter(self.only or self.arms)) / "seed0" / "model"
+
+    def check_runs(self, arms: Set[str], start: Path) -> None:
+        """Raises InputError for what would be found wrong in an arm when it begins, hours later, and for an arm twice."""
+        read: list[tuple[object, object]] = []
+        seen: dict[str, str] = {}
+        for arm in (arm for arm in self.only or self.arms if arm in arms):
+            recipe = self.run_of(arm, 0)
+            try:
+                recipe.check()
+                recipe.check_start(start)
+                if (sources := (recipe.prompts, recipe.pictures)) not in read:
+                    recipe.read_prompts()
+                    read.append(sources)
+            except InputError as error:
+                raise InputError(f"arm {arm}: {error}") from error
+            if (twin := seen.setdefault(repr(what_counts(recipe)), arm)) != arm:
+                raise InputError(f"arms {twin} and {arm} are the same run with these settings; name in only what is to run")
+
+    def runs(self, out: Path) -> Iterator[tuple[str, int, Path]]:
+        """Arm, seed and folder of every run, in order."""
+        for seed in range(self.seeds):
+            for arm in self.arms:
+                yield arm, seed, out / arm / f"seed{seed}"
+
+    def settings(self, weights: str, arm: str | None = None, seed: int = 0) -> dict[str, Any]:
+        """What the results of a run depend on, or of the start itself (no arm); ``weights`` are those of the start."""
+        trained = None if arm is None else plain(self.run_of(arm, seed))
+        return {"settings": {"start": weights, "measures": plain(self.measures), "parallel": self.parallel, "run": trained}}
+
+    def same_as_before(self, file: Path, now: Mapping[str, Any]) -> bool:
+        """Whether results are there already. Raises InputError where they are of other settings, or damaged."""
+        if not file.exists():
+            return False
+        try:
+            before = json.loads(file.read_text())["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"results {file} are damaged; remove the file to make them again") from error
+        if before != json.loads(json.dumps(now["settings"], default=str)):
+            raise InputError(f"results {file} are of other settings; go on with those, or choose another --out")
+        return True
+
+    def judged(self, folder: Path, start: Path) -> dict[str, object]:
+        """Means of the measures of a model, or of adapters of ``start``, on the test split.
+
+        The examples of a measure are the same for all models, whichever other measures there are.
+        """
+        whole, adapter = (start, folder) if (folder / "adapter_config.json").is_file() else (folder, None)
+        model = MMaDA.load(whole, adapter=adapter, device=self.base.device).paced(text=self.speed)
+        found: dict[str, object] = {}
+        places = [*MEASURED, *STUDIED]
+        for name, examples in self.measures.items():
+            measured = STUDIED[name][0](model, np.random.default_rng((places.index(name), 2**20)), examples)
+            found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
+        return found
+
+
+def what_counts(recipe: RLRecipe) -> dict[str, Any]:
+    """What a run depends on: two recipes that have it in common are one run."""
+    rewards = fitting_rewards(recipe.rewards, recipe.prompts)
+    asked = {task: dict(sorted(rewards[task].items())) for task, count in recipe.tasks.items() if count}
+    return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.policy()}
+
+
+def report(study: StudyRecipe, out: Path) -> None:
+    """``results.json``, ``study.png`` and a table of the runs that are there.
+
+    A measure that the start or a run of an arm lacks is left out of that arm, which a line under the table says.
+    """
+    start = read_found(out / "start.json")
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    curves: dict[str, dict[str, list[list[float]]]] = {name: {} for name in rewarded(study)}
+    for arm in study.arms:
+        folders = [f for f in (out / arm / f"seed{s}" for s in range(study.seeds)) if (f / "results.json").exists()]
+        if not folders:
+            continue
+        found = {file: read_found(file) for file in (folder / "results.json" for folder in folders)}
+        logs = [read_log(folder / "log.jsonl") for folder in folders]
+        for name, runs in curves.items():
+            if name == "reward" or any(name in row for log in logs for row in log):
+                runs[arm] = [curve(log, name) for log in logs]
+        everyone = {out / "start.json": start, **found}
+        for key in dict.fromkeys(key for one in everyone.values() for key in one):
+            if lacking := [str(file) for file, one in everyone.items() if key not in one]:
+                left_out.append(f"{key} is left out of arm {arm}, as it is not in {', '.join(lacking)}")
+                continue
+            spread = spread_of([one[key]["value"] for one in found.values()])
+            rows.append({"arm": arm, "measure": key, "examples": start[key]["n"], "start": start[key]["value"], **spread})
+    curves = {name: runs for name, runs in curves.items() if runs}
+    settings = {"study": plain(study), "machine": machine()}
+    write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
+    plot_study(rows, curves, shown(rows), out / "study.png")
+    Console().print(table(study.name, rows))
+    for line in left_out:
+        print(line)
+
+
+def read_found(file: Path) -> dict[str, Any]:
+    """What a results file says was found: measure -> value and number of examples."""
+    found: dict[str, Any] = json.loads(file.read_text())["found"]
+    return found
+
+
+def rewarded(study: StudyRecipe) -> list[str]:
+    """What the curves are of: the reward of every task, as they have scales of their own, or where arms have but one, of that."""
+    tasks = [task for arm in study.arms for task, count in study.run_of(arm, 0).tasks.items() if count]
+    names = list(dict.fromkeys(tasks))
+    return [f"reward_{task}" for task in names] if len(names) > 1 else ["reward"]
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measures for the plot: those that are no part of another, and that all arms have."""
+    arms = {row["arm"] for row in rows}
+    whole = [row["measure"] for row in rows if ":" not in row["measure"] or row["measure"].endswith(": answer")]
+    return [name for name in dict.fromkeys(whole) if whole.count(name) == len(arms)]
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each measure of each arm: before, after, the lowest and highest seed."""
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("arm", "measure", "before", "after", "low", "high", "seeds"):
+        made.add_column(column)
+    for row in rows:
+        numbers = [f"{row[key]:.1%}" for key in ("start", "value", "low", "high")]
+        made.add_row(row["arm"], row["measure"], *numbers, str(row["seeds"]))
+    return made
+
+
+MEASURED = {"arithmetic": 384, "thought questions": 576, "geneval": 48, "quick geneval": 48}
+"""The three tasks of the paper's table 5, as the nano world has them."""
+
+
+def inner_updates(updates: int) -> RLRecipe:
+    """Problems alone, 40 batches of 24, several updates on each by one view of a completion, rewards as the paper has them."""
+    base = rl_math()
+    plan = replace(base.plan, steps=40 * updates, optim=replace(base.plan.optim, lr=3e-5))
+    sampler = replace(base.sampler, temperature=1.0)
+    method = Method(name="unigrpo", updates=updates)
+    return replace(base, plan=plan, tasks={"math": 24}, rewards=PAPER_REWARDS, sampler=sampler, method=method)
+
+
+def study_noising() -> StudyRecipe:
+    """Which places to mask again (figures 3 and 4).
+
+    UniGRPO's two schedules, d1's full mask, independent and high ratios, and the sampler's own states.
+    """
+    return StudyRecipe(
+        name="study_noising",
+        follows="cot",
+        base=inner_updates(4),
+        arms={
+            "systematic": {"method.noise": "systematic"},
+            "moments": {"method.noise": "moments"},
+            "path_grpo": {"method.name": "path_grpo", "method.samples": "1"},
+            "algorithm1": {"method.noise": "algorithm1"},
+            "independent": {"method.noise": "iid"},
+            "high_ratios": {"method.noise": "truncated"},
+            "d1_full_mask": {"method.noise": "full"},
+        },
+        measures={"arithmetic": 384},
+    )
+
+
+def study_stage() -> StudyRecipe:
+    """What stage 3 brings (table 5): `rl` and UniGRPO, each with the rewards of `rl` and with the paper's.
+
+    As many views and updates each. Two arms set their rewards themselves, so ``base.rewards`` is of the others alone.
+    """
+    unigrpo = {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"}
+    return StudyRecipe(
+        name="study_stage",
+        follows="cot",
+        base=rl(),
+        arms={
+            "path_grpo_reasoning": {},
+            "unigrpo_reasoning": unigrpo,
+            "path_grpo": {"rewards": PAPER_REWARDS},
+            "unigrpo": {"rewards": PAPER_REWARDS, **unigrpo},
+        },
+        measures=MEASURED,
+    )
+
+
+def published(method: str, updates: int) -> dict[str, str]:
+    """A method with its own views, and its updates a batch."""
+    return {"method.name": method, "method.updates": str(updates)}
+
+
+def study_league() -> StudyRecipe:
+    """The published methods, and ours, on problems at equal compute: the same rollouts, and as many views in their updates."""
+    return StudyRecipe(
+        name="study_league",
+        follows="cot",
+        base=inner_updates(12),
+        arms={
+            "unigrpo": published("unigrpo", 12),
+            "path_grpo": published("path_grpo", 3),
+            "diffu_grpo": published("diffu_grpo", 12),
+            "mask_grpo": published("mask_grpo_text", 12),
+            "coupled_grpo": published("coupled_grpo", 4),
+            "spg": published("spg", 6),
+            "espo": published("espo", 3),
+        },
+        measures={"arithmetic": 384},
+        alike="batches",
+    )
+
+
+def study_tasks() -> StudyRecipe:
+    """Does training on all tasks help each of them (figure 6)?"""
+    return StudyRecipe(
+        name="study_tasks",
+        follows="cot",
+        base=rl(),
+        arms={
+            "all": {"tasks": "{math: 12, vision: 12, image: 12}"},
+            "math": {"tasks": "{math: 12}"},
+            "vision": {"tasks": "{vision: 12}"},
+            "image": {"tasks": "{image: 12}"},
+        },
+        measures=MEASURED,
+    )

@@ -1,0 +1,56 @@
+"""What there is to know of a model before it is used: sizes, ids, memory. The shapes of its weights are enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mmada.model.mmada import MMaDAModel
+from mmada.model.quantize import memory
+from mmada.pipeline.engine import Engine
+from mmada.pipeline.loading import find_folder, read_folder
+from mmada.tokenizers.image import ImageTokenizer
+
+__all__ = ["describe", "facts"]
+
+
+def describe(source: str | Path, *, image_tokenizer: str | Path | None = None, preset: str | None = None) -> dict[str, object]:
+    """Facts of a model that is not loaded. Raises InputError as loading it would, but for damage inside its tensors."""
+    place = torch.device("cpu")
+    parts = read_folder(find_folder(source), place, image_tokenizer=image_tokenizer, preset=preset, weights=False)
+    engine = Engine(parts, place)
+    if image_tokenizer is not None:
+        engine.image  # noqa: B018 - read, so that a wrong one is named
+    return facts(engine, str(source))
+
+
+def facts(engine: Engine, source: str) -> dict[str, object]:
+    """Facts of a model as plain values. ``memory``: of its weights in each type, in GiB."""
+    parts, v = engine.parts, engine.parts.vocabulary
+    found: dict[str, object] = {"source": source, "layout": "released" if v.is_released else "packed"}
+    if isinstance(parts.model, MMaDAModel):
+        config = parts.model.config
+        found |= {
+            "parameters": sum(p.numel() for p in parts.model.parameters()),
+            "tensors": len(parts.model.state_dict()),
+            "width": config.hidden_size,
+            "layers": config.num_hidden_layers,
+            "heads": config.num_attention_heads,
+            "memory": {name: round(size / 2**30, 3) for name, size in memory(parts.model).items()},
+        }
+    found |= {
+        "vocabulary": v.size,
+        "text_tokens": v.text_size,
+        "mask_id": v.mask,
+        "image_offset": v.image_offset,
+        "codebook_size": v.codebook_size,
+        "max_length": parts.max_length,
+    }
+    if not isinstance(parts.image, ImageTokenizer):
+        return found | {"image_tokenizer": None if parts.image is None else str(parts.image)}
+    return found | {
+        "image_tokenizer_parameters": sum(p.numel() for p in engine.image.parameters()),
+        "image_size": engine.size,
+        "image_codes": engine.grid**2,
+    }

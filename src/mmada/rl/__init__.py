@@ -1,0 +1,75 @@
+"""Policy optimisation of masked diffusion models, from parts: `Policy` holds one choice of each, `prepare` draws the masks and
+asks the old policy and the reference, `policy_loss` is the loss of one inner update, `parts` of which run one after the other."""
+
+from mmada.rl.advantage import Advantage, CentredReward, LeaveOneOut, ZScore, advantages
+from mmada.rl.likelihood import Elbo, Likelihood, MeanField, Sandwich, Scorer, log_probabilities
+from mmada.rl.loss import Update, parts, policy_loss, prepare
+from mmada.rl.mask_ratios import Algorithm1, Iid, Systematic, Times, Truncated
+from mmada.rl.masked_views import MaskedViews, MaskingPlan, draw_views
+from mmada.rl.masking import BlockMasks, CoupledCounts, CoupledMasks, FullMask, RandomMasks, SampledSteps, Trajectory
+from mmada.rl.methods import Policy, coupled_grpo, diffu_grpo, espo, mask_grpo, path_grpo, spg, unigrpo
+from mmada.rl.objective import (
+    Aggregation,
+    Kl,
+    NoRatio,
+    PerSample,
+    PerToken,
+    Ratio,
+    RatioClip,
+    SequenceRatio,
+    TokenRatio,
+)
+from mmada.rl.reference import AdaptersOff, FrozenCopy, Reference
+
+__all__ = [
+    "AdaptersOff",
+    "Advantage",
+    "Aggregation",
+    "Algorithm1",
+    "BlockMasks",
+    "CentredReward",
+    "CoupledCounts",
+    "CoupledMasks",
+    "Elbo",
+    "FrozenCopy",
+    "FullMask",
+    "Iid",
+    "Kl",
+    "LeaveOneOut",
+    "Likelihood",
+    "MaskedViews",
+    "MaskingPlan",
+    "MeanField",
+    "NoRatio",
+    "PerSample",
+    "PerToken",
+    "Policy",
+    "RandomMasks",
+    "Ratio",
+    "RatioClip",
+    "Reference",
+    "SampledSteps",
+    "Sandwich",
+    "Scorer",
+    "SequenceRatio",
+    "Systematic",
+    "Times",
+    "TokenRatio",
+    "Trajectory",
+    "Truncated",
+    "Update",
+    "ZScore",
+    "advantages",
+    "coupled_grpo",
+    "diffu_grpo",
+    "draw_views",
+    "espo",
+    "log_probabilities",
+    "mask_grpo",
+    "parts",
+    "path_grpo",
+    "policy_loss",
+    "prepare",
+    "spg",
+    "unigrpo",
+]

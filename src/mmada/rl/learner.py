@@ -1,0 +1,161 @@
+"""Policy optimisation in the one training loop: mu inner updates on every batch of rollouts.
+
+Step s is update s % mu of batch s // mu. A batch is made from (seed, number of the batch) and the weights at its first update,
+and kept in a file until no checkpoint needs it: a run that is resumed between two of its updates finds the same completions,
+rewards and masks, and goes on as if it had never been stopped.
+
+Shapes: K views, B rows (prompts x G), L positions.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmada.canvas import Canvas
+from mmada.model.mmada import MMaDAModel
+from mmada.rl import Policy, Reference, Update, parts, policy_loss, prepare
+from mmada.rl.advantage import advantages
+from mmada.rl.rollout_store import Batch, RolloutStore
+from mmada.rl.scoring import ScoredRollouts
+from mmada.tokenizers.vocabulary import Vocabulary
+
+__all__ = ["PolicyLearner", "group_advantages", "taking_part"]
+
+
+def group_advantages(policy: Policy, reward_B: Tensor, *, group: int) -> Tensor:
+    """Advantages (B,) float32 of each group's completions among those of them that have a reward; 0 for the others.
+
+    A group with fewer than two rewards has none to compare and gives 0.
+    """
+    advantage_B = torch.zeros(len(reward_B))
+    for start in range(0, len(reward_B), group):
+        have = start + reward_B[start : start + group].isfinite().nonzero()[:, 0]
+        if len(have) > 1:
+            advantage_B[have] = advantages(policy.advantage, reward_B[have], group=len(have))
+    return advantage_B
+
+
+def taking_part(canvas: Canvas, reward_B: Tensor, *, group: int) -> Canvas:
+    """The canvas with nothing editable in completions that teach nothing: they are in no loss, in no KL, and are not computed.
+
+    These are completions without a reward, and groups with fewer than two different rewards.
+    """
+    reward_PG = reward_B.view(-1, group)
+    low_P1 = reward_PG.nan_to_num(torch.inf).amin(1, keepdim=True)
+    high_P1 = reward_PG.nan_to_num(-torch.inf).amax(1, keepdim=True)
+    teaches_B = ((low_P1 < high_P1) & reward_PG.isfinite()).view(-1)
+    return Canvas(canvas.tokens_BL, canvas.editable_BL & teaches_B[:, None], canvas.valid_BL, canvas.modality_BL)
+
+
+class PolicyLearner:
+    """``judged``: number of a batch -> its rollouts and rewards, by the weights as they are. ``first_needed``: step -> the step
+    of the checkpoint from which a run killed now would go on. ``half``: passes in bfloat16. ``held``: as in `parts`."""
+
+    def __init__(
+        self,
+        model: MMaDAModel,
+        vocabulary: Vocabulary,
+        policy: Policy,
+        judged: Callable[[int], ScoredRollouts],
+        *,
+        group: int,
+        seed: int,
+        reference: Reference | None,
+        device: torch.device,
+        keeper: RolloutStore,
+        first_needed: Callable[[int], int],
+        show: Callable[[Path], Sequence[Image.Image]],
+        write: Callable[[MMaDAModel, Path], None],
+        half: bool = False,
+        held: int = 128,
+    ) -> None:
+        self.module: nn.Module = model
+        self.model, self.vocabulary, self.policy, self.judged = model, vocabulary, policy, judged
+        self.group, self.seed, self.reference, self.device = group, seed, reference, device
+        self.keeper, self.first_needed, self.show, self.write, self.half = keeper, first_needed, show, write, half
+        self.held = held
+        self.examples = 0
+        self.statistics: dict[str, float] = {}
+        self.number = -1
+        self.batch: Batch | None = None
+
+    def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
+        """Minus the objective of one inner update, in parts. A part that is no number is left out: it is 0, and counted."""
+        number, inner = divmod(step, self.policy.updates)
+        batch = self.current(number, step)
+        self.examples = batch.canvas.rows
+        self.statistics = dict(batch.statistics) if inner == 0 else {}
+        canvas, advantage_B = batch.canvas.to(self.device), batch.advantage_B.to(self.device)
+        update = moved(batch.updates[inner], self.device)
+        for rows in parts(canvas, update.views, held=self.held):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                loss, found = policy_loss(
+                    self.model, canvas, advantage_B, update, policy=self.policy, vocabulary=self.vocabulary, rows=rows
+                )
+            if not math.isfinite(value := float(loss.detach())):
+                logging.getLogger(__name__).warning(
+                    "rows %d to %d of batch %d have the loss %s in update %d; left out",
+                    rows.start,
+                    rows.stop,
+                    number,
+                    value,
+                    inner,
+                )
+                loss = sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
+                found = {"left_out": torch.ones(())}
+            for name, count in found.items():
+                self.statistics[name] = self.statistics.get(name, 0.0) + float(count)
+            yield {"policy": loss}
+
+    def current(self, number: int, step: int) -> Batch:
+        """The batch at work: in memory, kept, or made now."""
+        if self.batch is None or self.number != number:
+            batch = self.keeper.read(number, done=step % self.policy.updates)
+            if batch is None:
+                self.keeper.drop(since=number)  # those would be of other weights than it leads to
+                batch = self.made(number)
+                self.keeper.write(number, batch)
+            self.keeper.drop(before=self.first_needed(step) // self.policy.updates)
+            self.batch, self.number = batch, number
+        return self.batch
+
+    def made(self, number: int) -> Batch:
+        """Rollouts, rewards, advantages and masks, and what old policy and reference say of them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            judged = self.judged(number)
+            canvas = taking_part(judged.rollouts.canvas, judged.reward_B, group=self.group)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            updates = prepare(
+                self.model,
+                canvas.to(self.device),
+                policy=self.policy,
+                vocabulary=self.vocabulary,
+                group=self.group,
+                generator=generator,
+                reference=self.reference,
+                steps_BL=judged.rollouts.step_BL,
+                held=self.held,
+            )
+        advantage_B = group_advantages(self.policy, judged.reward_B, group=self.group)
+        return Batch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), judged.statistics)
+
+    def samples(self, folder: Path) -> Sequence[Image.Image]:
+        """Sample pictures of the saved model."""
+        return self.show(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder."""
+        self.write(self.model, folder)
+
+
+def moved(update: Update, device: torch.device) -> Update:
+    """The same update on another device."""
+    old, other = (None if x is None else x.to(device) for x in (update.old_KBL, update.reference_KBL))
+    return Update(update.views.to(device), old, other)

@@ -1,0 +1,184 @@
+"""The loss of one inner update, and what has to be known before the first.
+
+    advantage_B = policy.advantages(reward_B, group=group)
+    for update in prepare(model, canvas, policy=policy, ..., reference=reference):  # masks; old and reference log-probabilities
+        for rows in parts(canvas, update.views):                                    # so that activations are held of a part
+            loss, statistics = policy_loss(model, canvas, advantage_B, update, policy=policy, vocabulary=vocabulary, rows=rows)
+            loss.backward()
+
+Shapes: K views, B rows, L positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from mmada.canvas import Canvas
+from mmada.errors import InputError
+from mmada.rl.likelihood import Scorer, alike, log_probabilities
+from mmada.rl.masked_views import MaskedViews, completion, draw_views
+from mmada.rl.methods import Policy
+from mmada.rl.reference import Reference
+from mmada.tokenizers.vocabulary import Vocabulary
+
+__all__ = ["Update", "parts", "policy_loss", "prepare"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One inner update: its masks, and log-probabilities (K, B, L) of the old policy and of the reference on these masks.
+
+    ``old_KBL`` None: the policy has not moved since the rollout (mu = 1), so its own values stand in, without gradient.
+    """
+
+    views: MaskedViews
+    old_KBL: Tensor | None = None
+    reference_KBL: Tensor | None = None
+
+    def part(self, rows: slice) -> Update:
+        """The same for some rows."""
+        old, other = (None if x is None else x[:, rows] for x in (self.old_KBL, self.reference_KBL))
+        return Update(self.views.part(rows), old, other)
+
+
+@torch.no_grad()
+def prepare(
+    model: Scorer,
+    canvas: Canvas,
+    *,
+    policy: Policy,
+    vocabulary: Vocabulary,
+    group: int,
+    generator: torch.Generator,
+    reference: Reference | None = None,
+    steps_BL: Tensor | None = None,
+    held: int = 128,
+) -> tuple[Update, ...]:
+    """Masks of the policy's inner updates for completed canvases, and what old policy and reference say about them.
+
+    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`. ``held``: as in
+    `parts`, which old policy and reference compute too: in half precision a row's numbers depend on what runs beside it.
+    Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if the
+    KL needs a reference and there is none.
+    """
+    wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
+    if wants_reference and reference is None:
+        raise InputError(
+            "reference is missing and the KL is to it; give a FrozenCopy or AdaptersOff, or set the KL's weight to 0"
+        )
+    drawn = draw_views(
+        policy.noise,
+        canvas,
+        mask_id=vocabulary.mask,
+        updates=policy.updates,
+        group=group,
+        generator=generator,
+        steps_BL=steps_BL,
+    )
+    old: list[Tensor | None] = [None] * len(drawn)
+    if policy.needs_old:
+        old = [in_parts(model, canvas, views, vocabulary, held) for views in drawn]
+    other: list[Tensor | None] = [None] * len(drawn)
+    if wants_reference and reference is not None:
+        with reference.scorer() as scorer:
+            other = [in_parts(scorer, canvas, views, vocabulary, held) for views in drawn]
+    return tuple(Update(*one) for one in zip(drawn, old, other, strict=True))
+
+
+def in_parts(model: Scorer, canvas: Canvas, views: MaskedViews, vocabulary: Vocabulary, held: int) -> Tensor:
+    """`log_probabilities` (K, B, L) of each of the `parts`, side by side."""
+    spans = parts(canvas, views, held=held)
+    found = [log_probabilities(model, canvas.part(rows), views.part(rows), vocabulary=vocabulary) for rows in spans]
+    return torch.cat(found, dim=1)
+
+
+def parts(canvas: Canvas, views: MaskedViews, *, held: int = 128) -> list[slice]:
+    """Consecutive rows of a batch, in parts of which the model has at most ``held`` different rows to compute in all views.
+
+    Their activations wait for one backward pass. The views of a single row are not parted.
+    """
+    asked_BK = views.scored_KBL.any(2).T
+    row_R, view_R = asked_BK.nonzero(as_tuple=True)
+    kinds: list[set[int]] = [set() for _ in range(canvas.rows)]
+    if len(row_R):
+        kind_R, _ = alike(views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R])
+        for row, kind in zip(row_R.tolist(), kind_R.tolist(), strict=True):
+            kinds[row].add(kind)
+    starts, found = [0], set[int]()
+    for row, mine in enumerate(kinds):
+        if found and len(found | mine) > held:
+            starts.append(row)
+            found = set()
+        found |= mine
+    return [slice(*span) for span in pairwise([*starts, canvas.rows])]
+
+
+def policy_loss(
+    model: Scorer,
+    canvas: Canvas,
+    advantage_B: Tensor,
+    update: Update,
+    *,
+    policy: Policy,
+    vocabulary: Vocabulary,
+    rows: slice = slice(None),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Minus eq. 5 for one inner update: a scalar to minimise, and statistics (scalars without gradient).
+
+    ``advantage_B``: float, from `Policy.advantages`. ``rows``: whose share of loss and statistics is wanted; the shares of all
+    `parts` of a batch add up to the whole. Statistics: ``ratio`` (mean), ``clipped`` (share of units held by the clip), ``kl``
+    (nats a completion place; 0 where its weight is 0), ``masked`` (places scored, over all views). Completions without a scored
+    place, or without any place, add nothing. Raises InputError if the KL is to a reference and the update has none.
+    """
+    mine, places_B = update.part(rows), completion(canvas).sum(1)
+    log_KBL = log_probabilities(model, canvas.part(rows), mine.views, vocabulary=vocabulary)
+    advantage_B = advantage_B.to(log_KBL)
+    share = Share.of(policy, update.views, places_B, advantage_B)
+    values = (mine.views, places_B[rows], advantage_B[rows])
+    units = policy.units(log_KBL, *values)
+    old = units if mine.old_KBL is None else policy.units(mine.old_KBL, *values)
+    gain = policy.ratio.gain(units, old.log_BU.detach(), advantage_B[rows], policy.clip)
+    loss = -(share.loss_BU[rows] * torch.where(units.scored_BU, gain.value_BU, 0.0)).sum()
+    kl = log_KBL.new_zeros(())
+    if policy.kl.weight > 0:
+        target = old
+        if policy.kl.target == "reference":
+            if mine.reference_KBL is None:
+                raise InputError(
+                    "reference_KBL of the update is missing and the KL is to the reference; make updates with prepare"
+                )
+            target = policy.units(mine.reference_KBL, *values)
+        kl_BU = torch.where(units.scored_BU, policy.kl.of(units, target.log_BU.detach()), 0.0)
+        loss = loss + policy.kl.weight * (share.kl_BU[rows] * kl_BU).sum()
+        kl = (share.place_BU[rows] * kl_BU).sum()
+    statistics = {
+        "ratio": (share.unit_BU[rows] * gain.ratio_BU).sum(),
+        "clipped": (share.unit_BU[rows] * gain.clipped_BU).sum(),
+        "kl": kl,
+        "masked": mine.views.scored_KBL.sum(),
+    }
+    return loss, {name: value.detach() for name, value in statistics.items()}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a unit of a batch counts in the loss and in its KL, and among all scored units and places, (B, U) each."""
+
+    loss_BU: Tensor
+    kl_BU: Tensor
+    unit_BU: Tensor
+    place_BU: Tensor
+
+    @staticmethod
+    def of(policy: Policy, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Share:
+        """Those of a whole batch; they depend on where it is scored, not on what the model says."""
+        units = policy.units(advantage_B.new_zeros(views.scored_KBL.shape), views, places_B, advantage_B)
+        loss_BU = policy.aggregation.weights(units, places_B)
+        counted_BU = units.scored_BU * units.size_BU
+        kl_BU = counted_BU / max(1, len(places_B)) if policy.kl.reduce == "sum" else loss_BU
+        unit_BU = units.scored_BU / units.scored_BU.sum().clamp(min=1)
+        return Share(loss_BU, kl_BU, unit_BU, counted_BU / counted_BU.sum().clamp(min=1))

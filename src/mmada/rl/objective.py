@@ -1,0 +1,213 @@
+"""The parts of the objective after the likelihood: ratio, clip, KL and aggregation (eq. 5, eq. 16).
+
+A *unit* is what has a probability ratio: a token, or a whole completion. Both are (B, U), U = L or 1.
+
+    ratio         TokenRatio()  SequenceRatio()  NoRatio()
+    clip          RatioClip(low, high), or None
+    KL            Kl(weight, estimator, target, reduce)
+    aggregation   PerSample(over)  PerToken(over)
+
+Shapes: K views, B rows, L positions, U units a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from mmada.errors import check_choice, check_number
+from mmada.rl.likelihood import Likelihood
+from mmada.rl.masked_views import MaskedViews
+
+__all__ = [
+    "Aggregation",
+    "Gain",
+    "Kl",
+    "NoRatio",
+    "PerSample",
+    "PerToken",
+    "Ratio",
+    "RatioClip",
+    "SequenceRatio",
+    "TokenRatio",
+    "Units",
+]
+
+LIMIT = 20.0
+"""Largest |ln ratio| that is exponentiated; beyond it the gradient is 0, where exp would end in inf * 0."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """``log_BU``: nats. ``scored_BU``: bool, has an estimate. ``size_BU``: number of completion places that a unit stands for."""
+
+    log_BU: Tensor
+    scored_BU: Tensor
+    size_BU: Tensor
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What is maximised, unit by unit, before the KL; its ratio; and where the clip decided."""
+
+    value_BU: Tensor
+    ratio_BU: Tensor
+    clipped_BU: Tensor
+
+
+@dataclass(frozen=True)
+class RatioClip:
+    """The ratio is kept in [1 - low, 1 + high] where leaving would raise the objective."""
+
+    low: float = 0.2
+    high: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_number("low of the clip", self.low, 0, 1)
+        check_number("high of the clip", self.high, 0)
+
+
+class Ratio(Protocol):
+    """At which level policy and old policy are compared."""
+
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+        """The units of this level."""
+        ...
+
+    def gain(self, units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
+        """The surrogate of each unit; ``old_BU`` are the log-probabilities of the old policy, without gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenRatio:
+    """pi(o_t) / pi_old(o_t) of every scored token (eq. 5)."""
+
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+        """As `Ratio.units`."""
+        log_BL = likelihood.tokens(log_KBL, views)
+        return Units(log_BL, views.scored_KBL.any(0), torch.ones_like(log_BL))
+
+    def gain(self, units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
+        """As `Ratio.gain`."""
+        return clipped_gain(units, old_BU, advantage_B, clip)
+
+
+@dataclass(frozen=True)
+class SequenceRatio:
+    """exp((ln p - ln p_old) / length) of the completion: GSPO's and ESPO's ratio, and with `MeanField` that of eq. 4."""
+
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+        """As `Ratio.units`."""
+        return row_units(likelihood, log_KBL, views, places_B, advantage_B)
+
+    def gain(self, units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
+        """As `Ratio.gain`."""
+        return clipped_gain(units, old_BU, advantage_B, clip)
+
+
+@dataclass(frozen=True)
+class NoRatio:
+    """A ln p / length of the completion: the plain policy gradient (SPG)."""
+
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+        """As `Ratio.units`."""
+        return row_units(likelihood, log_KBL, views, places_B, advantage_B)
+
+    def gain(self, units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
+        """As `Ratio.gain`; the ratio is 1 and nothing is clipped."""
+        value_BU = advantage_B[:, None] * units.log_BU / units.size_BU
+        return Gain(value_BU, torch.ones_like(value_BU), torch.zeros_like(units.scored_BU))
+
+
+@dataclass(frozen=True)
+class Kl:
+    """``weight`` (beta of eq. 5) times an estimate of KL(policy || target) from d = ln p - ln p_target of each unit.
+
+    ``estimator``: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. ``target``: the reference, or the old policy. ``reduce``: "mean"
+    averages over places as the objective does, "sum" adds up a completion's units, then averages over completions.
+    """
+
+    weight: float = 0.0
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    target: Literal["reference", "old"] = "reference"
+    reduce: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        check_number("weight of the KL", self.weight, 0)
+        check_choice("estimator of the KL", self.estimator, ("k1", "k2", "k3"))
+        check_choice("target of the KL", self.target, ("reference", "old"))
+        check_choice("reduce of the KL", self.reduce, ("mean", "sum"))
+
+    def of(self, units: Units, target_BU: Tensor) -> Tensor:
+        """The KL a completion place (B, U)."""
+        d_BU = units.log_BU - target_BU
+        if self.estimator == "k1":
+            return d_BU / units.size_BU
+        if self.estimator == "k2":
+            return d_BU.square() / 2 / units.size_BU
+        return ((-d_BU).clamp(max=LIMIT).exp() - 1 + d_BU) / units.size_BU
+
+
+class Aggregation(Protocol):
+    """How units are averaged."""
+
+    def weights(self, units: Units, places_B: Tensor) -> Tensor:
+        """Weights (B, U) of the units; ``places_B`` are the lengths of the completions."""
+        ...
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """The mean over the tokens of a completion, then over completions (eq. 5, eq. 16).
+
+    ``over``: a token's share is 1 / |o_i| ("places", as eq. 5 prints it) or 1 / the number of scored places ("masked", eq. 4).
+    """
+
+    over: Literal["places", "masked"] = "places"
+
+    def __post_init__(self) -> None:
+        check_choice("over of the aggregation", self.over, ("places", "masked"))
+
+    def weights(self, units: Units, places_B: Tensor) -> Tensor:
+        """As `Aggregation.weights`; a completion without scored places counts as one with value 0."""
+        size_BU = units.size_BU * units.scored_BU
+        count_B = places_B if self.over == "places" else size_BU.sum(1)
+        return size_BU / count_B.clamp(min=1)[:, None] / max(1, len(places_B))
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """The mean over all tokens of the batch, so that long completions weigh more (d1, DAPO). ``over``: as `PerSample`.
+
+    Of completions that take part: `PolicyLearner` leaves out groups of equal rewards, which the codes of d1 and SPG count.
+    """
+
+    over: Literal["places", "masked"] = "masked"
+
+    def __post_init__(self) -> None:
+        check_choice("over of the aggregation", self.over, ("places", "masked"))
+
+    def weights(self, units: Units, places_B: Tensor) -> Tensor:
+        """As `Aggregation.weights`."""
+        size_BU = units.size_BU * units.scored_BU
+        return size_BU / (places_B.sum() if self.over == "places" else size_BU.sum()).clamp(min=1)
+
+
+def row_units(likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+    """One unit a completion."""
+    log_B = likelihood.rows(log_KBL, views, places_B, advantage_B)
+    return Units(log_B[:, None], views.scored_KBL.any(2).any(0)[:, None], places_B.clamp(min=1)[:, None])
+
+
+def clipped_gain(units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
+    """min(r A, clip(r) A) with r = exp((ln p - ln p_old) / size)."""
+    ratio_BU = ((units.log_BU - old_BU) / units.size_BU).clamp(-LIMIT, LIMIT).exp()
+    free_BU = ratio_BU * advantage_B[:, None]
+    if clip is None:
+        return Gain(free_BU, ratio_BU, torch.zeros_like(units.scored_BU))
+    held_BU = ratio_BU.clamp(1 - clip.low, 1 + clip.high) * advantage_B[:, None]
+    return Gain(torch.minimum(free_BU, held_BU), ratio_BU, held_BU < free_BU)

@@ -1,0 +1,64 @@
+"""The reference policy: a frozen copy of the weights, or the same weights with their LoRA adapters off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
+from typing import Any, Protocol, cast
+
+from torch import nn
+
+from mmada.errors import InputError
+from mmada.rl.likelihood import Scorer
+
+__all__ = ["AdaptersOff", "FrozenCopy", "Reference"]
+
+
+class Reference(Protocol):
+    """Where reference log-probabilities come from."""
+
+    def scorer(self) -> AbstractContextManager[Scorer]:
+        """The reference inside a ``with`` block; outside it the policy is as it was."""
+        ...
+
+
+class FrozenCopy:
+    """A copy of the weights as they are now, without gradients: twice the memory, and any policy."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = deepcopy(model).eval().requires_grad_(False)
+
+    def refresh(self, model: nn.Module) -> None:
+        """Take the weights of ``model``: d1 does so every 64 updates."""
+        self.model.load_state_dict(model.state_dict())
+
+    @contextmanager
+    def scorer(self) -> Iterator[Scorer]:
+        """As `Reference.scorer`."""
+        yield cast(Scorer, self.model)
+
+
+class AdaptersOff:
+    """A policy that is LoRA adapters beside frozen weights: its reference is the same model without them, and costs no memory.
+
+    ``model``: `MMaDAModel` after ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it has no adapters.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not hasattr(model, "peft_config"):
+            raise InputError(f"model {type(model).__name__} has no adapters to switch off; add some with peft or use FrozenCopy")
+        self.model = model
+
+    @contextmanager
+    def scorer(self) -> Iterator[Scorer]:
+        """As `Reference.scorer`."""
+        if hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield cast(Scorer, self.model)
+            return
+        self.model.disable_adapters()
+        try:
+            yield cast(Scorer, self.model)
+        finally:
+            self.model.enable_adapters()

@@ -1,0 +1,104 @@
+"""ModelCalls as CUDA graphs: a pass that comes often is recorded once and replayed, one launch in place of some hundreds.
+
+A graph reads and writes fixed memory, so a recorded pass has its own copies of everything that goes in: the tokens, and the
+tensors in which passes of one shape differ, such as those of two blocks. They are filled before each replay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["Capture", "Graphs", "Recordable"]
+
+RUNS = 16
+"""Ordinary runs of a shape before it is recorded: a recording takes the time of several, and a short job is over by then."""
+
+Capture = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
+"""Records a function without arguments: (the memory that holds its result, what computes it there anew)."""
+
+
+class Recordable(Protocol):
+    """A pass that waits for nothing and reads only its tokens and what has a fixed place in memory."""
+
+    @property
+    def shape(self) -> Hashable:
+        """ModelCalls of one shape do the same work on the same shapes and differ in ``tensors`` alone."""
+        ...
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What they differ in."""
+        ...
+
+    def copied(self) -> Self:
+        """The same pass with ``tensors`` of its own."""
+        ...
+
+    def __call__(self, tokens_BL: Tensor) -> Tensor:
+        """Logits (N, V) float32."""
+        ...
+
+
+class Graphs:
+    """Recorded passes of one job, by shape. The logits of each lie in memory that its next run writes over."""
+
+    def __init__(self, capture: Capture | None = None, runs: int = RUNS) -> None:
+        self.capture = Recorder() if capture is None else capture
+        self.runs = runs
+        self.seen: Counter[Hashable] = Counter()
+        self.recorded: dict[Hashable, Recorded] = {}
+
+    def run(self, ask: Recordable, tokens_BL: Tensor) -> Tensor:
+        """``ask(tokens_BL)``, from a recording where there is one or it is time for one."""
+        key = (ask.shape, tuple(tokens_BL.shape))
+        if key not in self.recorded:
+            self.seen[key] += 1
+            if self.seen[key] <= self.runs:
+                return ask(tokens_BL)
+            self.recorded[key] = Recorded(ask, tokens_BL, self.capture)
+        return self.recorded[key](ask, tokens_BL)
+
+
+class Recorded:
+    """A recorded pass and the memory it works in."""
+
+    def __init__(self, ask: Recordable, tokens_BL: Tensor, capture: Capture) -> None:
+        self.ask, self.tokens_BL = ask.copied(), tokens_BL.clone()
+        self.logits_NV, self.replay = capture(lambda: self.ask(self.tokens_BL))
+
+    def __call__(self, ask: Recordable, tokens_BL: Tensor) -> Tensor:
+        """The logits of a pass of the same shape."""
+        for mine, given in zip((self.tokens_BL, *self.ask.tensors), (tokens_BL, *ask.tensors), strict=True):
+            mine.copy_(given)
+        self.replay()
+        return self.logits_NV
+
+
+class Recorder:
+    """`Capture` on the current GPU. All recordings share a stream and a pool of memory: they run one after another, and of one
+    that has run only its logits are looked at, which stay its own."""
+
+    def __init__(self) -> None:
+        self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, function: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        """Raises RuntimeError where the work cannot be recorded."""
+        here = torch.cuda.current_stream()
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            function()  # libraries set themselves up for a stream at its first work, which a recording does not allow
+        here.wait_stream(self.stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may work on the GPU meanwhile, and what they do there is none of this recording's business.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                found = function()
+        except RuntimeError as error:
+            raise RuntimeError("a pass cannot be recorded as a CUDA graph; decode with FixedShape()") from error
+        return found, graph.replay

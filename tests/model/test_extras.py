@@ -1,0 +1,77 @@
+"""What needs torchao or peft; run where they are installed: pip install 'mmada[quant,peft]'."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.parity import checkpoint
+from torch import Tensor
+
+from mmada.errors import InputError
+from mmada.model.loading import read_model
+from mmada.model.mmada import MMaDAModel
+from mmada.model.quantize import memory, quantize
+from mmada.pipeline import MMaDA
+from mmada.pipeline.convert import convert
+
+CPU = torch.device("cpu")
+TOKENS = torch.tensor([[5, 126336, 7, 130000]])
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("released")
+    checkpoint.write_transformer(path, 2, width=128, heads=4, layers=2, mlp=256)
+    return path
+
+
+def logits(model: MMaDAModel) -> Tensor:
+    with torch.no_grad():
+        return model(TOKENS).logits.float()
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_eight_bits_are_close_and_smaller(released: Path, kind: Literal["int8", "fp8"]) -> None:
+    pytest.importorskip("torchao", exc_type=ImportError)
+    exact = logits(read_model(released, device=CPU, dtype=torch.bfloat16))
+    model = quantize(read_model(released, device=CPU, dtype=torch.bfloat16), kind, CPU)
+    assert float((logits(model) - exact).norm() / exact.norm()) < (0.05 if kind == "int8" else 0.1)
+    assert not torch.equal(logits(model), exact)
+    assert memory(model)[kind] < memory(model)["bfloat16"]
+    loaded = MMaDA.load(released, device="cpu", quantisation=kind)
+    assert loaded.generate("a red circle", length=4, steps=2, block=4).tokens
+    with pytest.raises(InputError, match="CUDA alone"):
+        quantize(model, "int4", CPU)
+
+
+def test_adapters_are_saved_apart_and_merged(released: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", exc_type=ImportError)
+    model = read_model(released, device=CPU)
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    before = logits(model)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    after = logits(model)
+    assert float((after - before).abs().max()) > 0.1
+    model.save_pretrained(tmp_path / "adapter")
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    shutil.copytree(tmp_path / "adapter", tmp_path / "half")
+    whole = load_file(weights)
+    save_file({name: whole[name] for name in sorted(whole)[2:]}, tmp_path / "half" / weights.name)
+    with pytest.raises(InputError, match=r"does not fit the model .*missing adapter keys"):
+        convert(released, tmp_path / "no", adapter=tmp_path / "half")
+    merged = convert(released, tmp_path / "merged", adapter=tmp_path / "adapter")
+    torch.testing.assert_close(logits(read_model(merged, device=CPU)), after, atol=1e-4, rtol=0)
+
+
+def test_without_torchao_the_mend_is_said(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchao", None)
+    with pytest.raises(InputError, match=r"pip install 'mmada\[quant\]'"):
+        quantize(read_model(released, device=CPU), "int8", CPU)
+    with pytest.raises(InputError, match="int8, fp8, int4"):
+        quantize(read_model(released, device=CPU), "int3", CPU)  # type: ignore[arg-type]

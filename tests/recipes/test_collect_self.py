@@ -1,0 +1,200 @@
+"""What a model makes itself is never kept unjudged or in a form that it did not write; test questions stay out, however read."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.recipes.test_collect import GEO, GOOD, dump
+
+from mmada.data.public_sets import READERS, prompts_in
+from mmada.data.reasoning import Reasoned, Writer, normalised, read_reasoned
+from mmada.pipeline import MMaDA
+from mmada.recipes.collect import Choice, Report, collect_reasoning
+from mmada.recipes.collect_sources import NANO
+from mmada.rewards.completion import Completion, Prompt
+from mmada.tokenizers.prompt import split_thinking
+
+Draws = Callable[[str], Image.Image]
+
+
+class Painter:
+    """A model that answers each prompt with the thought and the picture that are given for it."""
+
+    def __init__(self, writes: Callable[[str], str], draws: Draws) -> None:
+        self.writes, self.draws = writes, draws
+        self.engine = self.parts = self.text = self
+        self.written: list[str] = []
+
+    def draw(self, prompts: list[str], **options: Any) -> list[Image.Image]:
+        self.written = [self.writes(prompt) for prompt in prompts]
+        made = [self.draws(prompt) for prompt in prompts]
+        for picture, written in zip(made, self.written, strict=True):
+            picture.info["thinking"] = split_thinking(written)[1]
+        return made
+
+    def text_results(self, frames: Sequence[Any]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(text="", thinking=split_thinking(w)[1], tokens=tuple(map(ord, w))) for w in self.written]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(map(chr, tokens))
+
+
+def gathered(out: Path, source: str, model: object = None, *, samples: int = 1, **choice: Any) -> Report:
+    """Run on one source, with a fixed answer of math beside it so that something is kept."""
+    sources = [source, "nano:math:1"]
+    return collect_reasoning(sources, out, load=lambda: cast(MMaDA, model), samples=samples, seed=5, choice=Choice(**choice))
+
+
+def kept_folder(path: Path, *examples: Reasoned) -> Path:
+    path.mkdir()
+    with Writer(path) as writer:
+        for example in examples:
+            writer.add(example)
+    return path
+
+
+def writing(monkeypatch: pytest.MonkeyPatch, texts: Callable[[Prompt], list[str]]) -> list[str]:
+    """Let rollouts write these; the prompts that are asked so far."""
+    seen: list[str] = []
+
+    def answers(model: object, asked: Sequence[Prompt], *, group: int, **options: Any) -> SimpleNamespace:
+        seen.extend(one.words for one in asked)
+        assert all(len(texts(one)) == group for one in asked)
+        return SimpleNamespace(completions=[Completion(one, text) for one in asked for text in texts(one)])
+
+    monkeypatch.setattr("mmada.recipes.collect_sources.roll_out", answers)
+    return seen
+
+
+def test_new_pictures_for_the_prompts_of_a_folder_are_not_kept_unseen(tmp_path: Path) -> None:
+    right = {c.example.prompt: c.example for c in (NANO["image"](np.random.default_rng(seed)) for seed in range(3))}
+    folder = kept_folder(tmp_path / "kept", *right.values())
+    painter = Painter(lambda prompt: f"<think> {right[prompt].thinking}</think>", lambda _: Image.new("RGB", (64, 64), "grey"))
+    for unchecked in (False, True):
+        report = gathered(tmp_path / f"out{unchecked}", f"own:folder:{folder}:3", painter, unchecked=unchecked)
+        assert report.dropped == {("own:nano:image", "cannot be judged"): 3}
+        assert not report.kept["own:nano:image"]
+        assert not painter.written  # nothing is drawn for nothing
+    assert gathered(tmp_path / "again", f"folder:{folder}").kept["nano:image"] == 3  # what was judged once stays
+
+
+def test_what_was_kept_unchecked_is_no_gold_for_new_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = kept_folder(tmp_path / "kept", Reasoned(source="llava", task="math", prompt="2+2?", thinking="hm.", answer="5"))
+    seen = writing(monkeypatch, lambda _: ["<think> two and three.</think> 7"])
+    report = gathered(tmp_path / "out", f"own:folder:{folder}:1", unchecked=True)
+    assert report.dropped == {("own:llava", "cannot be judged"): 1}
+    assert not seen
+
+
+def test_a_nano_prompt_of_a_folder_keeps_the_check_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [NANO[task](np.random.default_rng(seed)).example for task in ("math", "vision") for seed in range(4)]
+    again = Reasoned(**{**vars(asked[-1]), "source": "own:nano:vision"})
+    folder = kept_folder(tmp_path / "kept", *asked[:-1], again)
+    right = {one.prompt: one for one in asked}
+
+    def texts(one: Prompt) -> list[str]:
+        known = right[one.words]
+        steps = f"<think> {known.thinking}  </think> "
+        return [steps + known.answer, f"<think> 1 + 1 = 2.</think> {known.answer}", f"{steps}nonsense"]
+
+    writing(monkeypatch, texts)
+    report = gathered(tmp_path / "out", f"own:folder:{folder}:8", samples=3)
+    for source, number in {"own:nano:math": 4, "own:nano:vision": 3, "own:own:nano:vision": 1}.items():
+        assert (
+            report.kept[source] == report.dropped[source, "wrong reasoning"] == report.dropped[source, "wrong answer"] == number
+        )
+    assert all(one.thinking == right[one.prompt].thinking for one in read_reasoned(tmp_path / "out") if one.source != "nano:math")
+
+
+def test_own_answers_are_dropped_in_another_form_than_the_one_that_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"image": None, "conversations": [{"from": "human", "value": "9+3?"},
+                                            {"from": "gpt", "value": "<think> 9 + 3 = 12.</think> 12"}]}  # fmt: skip
+    source = dump(tmp_path / "llava.json", [row])
+    texts = ["12 <think> 3 + 9 = 12.</think>", "1<think> 3 + 9 = 12. </think>2", "<think> 9 + 3 = 12.</think> 12", "12"]
+    writing(monkeypatch, lambda _: texts)
+    report = gathered(tmp_path / "out", f"own:llava:{source}:1", samples=4)
+    assert report.dropped == {("own:llava", "not well formed"): 2, ("own:llava", "no reasoning"): 1}
+    assert [one.thinking for one in read_reasoned(tmp_path / "out") if one.source == "own:llava"] == ["9 + 3 = 12."]
+
+
+def test_a_picture_that_cannot_be_read_is_not_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"question": f"what is in {name}?", "answer": "3", "image_filename": name, "program": []} for name in "ab"]
+    rows.append({**rows[0], "image_filename": "c" * 5000})  # no file can have this name
+    source = dump(tmp_path / "clevr.json", {"questions": rows})
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
+    (tmp_path / "b").write_bytes(b"no picture")
+    writing(monkeypatch, lambda _: ["<think> one, two, three.</think> 3"])
+    report = gathered(tmp_path / "out", f"own:clevr:{source}:3", samples=1)
+    assert report.kept["own:clevr"] == 1
+    assert report.dropped["own:clevr", "unusable row"] == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("<think> {}</think>", ""),
+        ("oh <think> {}</think>", "not well formed"),
+        ("<think> {}</think> oh", "not well formed"),
+        ("<think> {}", "not well formed"),
+    ],
+)
+def test_the_thought_before_an_own_picture_is_as_it_was_written(tmp_path: Path, form: str, reason: str) -> None:
+    made = {}
+    for index in range(2):
+        example = NANO["image"](np.random.default_rng((5, 7, 2, index))).example
+        made[example.prompt] = example
+    painter = Painter(
+        lambda prompt: form.format(made[prompt].thinking), lambda prompt: cast(Image.Image, made[prompt].picture).copy()
+    )
+    report = gathered(tmp_path / "out", "own:nano:image:2", painter)
+    assert report.dropped == ({("own:nano:image", reason): 2} if reason else {})
+    assert report.kept["own:nano:image"] == (0 if reason else 2)
+
+
+def test_the_thoughts_of_the_real_drawing_are_read(tmp_path: Path, model: MMaDA) -> None:
+    report = gathered(tmp_path / "out", "own:nano:image:2", model)
+    assert report.read["own:nano:image"] == 2
+
+
+ADD = {"instruction": "Add.", "input": "2+2", "output": "<think>hm.</think> 4", "answer": "4"}
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "less"),
+    [("geo170k", GEO, "conversations"), ("reasonflux", ADD, "output")],
+)
+def test_a_set_that_rewrites_its_prompts_is_forbidden_by_its_own_file(
+    tmp_path: Path, name: str, row: dict[str, Any], less: str
+) -> None:
+    pytest.importorskip("math_verify")
+    prompt = normalised(READERS[name](row).prompt)
+    assert prompt in map(normalised, prompts_in(dump(tmp_path / "test.json", [row])))
+    blind = json.loads(json.dumps(row))  # a test file without what only the answer needs
+    if less == "conversations":
+        blind[less][1]["value"] = "I do not know."
+    else:
+        del blind[less]
+    blind_file = dump(tmp_path / "blind.json", [blind])
+    assert prompt in map(normalised, prompts_in(blind_file))
+    source = dump(tmp_path / "train.json", [row])
+    (tmp_path / "geo3k").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "geo3k" / "7.png")
+    report = collect_reasoning(
+        [f"folder:{kept_folder(tmp_path / 'kept', GOOD)}", f"{name}:{source}"],
+        tmp_path / "out",
+        load=lambda: cast(MMaDA, None),
+        forbid=[blind_file],
+    )
+    assert report.dropped == {(name, "forbidden prompt"): 1}
+
+
+def test_a_plain_row_forbids_its_prompt_once(tmp_path: Path) -> None:
+    rows = [{"question": "3+4?", "answer": "#### 7"}, {"prompt": "<image>\nHow many?"}, {"problem": "x?", "question": "y?"}]
+    assert list(prompts_in(dump(tmp_path / "a.jsonl", rows))) == ["3+4?", "How many?", "y?", "x?"]

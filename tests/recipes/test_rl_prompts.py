@@ -1,0 +1,222 @@
+"""Prompts of policy optimisation from files: public sets, folders of reasoning, captions."""
+
+import importlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.helpers import SHORT_RUN
+
+from mmada.data.reasoning import Reasoned, Writer
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.recipes.rl import rl
+from mmada.recipes.rl_prompts import Prompts
+from mmada.recipes.run import run
+from mmada.rewards import Caption, Completion, Correctness, Detector, RewardSum, WeightedReward
+from mmada.rewards.verified import FORMULAS
+from mmada.rl.rollout import ASK
+from mmada.training.log import read_log
+
+SUMS = [
+    {"question": f"tom has {n} pens and gets {n}. how many?", "answer": f"{n} + {n} = {2 * n}.\n#### {2 * n}"} for n in (2, 3)
+]
+SHORT = SHORT_RUN | {"sampler.length": "6", "sampler.image_steps": "1"}
+HERE = "tests.recipes.test_rl_prompts"
+
+
+def letters(completions: Sequence[Completion]) -> list[float]:
+    """A reward that differs between completions."""
+    return [len(set(c.written)) + float(np.asarray(c.drawn or 0).mean()) for c in completions]
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in SUMS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> MMaDA:
+    return MMaDA.load(folder, device="cpu")
+
+
+def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
+    with sums.open("a") as file:
+        file.write(
+            json.dumps({"question": "and so?"}) + "\n" + json.dumps({"question": "why? " * 400, "answer": "#### 3"}) + "\n"
+        )
+    with caplog.at_level(logging.WARNING):
+        ask = Prompts.of({"math": f"gsm8k:{sums}"}).asking("math", model, 8)
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "1 of 4 rows not asked" in said
+    assert "1 of 3 are too long" in said
+    rng = np.random.default_rng(0)
+    asked = [ask(rng) for _ in range(40)]
+    assert {one.words for one in asked} == {row["question"] for row in SUMS}
+    one = next(one for one in asked if " 2 pens" in one.words)
+    assert Correctness()([Completion(one, answer, answer) for answer in ("4", "4.0")]) == [1, 1]
+    pytest.importorskip("math_verify")
+    assert Correctness()([Completion(one, answer, answer) for answer in ("\\boxed{8/2}", "5", "")]) == [1, 0, 0]
+
+
+def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model: MMaDA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread one huge power would keep all others waiting, the time-out too."""
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr(FORMULAS, "seconds", 0.5)
+    asked = Prompts.of({"math": f"gsm8k:{sums}"}).asking("math", model, 8)(np.random.default_rng(0))
+    answers = ["10^{10^{10}}", "\\frac{" + str(2 * int(asked.about.answer)) + "}{2}"]  # type: ignore[union-attr]
+    scores = RewardSum([WeightedReward("correctness", Correctness())])([Completion(asked, answer, answer) for answer in answers])
+    assert scores.total_B.tolist() == [0, 1]
+
+
+def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"question": f"what is in {name}?", "answer": "3", "image_filename": name, "program": []} for name in "abc"]
+    (tmp_path / "clevr.json").write_text(json.dumps({"questions": rows}))
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
+    (tmp_path / "b").write_bytes(b"no picture")
+    with caplog.at_level(logging.WARNING):
+        ask = Prompts.of({"vision": f"clevr:{tmp_path / 'clevr.json'}"}).asking("vision", model, 8)
+        rng = np.random.default_rng(1)
+        assert {ask(rng).words for _ in range(12)} == {"what is in a?"}
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "1 of 3 rows not asked: its picture is not found (1)" in said
+    assert "another prompt is asked" in said
+
+
+def test_rows_that_are_no_prompts_are_told_in_words_of_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = ["[1]", "null", json.dumps({"question": "\ud800?", "answer": "#### 1"})]
+    (tmp_path / "p.jsonl").write_text("\n".join([*broken, json.dumps({"question": "1 + 1?", "answer": "#### 2"})]))
+    with caplog.at_level(logging.WARNING):
+        Prompts.of({"math": f"gsm8k:{tmp_path / 'p.jsonl'}"})
+    assert "3 of 4 rows not asked: it has another layout (2), its text is broken (1)" in caplog.text
+
+
+def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> None:
+    with Writer(tmp_path) as writer:
+        writer.add(Reasoned(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
+    with pytest.raises(InputError, match=r"hold nothing to ask \(there is no gold answer \(1\)\)"):
+        Prompts.of({"math": f"folder:{tmp_path}"}).asking("math", model, 8)
+
+
+def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> None:
+    seen = {"source": "clevr", "task": "vision", "prompt": "which colour?", "thinking": "red.", "answer": "red", "gold": "red"}
+    told = {"source": "gsm8k", "task": "math", "prompt": "1 + 1?", "thinking": "1 + 1 = 2.", "answer": "2", "gold": "2"}
+    with Writer(tmp_path) as writer:
+        writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))  # type: ignore[arg-type]
+        writer.add(Reasoned(**told))  # type: ignore[arg-type]
+    ask = Prompts.of({"vision": f"folder:{tmp_path}"}).asking("vision", model, 8)
+    asked = ask(np.random.default_rng(0))
+    assert asked.words == "which colour?"
+    assert asked.picture is not None
+    assert asked.picture.getpixel((3, 3)) == (255, 0, 0)
+    assert Prompts().asking("vision", model, 8) is ASK["vision"]
+
+
+def test_captions_are_drawn_and_only_their_words_known(tmp_path: Path, model: MMaDA) -> None:
+    (tmp_path / "c.txt").write_text("a cat\n\n  a dog \n")
+    ask = Prompts.of({"image": f"captions:{tmp_path / 'c.txt'}"}).asking("image", model, None)
+    rng = np.random.default_rng(0)
+    asked = [ask(rng) for _ in range(20)]
+    assert {one.about for one in asked} == {Caption("a cat"), Caption("a dog")}
+    drawn = Completion(asked[0], drawn=Image.new("RGB", (8, 8)))
+    for reward in (Correctness(), Detector()):
+        with pytest.raises(InputError, match=r"take (correctness or )?clip"):
+            reward([drawn])
+
+
+def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    (tmp_path / "c.txt").write_text("a cat\na dog\n")
+    reward = {f"{HERE}:letters": 1.0}
+    settings = SHORT | {
+        "tasks": "{math: 2, image: 1}",
+        "prompts": json.dumps({"math": f"gsm8k:{sums}", "image": f"captions:{tmp_path / 'c.txt'}"}),
+        "rewards": json.dumps({"math": {"correctness": 2.0, **reward}, "image": reward}),
+    }
+    run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    groups = [json.loads(line) for line in (tmp_path / "run" / "groups.jsonl").read_text().splitlines()]
+    assert len(groups) == 6
+    assert {group["prompt"] for group in groups} <= {"a cat", "a dog", *(row["question"] for row in SUMS)}
+    log = read_log(tmp_path / "run" / "log.jsonl")
+    assert any(row["grad_norm"] > 0 for row in log)
+    assert all(row["failed"] == 0 for row in log)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("{maths: 'gsm8k:x'}", "prompts"),
+        ("{math: 'captions:x'}", "prompts of math cannot come from"),
+        ("{image: 'gsm8k:x'}", "give captions:FILE"),
+        ("{math: 'nano:math:3'}", "leave them out"),
+        ("{math: 'own:gsm8k:x:3'}", "leave them out"),
+        ("{image: 'captions:x'}", "rewards of image have 'detector'"),
+        ("{math: 'geo170k:nowhere.jsonl'}", "does not exist"),
+        ("{math: 'gsm9k:nowhere.jsonl'}", "did you mean 'gsm8k'"),
+        ("{vision: 'clevr:HERE'}", "hold nothing to ask"),
+        ("{math: 'folder:HERE'}", "folder"),
+        ("{image: 'captions:a\\0b'}", "cannot be read|rewards of image"),
+    ],
+)
+def test_prompts_that_cannot_be_asked(
+    prompts: str,
+    message: str,
+    folder: Path,
+    sums: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Which is told before a model is read: that may take minutes."""
+    monkeypatch.setattr(importlib.import_module("mmada.recipes.rl"), "read_start", None)
+    settings = SHORT | {"tasks": "{math: 1, vision: 1, image: 1}", "prompts": prompts.replace("HERE", str(sums))}
+    with pytest.raises(InputError, match=message):
+        run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert not (tmp_path / "run").exists()
+    assert "reasoning is left out" not in caplog.text, "one sentence says what is wrong"
+
+
+def test_the_default_rewards_judge_prompts_of_a_file_without_their_reasoning(
+    folder: Path, sums: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = SHORT | {"prompts": f"{{math: 'gsm8k:{sums}'}}", "tasks": "{math: 1, vision: 1}", "plan.steps": "1"}
+    with caplog.at_level(logging.WARNING):
+        run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert "rewards of math: reasoning is left out, as its prompts come from a file" in caplog.text
+    terms = {tuple(group["terms"]) for group in map(json.loads, (tmp_path / "run" / "groups.jsonl").read_text().splitlines())}
+    assert terms == {("correctness", "format"), ("correctness", "format", "reasoning")}
+
+
+def test_an_answer_about_a_picture_may_be_judged_by_clip() -> None:
+    replace(rl(), tasks={"vision": 1}, rewards={"vision": {"clip": 1.0}}).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": "{vision: 'clevr:HERE'}"}, "prompts are given for vision, of which tasks has none"),
+        ({"pictures": "[nowhere]"}, "pictures 'nowhere' is no folder"),
+        (
+            {"prompts": "{math: 'gsm8k:HERE'}", "rewards": "{math: {reasoning: 1}}"},
+            "rewards of math have 'reasoning', which knows",
+        ),
+        (
+            {"prompts": "{math: 'gsm8k:HERE'}", "sampler.length": "4000"},
+            "sampler.length must be a whole number of 1 to 191, got 4000",
+        ),
+    ],
+)
+def test_prompts_that_would_be_of_no_use(
+    settings: dict[str, str], message: str, folder: Path, sums: Path, tmp_path: Path
+) -> None:
+    filled = SHORT | {"tasks": "{math: 1}"} | {name: value.replace("HERE", str(sums)) for name, value in settings.items()}
+    with pytest.raises(InputError, match=message):
+        run("rl", overrides=filled, out=tmp_path / "run", start_from=folder)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,326 @@
+"""Policy optimisation as recipes: every one run short, rewards that fail or say nothing, and settings."""
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.reinforcing import FEW, MODULE, NANO, draw_nothing, mixed, rewarded, rows, weights
+
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.recipes import sft as language
+from mmada.recipes.overrides import override
+from mmada.recipes.rl import PAPER_REWARDS, Method, rl
+from mmada.recipes.run import run
+from mmada.registry import RECIPES
+from mmada.rewards import Completion
+from mmada.rl import Algorithm1, CoupledCounts, Kl, RandomMasks, SampledSteps, Systematic, policy_loss
+from mmada.training import loop
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No run draws samples but the short one of every recipe."""
+    if "short_run" in request.node.name:
+        monkeypatch.setattr(language, "SHOWN", ("a red circle",))
+    else:
+        draw_nothing(monkeypatch)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("rl")])
+def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
+    tasks = list(RECIPES[name]().tasks)  # type: ignore[attr-defined]
+    few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampler.length": "24"}
+    model = run(name, overrides=few, out=tmp_path / "run", start_from="nano")
+    first, second, third = rows(tmp_path / "run")
+    for task in tasks:
+        assert {f"reward_{task}", f"length_{task}", f"diversity_{task}"} <= set(first)
+    assert "reward" not in second
+    assert "reward" in third
+    groups = [json.loads(line) for line in (tmp_path / "run" / "groups.jsonl").read_text().splitlines()]
+    assert [(g["batch"], g["task"]) for g in groups] == [(batch, task) for batch in (0, 1) for task in tasks]
+    assert all(len(g["rewards"]) == len(g["lengths"]) == 3 for g in groups)
+    assert (tmp_path / "run" / "recipe.yaml").is_file()
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    loaded = MMaDA.load(model, device="cpu")
+    assert loaded.preset == MMaDA.load(NANO, device="cpu").preset
+    assert loaded.generate("2 + 3 =").tokens
+
+
+def test_gradients_that_are_not_finite_change_no_weight(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(parts: Any) -> dict[str, float]:
+        found = backward(parts)
+        if next(calls) == 1:
+            next(p for p in seen[0].parameters() if p.grad is not None).grad[0] = torch.inf  # type: ignore[index]
+        return found
+
+    seen: list[torch.nn.Module] = []
+    calls, backward, build = itertools.count(), loop.backward, loop.build_optimisers
+    monkeypatch.setattr(loop, "build_optimisers", lambda module, optim: (seen.append(module), build(module, optim))[1])
+    monkeypatch.setattr(loop, "backward", broken)
+    settings = mixed() | {"plan.steps": "3", "tasks": "{math: 1}"}
+    run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert [row.get("skipped") for row in rows(tmp_path / "run")] == [None, 1, None]
+    assert sum("the step is left out" in record.message for record in caplog.records) == 1
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_part_of_a_batch_without_a_finite_loss_is_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other parts go on teaching, and every part is as small as it can be."""
+    learning, spans = sys.modules["mmada.rl.learner"], []
+
+    def broken(*given: Any, rows: slice, **named: Any) -> Any:
+        loss, found = policy_loss(*given, rows=rows, **named)
+        spans.append(rows)
+        return (loss * torch.nan, {"kl": loss * torch.nan}) if len(spans) == 2 else (loss, found)
+
+    monkeypatch.setattr(learning, "policy_loss", broken)
+    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 2}", "held": "1"}
+    run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    first, second = rows(tmp_path / "run")
+    assert first["left_out"] == 1
+    assert "left_out" not in second
+    assert sum("left out" in record.message for record in caplog.records) == 1
+    assert len(spans) > 4
+    for row in (first, second):
+        assert row["grad_norm"] > 0
+        assert all(np.isfinite(value) for value in row.values())
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize("reward", ["equal", "raising", "nothing", "sleeping"])
+def test_rewards_that_teach_nothing_change_nothing_and_are_counted(
+    reward: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = FEW | rewarded(reward) | {"plan.steps": "2", "tasks": "{math: 1}", "timeout": "0.2"}
+    run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    first, second = rows(tmp_path / "run")
+    assert first["grad_norm"] == second["grad_norm"] == 0
+    assert first["equal"] == 1
+    begun = MMaDA.load(folder, device="cpu").engine.parts.model.state_dict()  # type: ignore[attr-defined]
+    for name, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, begun[name.removeprefix("model.")].float())
+    kind = {"raising": "raised", "nothing": "not_finite", "sleeping": "timed_out"}.get(reward)
+    assert first["failed"] == (0 if kind is None else 3)
+    assert ("no completion got a reward" in caplog.text) == (kind is not None)
+    if kind is None:
+        assert first["reward"] == pytest.approx(0.7)
+    else:
+        assert first[f"failed_{MODULE}:{reward}_{kind}"] == 3
+        assert "reward" not in first
+
+
+def test_training_goes_on_with_what_was_judged(folder: Path, tmp_path: Path) -> None:
+    settings = FEW | rewarded("half_broken") | {"plan.steps": "2", "tasks": "{math: 2}"}
+    run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    first = rows(tmp_path / "run")[0]
+    assert first["failed"] == 2
+    assert first["grad_norm"] > 0
+
+
+@pytest.mark.multiprocess
+def test_rewards_in_processes_and_passes_in_bfloat16(folder: Path, tmp_path: Path) -> None:
+    settings = FEW | rewarded("varied") | {"plan.steps": "2", "tasks": "{math: 1, image: 1}"}
+    run("rl", overrides=settings | {"judge": "process", "half": "true"}, out=tmp_path / "run", start_from=folder)
+    first, second = rows(tmp_path / "run")
+    assert first["failed"] == 0
+    assert min(first["grad_norm"], second["grad_norm"]) > 0
+    assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("half", "tiles", "expected"), [("auto", True, True), ("auto", False, False), ("true", False, True)])
+def test_passes_are_in_bfloat16_where_that_is_faster(
+    half: str, tiles: bool, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def learner(*_: Any, **options: Any) -> None:
+        seen.append(options["half"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles}, raising=False)
+    monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "PolicyLearner", learner)
+    with pytest.raises(KeyboardInterrupt):
+        run("rl", overrides=FEW | rewarded("varied") | {"half": half}, out=tmp_path / "run", start_from=folder)
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": "{maths: 1}"}, "tasks"),
+        ({"tasks": "{math: 0}"}, "hold no prompt"),
+        ({"tasks": "{math: -1}"}, "tasks of math"),
+        ({"rewards": "{}"}, "rewards give nothing for math"),
+        ({"rewards": "{math: {correctness: 0, format: 0}}"}, "rewards give nothing for math"),
+        ({"rewards": "{math: {format: 1}, maths: {format: 1}}"}, "rewards must be one of math, vision, image"),
+        ({"rewards": "{math: {format: 1}, vision: {bogus: 1}}"}, "reward 'bogus' is unknown"),
+        ({"group": "1000000000000"}, "group must be a whole number of 2 to 4096"),
+        ({"tasks": "{math: 1000000000000}"}, "tasks of math must be a whole number of 0 to 4096"),
+        ({"reward_device": "nope"}, "reward_device 'nope' is not to be had"),
+        ({"half": "banana"}, "'half' cannot be 'banana'"),
+        ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
+        ({"rewards": "{math: {detector: 1}}"}, "rewards of math have 'detector', which can judge nothing of it"),
+        ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which can judge nothing of it"),
+        (
+            {"tasks": "{image: 1}", "rewards": "{image: {format: 1}}"},
+            "rewards of image have 'format', which can judge nothing of it",
+        ),
+        (
+            {"judge": "process", "rewards": "{math: {'tests.recipes.test_rl_recipes:nameless': 1}}"},
+            "cannot be sent to a process .*judge=thread",
+        ),
+        ({"sampler.length": "100000"}, r"sampler\.length must be a whole number of 1 to 511"),
+        ({"sampler.image_steps": "100000"}, r"sampler\.image_steps must be"),
+        ({"sampler.length": "40", "sampler.steps": "1"}, "sampler with the model's preset: steps"),
+        ({"group": "1"}, "group"),
+        ({"sampler.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' names no rule"),
+        ({"judge": "gpu"}, "judge"),
+        ({"reward_models": "{detector: folder}"}, "reward_models"),
+        ({"timeout": "0"}, "timeout"),
+        ({"method.name": "ppo"}, r"method\.name"),
+        ({"method.noise": "linear"}, r"method\.noise"),
+        ({"method.updates": "0"}, r"method\.updates"),
+        ({"method.name": "spg", "method.clip": "0.2"}, "policy.clip"),
+        ({"plan.seed": str(2**63 - 1)}, r"plan\.seed"),
+        ({"plan.optim.lr": ".inf"}, r"optim\.lr"),
+        ({"plan.optim.weight_decay": ".nan"}, r"optim\.weight_decay"),
+        ({"plan.optim.muon_lr": "-1"}, r"optim\.muon_lr"),
+        ({"plan.optim.beta2": "1.5"}, r"optim\.beta2"),
+        ({"plan.optim.warmup": "-1"}, r"optim\.warmup"),
+        ({"lora.dropout": "2"}, r"lora\.dropout"),
+        ({"prompts": "2020-13-45"}, "'prompts' cannot be"),
+        ({"method": "{name: unigrpo, nois: full}"}, r"'method\.nois' is unknown; did you mean 'noise'"),
+        ({"plan": "{optim: {lrr: 1}}"}, r"'plan\.optim\.lrr' is unknown; did you mean 'lr'"),
+        ({"method": "unigrpo"}, "it should be names with values, as in"),
+        ({"pictures": "nowhere"}, r"it should be a list, as in \[a, b\]"),
+        ({"half": "maybe"}, "it should be a valid boolean or 'auto'$"),
+        ({"tasks": "{math: x}"}, r"it should be a valid integer \(at math\)$"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run("rl_math", overrides=settings, out=tmp_path / "run", start_from=NANO)
+
+
+def nameless(completions: Sequence[Completion]) -> list[float]:
+    """Its name is taken away below, so that nothing can find it again."""
+    return [0.0] * len(completions)
+
+
+nameless.__qualname__ = "nowhere"
+
+
+def test_settings_are_checked_together_whatever_their_order(tmp_path: Path) -> None:
+    """Questions alone have no reward yet where tasks come first."""
+    pairs = [("tasks", "{vision: 3}"), ("rewards", "{vision: {format: 1}}"), ("plan.steps", "3"), ("plan.optim.lr", "0.5")]
+    made = [override(replace(rl(), tasks={"math": 1}, rewards={"math": {"format": 1.0}}), dict(p)) for p in permutations(pairs)]
+    assert all(one == made[0] for one in made)
+    assert (made[0].plan.steps, made[0].plan.optim.lr, dict(made[0].tasks)) == (3, 0.5, {"vision": 3})
+
+
+def test_a_mapping_sets_the_fields_that_it_names() -> None:
+    """Those of the recipe stay; a part is set after its whole."""
+    base = rl()
+    made = override(base, {"plan.steps": "4", "plan": "{steps: 3, optim: {lr: 5e-5}}", "sampler": "{temperature: 0.9}"})
+    assert made.plan == replace(base.plan, steps=4, optim=replace(base.plan.optim, lr=5e-5))
+    assert made.sampler == replace(base.sampler, temperature=0.9)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "value", "message"),
+    [
+        ("rl", "plan", "{optim: {lr: x}}", r"setting 'plan\.optim\.lr' cannot be 'x': it should be a valid number"),
+        ("rl", "plan", "{optim: {rate: 1}}", r"setting 'plan\.optim\.rate' is unknown"),
+        ("cot", "curriculum", "[{until: 1.0, mixture: {asking: 1}, wieght: 3}]", r"'curriculum' cannot be .* \(at 0\.wieght\)"),
+    ],
+)
+def test_what_is_wrong_inside_a_mapping_is_named(recipe: str, setting: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        override(RECIPES[recipe](), {setting: value})
+
+
+def test_steps_of_texts_mean_nothing_where_pictures_alone_are_drawn(folder: Path, tmp_path: Path) -> None:
+    settings = FEW | {"tasks": "{image: 1}", "sampler.steps": "3", "sampler.length": "7", "sampler.image_steps": "2"}
+    run("rl_image", overrides=settings, out=tmp_path / "run", start_from=folder)
+    assert len(rows(tmp_path / "run")) == int(FEW["plan.steps"])
+
+
+def test_a_refused_run_leaves_a_folder_as_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused as late as in the first batch."""
+    (tmp_path / "mine.txt").write_text("")
+
+    def refused(*_: object, **__: object) -> None:
+        raise InputError("no such prompt")
+
+    monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "roll_out", refused)
+    with pytest.raises(InputError, match="no such prompt"):
+        run("rl_math", overrides={"device": "cpu"}, out=tmp_path, start_from=folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
+    with pytest.raises(InputError, match="holds no trained model"):
+        run("rl_math", out=tmp_path / "run", start_from=tmp_path / "start")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [("nanno", "did you mean 'nano'"), ("./nowhere", "does not exist"), (Path("nowhere"), "not found at nowhere")],
+)
+def test_a_start_that_is_not_there(start: str | Path, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run("rl_math", out=tmp_path / "run", start_from=start)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_method_is_its_parts() -> None:
+    policy = Method(noise="algorithm1", updates=3, kl=0.5, clip=0.1).policy()
+    assert policy.noise == RandomMasks(Algorithm1())
+    assert (policy.updates, policy.kl) == (3, Kl(0.5))
+    assert policy.clip is not None
+    assert policy.clip.high == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "updates"), [("path_grpo", 1), ("unigrpo", 5), ("diffu_grpo", 12), ("mask_grpo_text", 12), ("espo", 8)]
+)
+def test_a_method_has_its_own_number_of_updates_unless_it_is_told(name: str, updates: int) -> None:
+    assert Method(name=name).policy().updates == updates
+    assert Method(name=name, updates=3).policy().updates == 3
+    assert isinstance(noise := Method(name="mask_grpo_text").policy().noise, RandomMasks)
+    assert noise.order == "fading"
+
+
+def test_views_an_update_are_a_choice_where_a_plan_draws_some() -> None:
+    assert Method().policy().noise == SampledSteps(samples=4)
+    assert Method(samples=7).policy().noise == SampledSteps(samples=7)
+    assert Method(name="unigrpo", samples=3).policy().noise == RandomMasks(Systematic(), samples=3)
+    assert Method(name="espo", samples=3).policy().noise == CoupledCounts(3)
+    with pytest.raises(InputError, match=r"method\.samples 2 has no meaning for FullMask"):
+        Method(noise="full", samples=2)
+    with pytest.raises(InputError, match=r"method\.samples must be"):
+        Method(samples=0)
+    with pytest.raises(InputError, match=r"method\.samples must be a whole number of 1 to 64"):
+        Method(samples=65)
+
+
+def test_the_recipes_as_they_stand() -> None:
+    assert rl().follows == "cot"
+    assert set(rl().tasks) == {"math", "vision", "image"}
+    assert rl().rewards["math"] == {"correctness": 2.0, "format": 0.5, "reasoning": 1.0}
+    assert PAPER_REWARDS["math"] == {"correctness": 2.0, "format": 0.5}
