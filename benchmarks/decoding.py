@@ -51,15 +51,15 @@ PROMPT, LENGTH, BLOCK = 64, 128, 32
 CAPTION, FIELD, CODES, IMAGE_STEPS, SCALE = 8, 128, 256, 16, 3.5
 TEXT = Phase(
     modality="text",
-    count=UniformSchedule(BLOCK),
-    order=LowConfidence(),
-    draw=Greedy(),
-    region=Blocks(BLOCK),
+    schedule=UniformSchedule(BLOCK),
+    remasking=LowConfidence(),
+    token_sampler=Greedy(),
+    blocks=Blocks(BLOCK),
     open_vocabulary=True,
 )
 IMAGE = Phase(
-    modality="image", count=MaskSchedule(Cosine(), IMAGE_STEPS), order=GumbelConfidence(1.0, "compounding"),
-    draw=Temperature(1.0), guidance=Guidance(SCALE),
+    modality="image", schedule=MaskSchedule(Cosine(), IMAGE_STEPS), remasking=GumbelConfidence(1.0, "compounding"),
+    token_sampler=Temperature(1.0), guidance=Guidance(SCALE),
 )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def plain_steps(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> Any:
     first = int(canvas.editable_BL[0].nonzero()[0])
     return plain_image(
         model, canvas.tokens_BL, blank.tokens_BL, (canvas.valid_BL, blank.valid_BL), places=slice(first, first + CODES),
-        columns=V.image_columns, mask_id=V.mask, steps=IMAGE_STEPS, guidance=SCALE, generator=torch.Generator().manual_seed(0),
+        vocab=V.ranges["image"], mask_id=V.mask, steps=IMAGE_STEPS, guidance=SCALE, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
 
 
@@ -148,18 +148,20 @@ def furthest_logits(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> float:
     furthest = 0.0
     for step in plain_steps(model, rows):
         before = canvas.with_tokens(step.before_BL)
-        at_BL = before.editable_BL & (before.tokens_BL == V.mask)
+        query_BL = before.editable_BL & (before.tokens_BL == V.mask)
         unconditional = blank.tokens_BL.masked_scatter(blank.editable_BL, before.tokens_BL[before.editable_BL])
-        both = Canvas.stack([replace(before, editable_BL=at_BL), replace(blank, tokens_BL=unconditional, editable_BL=at_BL)])
-        logits = model.predict(both.tokens_BL, at_BL=both.editable_BL, columns=V.image_columns, valid_BL=both.valid_BL)
+        both = Canvas.stack(
+            [replace(before, editable_BL=query_BL), replace(blank, tokens_BL=unconditional, editable_BL=query_BL)]
+        )
+        logits = model.predict(both.tokens_BL, query_BL=both.editable_BL, vocab=V.ranges["image"], valid_BL=both.valid_BL)
         ours = Guidance(SCALE).combine(*logits.chunk(2))
-        furthest = max(furthest, float((ours - step.logits_BNC[0][at_BL[before.editable_BL]]).abs().max()))
+        furthest = max(furthest, float((ours - step.logits_BNC[0][query_BL[before.editable_BL]]).abs().max()))
     return furthest
 
 
 def paced(steps: int) -> Phase:
     """The text phase in so many steps."""
-    return replace(TEXT, count=UniformSchedule(steps * BLOCK // LENGTH))
+    return replace(TEXT, schedule=UniformSchedule(steps * BLOCK // LENGTH))
 
 
 def works(model: MMaDAModel, steps: int, batch_steps: int) -> list[Work]:
@@ -260,7 +262,7 @@ def main() -> None:
     for name, value in {"rounds": 3, "threads": 2, "width": 768, "layers": 12, "heads": 12, "mlp": 2304, "steps": 128,
                         "batch-steps": 128}.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, text in {"device": "cpu", "dtype": "float32", "out": "", "memory": ""}.items():
+    for name, text in {"device": "cpu", "dtype": "float32", "out": "", "cache": ""}.items():
         parser.add_argument(f"--{name}", default=text)
     parser.add_argument("--only", default="", choices=("", "text", "batch", "image", "memory"))
     sizes = parser.parse_args()

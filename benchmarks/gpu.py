@@ -69,8 +69,8 @@ def texts(model: MMaDAModel, rows: int, length: int, steps: int) -> Work:
         model.device
     )
     phase = Phase(
-        modality="text", count=UniformSchedule(steps * BLOCK // length), order=LowConfidence(), draw=Greedy(),
-            region=Blocks(BLOCK),
+        modality="text", schedule=UniformSchedule(steps * BLOCK // length), remasking=LowConfidence(), token_sampler=Greedy(),
+            blocks=Blocks(BLOCK),
         open_vocabulary=True,
     )  # fmt: skip
     prompt_BP = torch.tensor(prompts, device=model.device)
@@ -95,15 +95,15 @@ def pictures(model: MMaDAModel, rows: int, codes: int, steps: int) -> Work:
         halves.append(Canvas.stack([row] * rows).to(model.device))
     canvas, blank = halves
     phase = Phase(
-        modality="image", count=MaskSchedule(Cosine(), steps), order=GumbelConfidence(1.0, "compounding"),
-        draw=Temperature(1.0), guidance=Guidance(SCALE),
+        modality="image", schedule=MaskSchedule(Cosine(), steps), remasking=GumbelConfidence(1.0, "compounding"),
+        token_sampler=Temperature(1.0), guidance=Guidance(SCALE),
     )  # fmt: skip
 
     def plain() -> tuple[Tensor, int]:
         places = slice(field + 2, field + 2 + codes)
         *_, last = plain_image(
             model, canvas.tokens_BL, blank.tokens_BL, (canvas.valid_BL, blank.valid_BL), places=places,
-            columns=V.image_columns, mask_id=V.mask, steps=steps, guidance=SCALE,
+            vocab=V.ranges["image"], mask_id=V.mask, steps=steps, guidance=SCALE,
             generator=torch.Generator(model.device).manual_seed(0),
         )  # fmt: skip
         return last.codes_BN, steps

@@ -116,7 +116,7 @@ def plain_image(
     masks: tuple[Tensor, Tensor],
     *,
     places: slice,
-    columns: range,
+    vocab: range,
     mask_id: int,
     steps: int,
     guidance: float = 0.0,
@@ -126,7 +126,7 @@ def plain_image(
     """Draw the masked image places of ``cond_BL``, step by step; the caller's tensors are not written to.
 
     ``masks``: which positions of both are real, bool (B, L); pads stay in the batch. ``places``: the image positions, the same in
-    both; what stands before them is the prompt. ``columns``: ids of the codes. ``temperature``: of the noise in the order of
+    both; what stands before them is the prompt. ``vocab``: ids of the codes. ``temperature``: of the noise in the order of
     commitment, which shrinks by 1 - r a step on top of all steps before. Codes themselves are drawn at temperature 1.
     """
     tokens_BL = cond_BL.clone()
@@ -141,18 +141,18 @@ def plain_image(
             logits_BLV = (1 + guidance) * conditional_BLV - guidance * unconditional_BLV
         else:
             logits_BLV = full_logits(model, tokens_BL, valid_BL)
-        logits_BNC = logits_BLV[:, places, columns.start : columns.stop]
+        logits_BNC = logits_BLV[:, places, vocab.start : vocab.stop]
         p_BNC = logits_BNC.softmax(-1)
         drawn_BN = p_BNC.flatten(0, 1).multinomial(1, generator=generator).view(p_BNC.shape[:2])
         unknown_BN = tokens_BL[:, places] == mask_id
-        codes_BN = torch.where(unknown_BN, drawn_BN, tokens_BL[:, places] - columns.start)
+        codes_BN = torch.where(unknown_BN, drawn_BN, tokens_BL[:, places] - vocab.start)
         progress = (step + 1) / steps
         temperature *= 1 - progress
         p_BN = p_BNC.gather(-1, codes_BN[..., None])[..., 0].masked_fill(~unknown_BN, torch.finfo(p_BNC.dtype).max)
         confidence_BN = p_BN.clamp(min=TINY).log() + temperature * gumbel(p_BN, generator)
         stay_B1 = places_that_stay(unknown_BN, progress)
         cut_B1 = confidence_BN.sort(dim=1).values.gather(1, stay_B1)
-        tokens_BL[:, places] = (codes_BN + columns.start).masked_fill(confidence_BN < cut_B1, mask_id)
+        tokens_BL[:, places] = (codes_BN + vocab.start).masked_fill(confidence_BN < cut_B1, mask_id)
         yield ImageStep(before_BL, logits_BNC, tokens_BL.clone(), codes_BN)
 
 

@@ -96,8 +96,8 @@ class Recorder:
         self.asked.append(tokens_BL.numpy().tobytes())
         return self.model.hidden(tokens_BL, valid_BL=valid_BL)
 
-    def head(self, columns: range) -> Tensor:
-        return self.model.head(columns)
+    def head(self, vocab: range) -> Tensor:
+        return self.model.head(vocab)
 
 
 def rows(*sizes: int, prompt: int = 4) -> Canvas:

@@ -3,7 +3,7 @@
 Every task of the paper is one operation on it, *fill in the masks*. Tokenizers make a canvas, diffusion damages it, the model
 predicts it, sampling completes it, training learns from it.
 
-Shapes: B rows, L positions, N asked-for positions, V vocabulary columns.
+Shapes: B rows, L positions, N asked-for positions, V vocabulary vocab.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ class Segment:
 class Denoiser(Protocol):
     """What sampling needs of a model: logits over a range of the vocabulary, only at the positions asked for."""
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        """Logits (N, V) float32: N = ``at_BL.sum()`` places in row-major order, V = ``len(columns)``.
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        """Logits (N, V) float32: N = ``query_BL.sum()`` places in row-major order, V = ``len(vocab)``.
 
-        ``columns`` is a contiguous range of token ids; column j of the answer is token ``columns.start + j``.
+        ``vocab`` is a contiguous range of token ids; column j of the answer is token ``vocab.start + j``.
         """
         ...
 
@@ -127,13 +127,13 @@ class KVCache(Protocol):
         ...
 
     def only(self, rows: Tensor) -> KVCache:
-        """The same memory for a pass that has these rows of the batch, in this order."""
+        """The same cache for a pass that has these rows of the batch, in this order."""
         ...
 
 
 class CachingDenoiser(Denoiser, Protocol):
     """A denoiser that can leave places out of a pass and use what it computed for them before."""
 
-    def memory(self, rows: int) -> KVCache:
-        """An empty memory for a batch."""
+    def kv_cache(self, rows: int) -> KVCache:
+        """An empty KV cache for a batch."""
         ...

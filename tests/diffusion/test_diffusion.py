@@ -128,8 +128,8 @@ class Unigram:
     def __init__(self, probability: Tensor) -> None:
         self.log = probability.log()
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        return self.log[columns.start : columns.stop].expand(int(at_BL.sum()), -1)
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        return self.log[vocab.start : vocab.stop].expand(int(query_BL.sum()), -1)
 
 
 def test_likelihood_bound_is_exact_for_independent_tokens() -> None:
@@ -139,7 +139,7 @@ def test_likelihood_bound_is_exact_for_independent_tokens() -> None:
         Canvas.join([Segment([0]), Segment([2], editable=True)]),
     ]
     bound = likelihood_bound(
-        Unigram(probability), Canvas.stack(rows), mask_id=0, columns=range(4), samples=512, generator=generator()
+        Unigram(probability), Canvas.stack(rows), mask_id=0, vocab=range(4), samples=512, generator=generator()
     )
     exact = [math.log(0.2 * 0.3 * 0.4 * 0.4), math.log(0.3)]
     assert bound.tolist() == pytest.approx(exact, abs=0.12)

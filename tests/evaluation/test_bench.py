@@ -39,12 +39,12 @@ def test_operations_are_those_that_torch_counts(remembered: bool) -> None:
     tokens = torch.randint(0, 40, (2, 12))
     at = torch.zeros(2, 12, dtype=torch.bool)
     at[:, 3:6] = True
-    more = {"memory": model.memory(2)} if remembered else {}
-    model.predict(tokens, at_BL=at, columns=range(5, 30), **more)
-    more |= {"fresh_BL": at} if remembered else {}
+    more = {"cache": model.kv_cache(2)} if remembered else {}
+    model.predict(tokens, query_BL=at, vocab=range(5, 30), **more)
+    more |= {"recompute_BL": at} if remembered else {}
     meter = Meter(model)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the fused kernel is not counted
-        meter.predict(tokens, at_BL=at, columns=range(5, 30), **more)
+        meter.predict(tokens, query_BL=at, vocab=range(5, 30), **more)
     assert meter.flops == pytest.approx(counter.get_total_flops())
 
 

@@ -45,9 +45,9 @@ def test_the_head_shares_too_and_what_a_code_has_to_itself_decays() -> None:
     torch.manual_seed(0)
     model = tiny_model(26)
     tokens, at = torch.tensor([[1, 10, 25, 3]]), torch.tensor([[False, True, True, False]])
-    before = model.predict(tokens, at_BL=at, columns=COLUMNS)
+    before = model.predict(tokens, query_BL=at, vocab=COLUMNS)
     factor_codes(model, COLUMNS, std=0.0)
-    assert torch.equal(model.predict(tokens, at_BL=at, columns=COLUMNS), before)
+    assert torch.equal(model.predict(tokens, query_BL=at, vocab=COLUMNS), before)
     rows = {name: p for name, p in model.named_parameters() if name.startswith("lm_head")}
     own = next(p for name, p in rows.items() if name.endswith("own_CD"))
     adam = build_optimisers(model, Optim(lr=0.1, weight_decay=0.5))[0]

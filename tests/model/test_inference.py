@@ -48,10 +48,10 @@ def test_memory_of_the_same_tokens_changes_nothing(model: MMaDAModel, ragged: bo
     tokens, valid = batch(3, 10, ragged=ragged)
     at = (torch.rand(3, 10) < 0.5) & valid
     at[:, 1] = True
-    memory = model.memory(3)
-    first = model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory)
+    memory = model.kv_cache(3)
+    first = model.predict(tokens, query_BL=at, vocab=range(40), valid_BL=valid, cache=memory)
     assert memory.drift.tolist() == [0, 0, 0]
-    again = model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, fresh_BL=at, memory=memory)
+    again = model.predict(tokens, query_BL=at, vocab=range(40), valid_BL=valid, recompute_BL=at, cache=memory)
     assert torch.allclose(first, again, atol=1e-6)
     assert float(memory.drift.max()) < 1e-6
 
@@ -61,14 +61,14 @@ def test_memory_keeps_what_is_left_out_and_takes_in_what_is_not(model: MMaDAMode
     tokens, _ = batch(2, 8, ragged=False)
     at = torch.zeros(2, 8, dtype=torch.bool)
     at[:, 5] = True
-    memory = model.memory(2)
-    before = model.predict(tokens, at_BL=at, columns=range(40), memory=memory)
+    memory = model.kv_cache(2)
+    before = model.predict(tokens, query_BL=at, vocab=range(40), cache=memory)
     changed = tokens.clone()
     changed[:, 2] = (changed[:, 2] + 1) % 40
-    left_out = model.predict(changed, at_BL=at, columns=range(40), fresh_BL=at, memory=memory)
+    left_out = model.predict(changed, query_BL=at, vocab=range(40), recompute_BL=at, cache=memory)
     assert torch.allclose(left_out, before, atol=1e-6)
-    whole = model.predict(changed, at_BL=at, columns=range(40), fresh_BL=None, memory=memory)
-    assert torch.allclose(whole, model.predict(changed, at_BL=at, columns=range(40)), atol=1e-6)
+    whole = model.predict(changed, query_BL=at, vocab=range(40), recompute_BL=None, cache=memory)
+    assert torch.allclose(whole, model.predict(changed, query_BL=at, vocab=range(40)), atol=1e-6)
     assert not torch.allclose(whole, before, atol=1e-3)
 
 
@@ -77,11 +77,11 @@ def test_memory_of_some_rows_in_another_order(model: MMaDAModel) -> None:
     tokens, valid = batch(3, 9, ragged=True)
     at = torch.zeros_like(valid)
     at[:, 4:6] = True
-    memory = model.memory(3)
-    whole = model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory).view(3, 2, -1)
+    memory = model.kv_cache(3)
+    whole = model.predict(tokens, query_BL=at, vocab=range(40), valid_BL=valid, cache=memory).view(3, 2, -1)
     some = torch.tensor([2, 0])
     part = model.predict(
-        tokens[some], at_BL=at[some], columns=range(40), valid_BL=valid[some], fresh_BL=at[some], memory=memory.only(some)
+        tokens[some], query_BL=at[some], vocab=range(40), valid_BL=valid[some], recompute_BL=at[some], cache=memory.only(some)
     )
     assert torch.allclose(part.view(2, 2, -1), whole[some], atol=1e-6)
 
@@ -94,23 +94,23 @@ def test_a_shadow_sees_its_row_but_not_the_place_it_stands_for(model: MMaDAModel
     at, shadow = torch.zeros_like(valid), torch.zeros_like(valid)
     at[:, 4] = True
     shadow[0, 5] = shadow[2, 3] = shadow[2, 5] = True
-    memory = {"memory": model.memory(3)} if remembered else {}
-    ask = {"at_BL": at, "columns": range(40), "valid_BL": valid}
+    memory = {"cache": model.kv_cache(3)} if remembered else {}
+    ask = {"query_BL": at, "vocab": range(40), "valid_BL": valid}
     without = model.predict(tokens, **ask)
-    both = model.predict(tokens, **ask, shadow_BL=shadow, mask=7, **memory)
+    both = model.predict(tokens, **ask, verify_BL=shadow, mask=7, **memory)
     assert both.shape == (3 + 3, 40)
     assert torch.allclose(both[:3], without, atol=1e-6)  # nothing sees a shadow
     # One layer deep a shadow is what a masked canvas says; with more layers the others have seen the token it stands for.
     shallow = tiny_model(40).double()
     shallow.model.layers = shallow.model.layers[:1]
     shallow.config.num_hidden_layers = shallow.model.config.num_hidden_layers = 1
-    memory = {"memory": shallow.memory(3)} if remembered else {}
-    shadows = shallow.predict(tokens, **ask, shadow_BL=shadow, mask=7, **memory)[3:]
+    memory = {"cache": shallow.kv_cache(3)} if remembered else {}
+    shadows = shallow.predict(tokens, **ask, verify_BL=shadow, mask=7, **memory)[3:]
     for number, (row, place) in enumerate(shadow.nonzero().tolist()):
         masked, here = tokens.clone(), torch.zeros_like(valid)
         masked[row, place], here[row, place] = 7, True
         assert torch.allclose(
-            shadows[number], shallow.predict(masked, at_BL=here, columns=range(40), valid_BL=valid)[0], atol=1e-6
+            shadows[number], shallow.predict(masked, query_BL=here, vocab=range(40), valid_BL=valid)[0], atol=1e-6
         )
 
 
@@ -122,14 +122,14 @@ def test_ragged_rows_in_one_kernel() -> None:
     tokens, valid = (x.cuda() for x in batch(4, 30, ragged=True))
     at = (torch.rand(4, 30) < 0.4).cuda() & valid
     at[2] = False
-    memory = model.memory(4)
+    memory = model.kv_cache(4)
     together = [
-        model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid),
-        model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory),
-        model.predict(tokens, at_BL=at, columns=range(40), valid_BL=valid, memory=memory, fresh_BL=at),
+        model.predict(tokens, query_BL=at, vocab=range(40), valid_BL=valid),
+        model.predict(tokens, query_BL=at, vocab=range(40), valid_BL=valid, cache=memory),
+        model.predict(tokens, query_BL=at, vocab=range(40), valid_BL=valid, cache=memory, recompute_BL=at),
     ]
     alone = torch.cat(
-        [model.predict(tokens[i : i + 1], at_BL=at[i : i + 1], columns=range(40), valid_BL=valid[i : i + 1]) for i in range(4)]
+        [model.predict(tokens[i : i + 1], query_BL=at[i : i + 1], vocab=range(40), valid_BL=valid[i : i + 1]) for i in range(4)]
     )
     for logits in together:
         torch.testing.assert_close(logits, alone, atol=3e-2, rtol=3e-2)

@@ -34,7 +34,7 @@ def test_predict_answers_only_the_places_and_columns_asked_for(model: MMaDAModel
     ids = tokens(12)
     at = torch.zeros_like(ids, dtype=torch.bool)
     at[0, [2, 7]] = True
-    part = model.predict(ids, at_BL=at, columns=range(10, 30))
+    part = model.predict(ids, query_BL=at, vocab=range(10, 30))
     with torch.no_grad():
         whole = model(ids).logits
     assert torch.allclose(part, whole[0, [2, 7], 10:30], atol=1e-6)

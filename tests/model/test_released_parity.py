@@ -35,7 +35,7 @@ from mmada.training.masked_diffusion import LossSettings, MaskedDiffusionLearner
 
 STORED = Path(__file__).parents[1] / "parity"
 TRANSFORMER = load_file(STORED / "mmada_seed0.safetensors")
-IMAGE = RELEASED.image_columns
+IMAGE = RELEASED.ranges["image"]
 FIRST_CODES = range(IMAGE.start, IMAGE.start + 64)
 
 
@@ -99,11 +99,11 @@ def phase(steps: int, length: int, block: int, guidance: float = 0.0) -> Phase:
     """The reference's text sampler: nothing stops it and every id competes."""
     return Phase(
         modality="text",
-        count=UniformSchedule(steps * block // length),
-        order=LowConfidence(),
-        draw=Greedy(),
+        schedule=UniformSchedule(steps * block // length),
+        remasking=LowConfidence(),
+        token_sampler=Greedy(),
         guidance=Guidance(guidance),
-        region=Blocks(block),
+        blocks=Blocks(block),
         open_vocabulary=True,
     )
 
@@ -170,8 +170,8 @@ def partial(released: MMaDA, pads: str, words: list[str]) -> Canvas:
 
 def image_logits(network: MMaDAModel, canvas: Canvas) -> Tensor:
     """At the 64 image places of each row, (B, 64, codes)."""
-    at_BL = canvas.modality_BL == 1
-    return network.predict(canvas.tokens_BL, at_BL=at_BL, columns=IMAGE, valid_BL=canvas.valid_BL).view(canvas.rows, 64, -1)
+    query_BL = canvas.modality_BL == 1
+    return network.predict(canvas.tokens_BL, query_BL=query_BL, vocab=IMAGE, valid_BL=canvas.valid_BL).view(canvas.rows, 64, -1)
 
 
 @pytest.mark.parametrize("pads", ["masked", "visible"])

@@ -21,18 +21,18 @@ class Script:
 
     def __init__(self, answer: list[int], certainty: float = 9.0) -> None:
         self.answer, self.certainty = answer, certainty
-        self.columns: set[range] = set()
+        self.vocab: set[range] = set()
         self.start: int | None = None
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        self.columns.add(columns)
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        self.vocab.add(vocab)
         if self.start is None:
-            self.start = int(at_BL[0].nonzero()[0])
-        logits_BLV = torch.zeros(*tokens_BL.shape, len(columns))
+            self.start = int(query_BL[0].nonzero()[0])
+        logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
         for place, token in enumerate(self.answer, start=self.start):
             if place < tokens_BL.shape[1]:
                 logits_BLV[:, place, token] = self.certainty
-        return logits_BLV[at_BL]
+        return logits_BLV[query_BL]
 
 
 def scripted(model: MMaDA, answer: str, *, then: tuple[str, ...] = ()) -> MMaDA:

@@ -189,8 +189,8 @@ class Adapted(nn.Module):
         found = self.model.hidden(tokens_BL, valid_BL=valid_BL)
         return found * (1 + self.adapter) if self.on else found
 
-    def head(self, columns: range) -> Tensor:
-        return self.model.head(columns)
+    def head(self, vocab: range) -> Tensor:
+        return self.model.head(vocab)
 
     def disable_adapters(self) -> None:
         self.on = False

@@ -54,7 +54,7 @@ def test_rollouts_are_complete_and_grouped(model: MMaDA, asked: list[Prompt]) ->
     for row in range(canvas.rows):
         modality = IMAGE if drawn[row] else TEXT
         assert (canvas.modality_BL[row][canvas.editable_BL[row]] == modality).all()
-        columns = v.image_columns if drawn[row] else v.text_columns
+        columns = v.ranges["image"] if drawn[row] else v.ranges["text"]
         assert all(token in columns for token in canvas.tokens_BL[row][canvas.editable_BL[row]].tolist())
     assert made.length_B[drawn].tolist() == [model.engine.grid**2] * 3
     assert (made.length_B[~drawn] <= 8).all()

@@ -44,8 +44,8 @@ from mmada.sampling import (
     row_generators,
 )
 
-TEXT = Phase(modality="text", count=UniformSchedule(4), order=LowConfidence(), draw=Greedy(), region=Blocks(4))
-IMAGE = Phase(modality="image", count=MaskSchedule(Cosine(), 5), order=GumbelConfidence(), draw=Temperature(1.0))
+TEXT = Phase(modality="text", schedule=UniformSchedule(4), remasking=LowConfidence(), token_sampler=Greedy(), blocks=Blocks(4))
+IMAGE = Phase(modality="image", schedule=MaskSchedule(Cosine(), 5), remasking=GumbelConfidence(), token_sampler=Temperature(1.0))
 RULES = [
     Threshold(0.2),
     MarginThreshold(0.1),
@@ -142,7 +142,7 @@ def test_stable_waits_until_distributions_stand_still() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
 def test_a_rule_fills_everything_and_rows_do_not_meet(model: MMaDAModel, rule: object) -> None:
-    phase = replace(TEXT, accept=rule, count=UniformSchedule(1))
+    phase = replace(TEXT, parallel=rule, schedule=UniformSchedule(1))
     rows = [answer_row(21, 2, 9), answer_row(22, 5, 6), answer_row(23, 0, 11)]
     together = frames(model, Canvas.stack(rows), phase)
     assert not bool(((together[-1].tokens_BL == V.mask) & together[-1].canvas.valid_BL).any())
@@ -156,10 +156,10 @@ def test_a_rule_fills_everything_and_rows_do_not_meet(model: MMaDAModel, rule: o
 
 def test_a_rule_that_takes_all_needs_a_pass_a_block_and_one_that_takes_none_a_pass_a_token(model: MMaDAModel) -> None:
     row = answer_row(21, 2, 9)
-    assert frames(model, row, replace(TEXT, accept=Threshold(0.0)))[-1].passes == (3,)
-    assert frames(model, row, replace(TEXT, accept=Threshold(1.0)))[-1].passes == (9,)
-    plain = frames(model, row, replace(TEXT, count=UniformSchedule(4)))
-    none = frames(model, row, replace(TEXT, accept=Threshold(1.0)))
+    assert frames(model, row, replace(TEXT, parallel=Threshold(0.0)))[-1].passes == (3,)
+    assert frames(model, row, replace(TEXT, parallel=Threshold(1.0)))[-1].passes == (9,)
+    plain = frames(model, row, replace(TEXT, schedule=UniformSchedule(4)))
+    none = frames(model, row, replace(TEXT, parallel=Threshold(1.0)))
     assert torch.equal(plain[-1].tokens_BL, none[-1].tokens_BL)
 
 
@@ -173,18 +173,18 @@ def test_tokens_that_fail_are_taken_back_fewer_than_are_committed() -> None:
     class Doubter:
         """Sure of column 30 everywhere, and of column 31 where it is asked again, unless that stands there already."""
 
-        def predict(self, tokens_BL: torch.Tensor, *, at_BL: torch.Tensor, columns: range, **more: object) -> torch.Tensor:
-            shadow_BL = more.get("shadow_BL")
-            logits = torch.zeros(int(at_BL.sum()), len(columns))
+        def predict(self, tokens_BL: torch.Tensor, *, query_BL: torch.Tensor, vocab: range, **more: object) -> torch.Tensor:
+            verify_BL = more.get("verify_BL")
+            logits = torch.zeros(int(query_BL.sum()), len(vocab))
             logits[:, 30] = 9.0
-            if not isinstance(shadow_BL, torch.Tensor):
+            if not isinstance(verify_BL, torch.Tensor):
                 return logits
-            again = torch.zeros(int(shadow_BL.sum()), len(columns))
+            again = torch.zeros(int(verify_BL.sum()), len(vocab))
             again[:, 31] = 9.0
             return torch.cat((logits, again))
 
     row = answer_row(21, 1, 12)
-    phase = replace(TEXT, region=Blocks(12), count=UniformSchedule(12), accept=DraftVerify(0.5, 0.9))
+    phase = replace(TEXT, blocks=Blocks(12), schedule=UniformSchedule(12), parallel=DraftVerify(0.5, 0.9))
     steps = list(denoise(Doubter(), row, [phase], vocabulary=V, generators=row_generators([0])))
     left = [int((f.tokens_BL == V.mask).sum()) for f in steps]
     assert left[:2] == [12, 4]  # 70 % of 12 are drafted
@@ -202,7 +202,7 @@ def test_reuse_gives_rows_what_they_get_alone(model: MMaDAModel, reuse: Reuse, k
         phase = replace(IMAGE, reuse=reuse, guidance=Guidance(1.5))
         rows, blanks = [picture_row([21, 22, 23], 0), picture_row([25], 4)], [picture_row([], 0), picture_row([], 4)]
     else:
-        phase = replace(TEXT, reuse=reuse, region=Blocks(3), count=UniformSchedule(3))
+        phase = replace(TEXT, reuse=reuse, blocks=Blocks(3), schedule=UniformSchedule(3))
         rows = [gaps_row(), gaps_row()] if kind == "gaps" else [answer_row(21, 2, 9), answer_row(22, 5, 6)]
     unconditional = {"unconditional": Canvas.stack(blanks)} if blanks else {}
     together = frames(model, Canvas.stack(rows), phase, **unconditional)
@@ -246,7 +246,9 @@ def test_a_cache_leaves_places_out(model: MMaDAModel) -> None:
 
 
 @pytest.mark.parametrize("guesses", [1, 3, 8])
-@pytest.mark.parametrize("phase", [TEXT, replace(TEXT, count=UniformSchedule(2)), replace(TEXT, draw=Temperature(0.7))])
+@pytest.mark.parametrize(
+    "phase", [TEXT, replace(TEXT, schedule=UniformSchedule(2)), replace(TEXT, token_sampler=Temperature(0.7))]
+)
 def test_looking_ahead_changes_no_token(model: MMaDAModel, guesses: int, phase: Phase) -> None:
     canvas = Canvas.stack([answer_row(21, 2, 9), answer_row(22, 5, 6), gaps_row()])
     blank = canvas.with_tokens(torch.where(canvas.editable_BL, canvas.tokens_BL, V.mask))
@@ -262,21 +264,21 @@ def test_looking_ahead_saves_passes_where_the_order_is_plain() -> None:
         """The last place first, whatever the rest is."""
 
         def predict(
-            self, tokens_BL: torch.Tensor, *, at_BL: torch.Tensor, columns: range, valid_BL: object = None
+            self, tokens_BL: torch.Tensor, *, query_BL: torch.Tensor, vocab: range, valid_BL: object = None
         ) -> torch.Tensor:
-            logits = torch.zeros(*tokens_BL.shape, len(columns))
+            logits = torch.zeros(*tokens_BL.shape, len(vocab))
             logits[:, :, 30] = torch.arange(tokens_BL.shape[1]).float()
-            return logits[at_BL]
+            return logits[query_BL]
 
     row = answer_row(21, 2, 12)
-    phase = replace(TEXT, region=Blocks(12), count=UniformSchedule(12), lookahead=Lookahead(3))
+    phase = replace(TEXT, blocks=Blocks(12), schedule=UniformSchedule(12), lookahead=Lookahead(3))
     ahead = list(denoise(Sure(), row, [phase], vocabulary=V, generators=row_generators([0])))
     assert len(ahead) == 13
     assert ahead[-1].passes == (4,)  # one alone, then each with three guesses that come true
 
 
 def test_lookahead_is_exact_or_refused() -> None:
-    for more in ({"accept": Threshold()}, {"reuse": BlockCache()}):
+    for more in ({"parallel": Threshold()}, {"reuse": BlockCache()}):
         with pytest.raises(InputError, match="lookahead"):
             replace(TEXT, lookahead=Lookahead(), **more)
 

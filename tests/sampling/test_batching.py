@@ -46,8 +46,8 @@ def row(context: list[int], places: int) -> Canvas:
 class Coin:
     """Token 20 or the mask itself, half and half."""
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        logits_NV = torch.full((int(at_BL.sum()), len(columns)), -20.0)
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        logits_NV = torch.full((int(query_BL.sum()), len(vocab)), -20.0)
         logits_NV[:, [MASK, 20]] = 0
         return logits_NV
 
@@ -64,7 +64,9 @@ def together_and_alone(model: Denoiser, rows: list[Canvas], phase: Phase, seed: 
 @pytest.mark.parametrize("limit", [0.005, 0.05])
 def test_rows_drift_by_themselves(limit: float) -> None:
     rows = [row([21, 21], 9), row([30, 31, 32, 33, 13, 14, 15], 9), row([12], 9)]
-    phase = Phase(modality="text", count=UniformSchedule(9), order=LowConfidence(), draw=Greedy(), reuse=DriftCache(limit))
+    phase = Phase(
+        modality="text", schedule=UniformSchedule(9), remasking=LowConfidence(), token_sampler=Greedy(), reuse=DriftCache(limit)
+    )
     for seed in range(12):
         batch, alone = together_and_alone(strong_model(seed), rows, phase, seed)
         assert batch == alone
@@ -75,8 +77,8 @@ def test_rows_drift_by_themselves(limit: float) -> None:
 def test_left_over_masks_get_no_more_steps_in_company(
     accept: UnmaskingRule | None, count: UniformSchedule | MaskSchedule
 ) -> None:
-    phase = Phase(modality="text", count=count, order=LowConfidence(), draw=Temperature(1.0), region=Blocks(3),
-                  open_vocabulary=True, accept=accept)  # fmt: skip
+    phase = Phase(modality="text", schedule=count, remasking=LowConfidence(), token_sampler=Temperature(1.0), blocks=Blocks(3),
+                  open_vocabulary=True, parallel=accept)  # fmt: skip
     left_over = 0
     for seed in range(25):
         batch, alone = together_and_alone(Coin(), [row([20, 21], 3), row([22], 12)], phase, seed)
@@ -90,7 +92,8 @@ def test_looking_ahead_where_the_mask_is_drawn(guesses: int) -> None:
     for seed, draw in product(range(10), (Greedy(), Temperature(1.0))):
         texts = []
         for lookahead in (None, Lookahead(guesses)):
-            phase = Phase(modality="text", count=UniformSchedule(2), order=LowConfidence(), draw=draw, region=Blocks(2),
+            phase = Phase(modality="text", schedule=UniformSchedule(2), remasking=LowConfidence(), token_sampler=draw,
+                blocks=Blocks(2),
                           open_vocabulary=True, lookahead=lookahead)  # fmt: skip
             done = complete(Coin(), row([20, 21], 6), [phase], vocabulary=SMALL, generators=row_generators([seed]))
             texts.append(done.tokens_BL[0].tolist())
@@ -98,7 +101,9 @@ def test_looking_ahead_where_the_mask_is_drawn(guesses: int) -> None:
 
 
 def test_what_a_watcher_does_to_a_frame_stays_there() -> None:
-    phase = Phase(modality="text", count=UniformSchedule(8), order=LowConfidence(), draw=Greedy(), reuse=DelayedCache(0))
+    phase = Phase(
+        modality="text", schedule=UniformSchedule(8), remasking=LowConfidence(), token_sampler=Greedy(), reuse=DelayedCache(0)
+    )
     for seed in range(5):
         model, texts = strong_model(seed), []
         for spoil in (False, True):
@@ -121,7 +126,7 @@ class Late(UniformSchedule):
 
 
 def test_a_memory_takes_in_a_longer_row_later() -> None:
-    phase = Phase(modality="text", count=Late(6), order=LowConfidence(), draw=Greedy(), reuse=BlockCache())
+    phase = Phase(modality="text", schedule=Late(6), remasking=LowConfidence(), token_sampler=Greedy(), reuse=BlockCache())
     rows = Canvas.stack([row([20], 3), row([21, 22, 23, 24, 25], 7)])
     done = complete(strong_model(0), rows, [phase], vocabulary=SMALL, generators=row_generators([0, 1]))
     assert not (done.tokens_BL[done.valid_BL] == MASK).any()
@@ -144,7 +149,8 @@ class Rows:
 def test_rows_that_are_alike_are_computed_once_and_answer_as_alone(guidance: float, lookahead: Lookahead | None) -> None:
     """Four seeds of one prompt, two of a shorter one and one alone, mixed; with guidance, the other halves too."""
     prompts = [[21, 22, 23], [30], [21, 22, 23], [40, 31], [21, 22, 23], [30], [21, 22, 23]]
-    phase = Phase(modality="text", count=UniformSchedule(6), order=LowConfidence(), draw=Temperature(0.5), region=Blocks(3),
+    phase = Phase(modality="text", schedule=UniformSchedule(6), remasking=LowConfidence(), token_sampler=Temperature(0.5),
+        blocks=Blocks(3),
                   guidance=Guidance(guidance), lookahead=lookahead)  # fmt: skip
     for seed in range(3):
         model, rows, blanks = Rows(seed), [row(p, 6) for p in prompts], [row([9], 6) for _ in prompts]
@@ -162,22 +168,22 @@ def test_rows_that_are_alike_are_computed_once_and_answer_as_alone(guidance: flo
 
 def test_rows_are_alike_in_tokens_and_in_what_is_asked_and_valid() -> None:
     batch = Canvas.stack([row([21, 22], 3)] * 3 + [row([21], 4)] * 2)
-    at_BL = batch.editable_BL.clone()
-    at_BL[1, 2], at_BL[3] = False, False
-    batch = Canvas(batch.tokens_BL, at_BL, batch.valid_BL, batch.modality_BL)
+    query_BL = batch.editable_BL.clone()
+    query_BL[1, 2], query_BL[3] = False, False
+    batch = Canvas(batch.tokens_BL, query_BL, batch.valid_BL, batch.modality_BL)
     alike = UniqueRows.of(batch)
     assert alike is not None
     assert alike.once.rows == 4, "rows 0 and 2; a row of which less is asked, or nothing, is another"
     model = strong_model()
-    whole_NV, once_NV = (model.predict(c.tokens_BL, at_BL=c.editable_BL, columns=range(40)) for c in (batch, alike.once))
+    whole_NV, once_NV = (model.predict(c.tokens_BL, query_BL=c.editable_BL, vocab=range(40)) for c in (batch, alike.once))
     torch.testing.assert_close(once_NV[alike.place_N], whole_NV)
     valid_BL = batch.valid_BL.clone()
     valid_BL[2, -1] = False
-    assert UniqueRows.of(Canvas(batch.tokens_BL, at_BL, valid_BL, batch.modality_BL)) is None
+    assert UniqueRows.of(Canvas(batch.tokens_BL, query_BL, valid_BL, batch.modality_BL)) is None
 
 
 def test_all_bits_of_a_seed_count() -> None:
-    phase = Phase(modality="text", count=UniformSchedule(1), order=LowConfidence(), draw=Temperature(9.0))
+    phase = Phase(modality="text", schedule=UniformSchedule(1), remasking=LowConfidence(), token_sampler=Temperature(9.0))
     seeds = [1, 1 + 2**32, 1 + 2**62, 2**63 - 1]
     done = complete(Coin(), Canvas.stack([row([20], 12)] * 4), [phase], vocabulary=SMALL, generators=row_generators(seeds))
     assert len({tuple(line) for line in done.tokens_BL.tolist()}) == 4

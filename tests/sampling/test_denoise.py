@@ -31,12 +31,12 @@ from mmada.sampling import (
     row_generators,
 )
 
-TEXT_PHASE = Phase(modality="text", count=UniformSchedule(4), order=LowConfidence(), draw=Greedy())
+TEXT_PHASE = Phase(modality="text", schedule=UniformSchedule(4), remasking=LowConfidence(), token_sampler=Greedy())
 IMAGE_PHASE = Phase(
     modality="image",
-    count=MaskSchedule(Cosine(), 5),
-    order=GumbelConfidence(),
-    draw=Temperature(1.0),
+    schedule=MaskSchedule(Cosine(), 5),
+    remasking=GumbelConfidence(),
+    token_sampler=Temperature(1.0),
 )
 
 
@@ -50,14 +50,14 @@ class Oracle:
     certainty: list[float]
     asked: list[tuple[int, int, range]] = field(default_factory=list)
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        self.asked.append((len(tokens_BL), int(at_BL.sum()), columns))
-        logits_BLV = torch.zeros(*tokens_BL.shape, len(columns))
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        self.asked.append((len(tokens_BL), int(query_BL.sum()), vocab))
+        logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
         for row, name in enumerate(tokens_BL[:, 0].tolist()):
             for place, answer in enumerate(self.answers[name]):
-                if answer in columns:
-                    logits_BLV[row, place, answer - columns.start] = self.certainty[place]
-        return logits_BLV[at_BL]
+                if answer in vocab:
+                    logits_BLV[row, place, answer - vocab.start] = self.certainty[place]
+        return logits_BLV[query_BL]
 
 
 @dataclass
@@ -66,14 +66,14 @@ class Mixer:
     for a network.
     """
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        valid_BL = torch.ones_like(query_BL) if valid_BL is None else valid_BL
         place_L = torch.arange(tokens_BL.shape[1], dtype=torch.float64)
         state_B = ((tokens_BL + 1) * (place_L + 1).sqrt() * valid_BL).sum(1)
         phase_BLV = state_B[:, None, None] + (place_L[None, :, None] + 1) * torch.arange(
-            columns.start, columns.stop, dtype=torch.float64
+            vocab.start, vocab.stop, dtype=torch.float64
         )
-        return (3 * torch.sin(phase_BLV)).float()[at_BL]
+        return (3 * torch.sin(phase_BLV)).float()[query_BL]
 
 
 def text_row(name: int, length: int, context: int = 2) -> Canvas:
@@ -104,12 +104,12 @@ def test_the_most_certain_places_come_first_and_the_answer_is_found() -> None:
     assert places_written(frames) == [[3], [4], [5], [2]]
     assert frames[-1].tokens_BL.tolist() == [[20, 20, 21, 22, 23, 24]]
     assert [(f.step, f.steps) for f in frames] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
-    assert oracle.asked == [(1, n, V.text_columns) for n in (4, 3, 2, 1)]  # only where it is still masked
+    assert oracle.asked == [(1, n, V.ranges["text"]) for n in (4, 3, 2, 1)]  # only where it is still masked
 
 
 def test_blocks_go_from_left_to_right_whatever_the_certainty() -> None:
     oracle = Oracle({20: [0, 0, 21, 22, 23, 24, 25]}, [0, 0, 1.0, 2.0, 3.0, 4.0, 9.0])
-    frames = run(oracle, text_row(20, 5), replace(TEXT_PHASE, count=UniformSchedule(2), region=Blocks(2)))
+    frames = run(oracle, text_row(20, 5), replace(TEXT_PHASE, schedule=UniformSchedule(2), blocks=Blocks(2)))
     assert places_written(frames) == [[3], [2], [5], [4], [6]]
     assert [f.step for f in frames] == [
         0,
@@ -124,7 +124,7 @@ def test_blocks_go_from_left_to_right_whatever_the_certainty() -> None:
 
 def test_a_row_ends_with_the_block_of_its_end_token() -> None:
     oracle = Oracle({20: [0, 0, 21, V.eot, 23, 24, 25, 26], 21: [0, 0, 31, 32, 33, 34, 35, 36]}, [0, 0, *[5.0] * 6])
-    phase = replace(TEXT_PHASE, count=UniformSchedule(1), region=Blocks(2), stop=StopAtEos((V.eot, V.eos)))
+    phase = replace(TEXT_PHASE, schedule=UniformSchedule(1), blocks=Blocks(2), stop=StopAtEos((V.eot, V.eos)))
     frames = run(oracle, Canvas.stack([text_row(20, 6), text_row(21, 6)]), phase, seeds=(0, 1))
     assert frames[-1].tokens_BL.tolist() == [
         [20, 20, 21, V.eot, V.eos, V.eos, V.eos, V.eos],
@@ -178,7 +178,7 @@ def test_gaps_in_a_text_count_as_they_are() -> None:
         [Segment([20, V.mask]), Segment([V.mask], editable=True), Segment([25]), Segment([V.mask], editable=True)]
     )
     oracle = Oracle({20: [0, 30, 31, 0, 32]}, [0, 9.0, 1.0, 0, 2.0])
-    frames = run(oracle, canvas, replace(TEXT_PHASE, count=UniformSchedule(2)))
+    frames = run(oracle, canvas, replace(TEXT_PHASE, schedule=UniformSchedule(2)))
     assert places_written(frames) == [[4], [2]]
     assert frames[-1].tokens_BL.tolist() == [[20, V.mask, 31, 25, 32]]  # context stays, even a mask token in it
 
@@ -187,7 +187,7 @@ def test_thinking_before_drawing_fills_the_text_while_the_picture_is_masked() ->
     thought = Segment([V.mask] * 3, editable=True)
     picture = Segment([V.mask] * 9, editable=True, modality="image")
     canvas = Canvas.join([Segment([V.r2i, 20]), thought, Segment([V.soi]), picture, Segment([V.eoi])])
-    frames = run(Mixer(), canvas, replace(TEXT_PHASE, count=UniformSchedule(3)), IMAGE_PHASE)
+    frames = run(Mixer(), canvas, replace(TEXT_PHASE, schedule=UniformSchedule(3)), IMAGE_PHASE)
     at_image = canvas.modality_BL == 1
     for frame in frames:
         if frame.phase == "text":
@@ -205,10 +205,10 @@ def test_a_batch_gives_what_its_rows_give_alone(draw: Greedy | Temperature, orde
     rows = [text_row(20, 6, context=2), text_row(21, 9, context=7), text_row(22, 1, context=4)]
     phase = Phase(
         modality="text",
-        count=UniformSchedule(3),
-        order=order,
-        draw=draw,
-        region=Blocks(4),
+        schedule=UniformSchedule(3),
+        remasking=order,
+        token_sampler=draw,
+        blocks=Blocks(4),
         stop=StopAtEos((V.eot, V.eos, 30, 31)),
     )
     batch = run(Mixer(), Canvas.stack(rows), phase, seeds=(5, 6, 7))[-1]
@@ -243,9 +243,9 @@ class TwoMinds:
 
     rows: list[int] = field(default_factory=list)
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
         self.rows.append(len(tokens_BL))
-        logits_BLV = torch.zeros(*tokens_BL.shape, len(columns))
+        logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
         logits_BLV[:, :, :3] = torch.tensor([2.0, 1.8, 0.0])  # code 0 leads code 1 ...
         for row, tokens in enumerate(tokens_BL.tolist()):
             if 20 not in tokens:
@@ -254,12 +254,12 @@ class TwoMinds:
             assert valid_BL is not None
             seen = [row[ok][row[ok] >= V.image_offset].tolist() for row, ok in zip(tokens_BL, valid_BL, strict=True)]
             assert seen[0] == seen[1]
-        return logits_BLV[at_BL]
+        return logits_BLV[query_BL]
 
 
 def test_guidance_moves_the_choice_and_runs_as_one_batch() -> None:
     canvas, blank = picture_row([20, 21, 22], [None] * 4), picture_row([], [None] * 4)
-    greedy = replace(IMAGE_PHASE, draw=Greedy(), order=LowConfidence(), count=MaskSchedule(Cosine(), 2))
+    greedy = replace(IMAGE_PHASE, token_sampler=Greedy(), remasking=LowConfidence(), schedule=MaskSchedule(Cosine(), 2))
     for scale, code, rows in (
         (0.0, 0, 1),
         (0.1, 0, 2),

@@ -42,9 +42,13 @@ from mmada.sampling.cuda_graphs import Graphs
 
 loop = import_module("mmada.sampling.denoise")
 
-TEXT = Phase(modality="text", count=UniformSchedule(3), order=LowConfidence(), draw=Greedy(), region=Blocks(3))
+TEXT = Phase(modality="text", schedule=UniformSchedule(3), remasking=LowConfidence(), token_sampler=Greedy(), blocks=Blocks(3))
 IMAGE = Phase(
-    modality="image", count=MaskSchedule(Cosine(), 5), order=GumbelConfidence(), draw=Temperature(1.0), guidance=Guidance(1.5)
+    modality="image",
+    schedule=MaskSchedule(Cosine(), 5),
+    remasking=GumbelConfidence(),
+    token_sampler=Temperature(1.0),
+    guidance=Guidance(1.5),
 )
 STOP = StopAtEos((V.eot, V.eos, *range(20, 32)))
 
@@ -78,20 +82,20 @@ ANSWERS = Canvas.stack([answer([21, 22], 9), answer([30, 31, 32, 33, 13], 7), ga
 PICTURES = [Canvas.stack([picture(p, known, pads) for p in prompts])
             for prompts, known, pads in (([[21, 22, 23], [25]], 2, 1), ([[], []], 2, 0))]  # fmt: skip
 BLANKS = ANSWERS.with_tokens(torch.full_like(ANSWERS.tokens_BL, V.mask))
-OPEN = replace(TEXT, open_vocabulary=True, count=UniformSchedule(2))
+OPEN = replace(TEXT, open_vocabulary=True, schedule=UniformSchedule(2))
 CASES: dict[str, tuple[Canvas, list[Phase], Canvas | None]] = {
     "alone": (answer([21], 8), [TEXT], None),
     "a batch": (ANSWERS, [TEXT], None),
-    "at a temperature": (ANSWERS, [replace(TEXT, draw=Temperature(0.8), order=MarginConfidence())], None),
-    "several places a step": (ANSWERS, [replace(TEXT, count=UniformSchedule(2), region=Blocks(5))], None),
-    "more steps than places": (ANSWERS, [replace(TEXT, count=UniformSchedule(5))], None),
-    "early ends": (ANSWERS, [replace(TEXT, draw=Temperature(1.0), stop=STOP)], None),
-    "open vocabulary": (ANSWERS, [replace(OPEN, draw=Temperature(1.0))], None),
-    "open, by the schedule": (ANSWERS, [replace(OPEN, count=MaskSchedule(Cosine(), 3), draw=Temperature(1.0))], None),
+    "at a temperature": (ANSWERS, [replace(TEXT, token_sampler=Temperature(0.8), remasking=MarginConfidence())], None),
+    "several places a step": (ANSWERS, [replace(TEXT, schedule=UniformSchedule(2), blocks=Blocks(5))], None),
+    "more steps than places": (ANSWERS, [replace(TEXT, schedule=UniformSchedule(5))], None),
+    "early ends": (ANSWERS, [replace(TEXT, token_sampler=Temperature(1.0), stop=STOP)], None),
+    "open vocabulary": (ANSWERS, [replace(OPEN, token_sampler=Temperature(1.0))], None),
+    "open, by the schedule": (ANSWERS, [replace(OPEN, schedule=MaskSchedule(Cosine(), 3), token_sampler=Temperature(1.0))], None),
     "open, greedy, ended": (ANSWERS, [replace(OPEN, stop=STOP)], None),
     "guidance": (ANSWERS, [replace(TEXT, guidance=Guidance(2.0))], BLANKS),
     "pictures": (PICTURES[0], [IMAGE], PICTURES[1]),
-    "greedy picture": (picture([22], 0), [replace(IMAGE, draw=Greedy(), order=LowConfidence())], picture([], 0)),
+    "greedy picture": (picture([22], 0), [replace(IMAGE, token_sampler=Greedy(), remasking=LowConfidence())], picture([], 0)),
     "a thought before": (picture([22], 3, thought=4), [replace(TEXT, stop=STOP), IMAGE], picture([], 3)),
 }  # fmt: skip
 
@@ -279,9 +283,9 @@ def test_a_recording_leaves_the_passes_that_it_serves_as_they_are() -> None:
     model, canvas, graphs = strong_model(), answer([21, 22], 6), Graphs(again, runs=0)
     masks_BL = canvas.editable_BL.cumsum(1)
     blocks = [canvas.editable_BL & (masks_BL > number) & (masks_BL <= number + 3) for number in (0, 3, 0)]
-    asks = [model.prepared(at_BL=at_BL, columns=V.text_columns) for at_BL in blocks[:2]]
-    for ask, at_BL in zip((*asks, asks[0]), blocks, strict=True):
-        expected = model.predict(canvas.tokens_BL, at_BL=at_BL, columns=V.text_columns)
+    asks = [model.prepared(query_BL=query_BL, vocab=V.ranges["text"]) for query_BL in blocks[:2]]
+    for ask, query_BL in zip((*asks, asks[0]), blocks, strict=True):
+        expected = model.predict(canvas.tokens_BL, query_BL=query_BL, vocab=V.ranges["text"])
         torch.testing.assert_close(graphs.run(ask, canvas.tokens_BL), expected)
     assert len(graphs.recorded) == 1
 
@@ -292,7 +296,7 @@ def test_what_cannot_be_fixed_runs_as_ever() -> None:
 
         predict = strong_model().predict
 
-    rule, reuse = replace(TEXT, accept=Threshold(0.3)), replace(TEXT, reuse=BlockCache())
+    rule, reuse = replace(TEXT, parallel=Threshold(0.3)), replace(TEXT, reuse=BlockCache())
     for model, phase in ((Bare(), TEXT), (strong_model(), rule), (strong_model(), reuse)):
         both = [
             told(list(denoise(model, ANSWERS, [phase], vocabulary=V, generators=row_generators(range(4)), static=static)))
@@ -338,9 +342,9 @@ def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float
     canvas = Canvas.stack([answer([21, 22], 20), answer([30, 31, 32, 33, 13], 20)]).to("cuda")
     graphs = Graphs(runs=2)
     for number in range(5):
-        at_BL = canvas.editable_BL & (canvas.editable_BL.cumsum(1) > number) & (canvas.editable_BL.cumsum(1) <= number + 9)
+        query_BL = canvas.editable_BL & (canvas.editable_BL.cumsum(1) > number) & (canvas.editable_BL.cumsum(1) <= number + 9)
         tokens_BL = torch.where(canvas.editable_BL, torch.randint_like(canvas.tokens_BL, 40), canvas.tokens_BL)
-        ask = model.prepared(at_BL=at_BL, columns=V.text_columns, valid_BL=canvas.valid_BL)
+        ask = model.prepared(query_BL=query_BL, vocab=V.ranges["text"], valid_BL=canvas.valid_BL)
         replayed = graphs.run(ask, tokens_BL).clone()
         torch.testing.assert_close(replayed, ask(tokens_BL), atol=error, rtol=error)
     assert len(graphs.recorded) == 1

@@ -41,10 +41,12 @@ def test_a_place_draws_the_same_whatever_else_is_asked(order: LowConfidence | Ra
     """A model without attention between places: the answer at a place may not hang on how many others there are."""
 
     class Alone:
-        def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-            return torch.zeros(int(at_BL.sum()), len(columns))
+        def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+            return torch.zeros(int(query_BL.sum()), len(vocab))
 
-    phase = Phase(modality="text", count=UniformSchedule(1), order=order, draw=Temperature(1.0), open_vocabulary=True)
+    phase = Phase(
+        modality="text", schedule=UniformSchedule(1), remasking=order, token_sampler=Temperature(1.0), open_vocabulary=True
+    )
     texts = []
     for places in (3, 9):
         canvas = Canvas.join([Segment([1, 2]), Segment([SMALL.mask] * places, editable=True)])
@@ -55,7 +57,7 @@ def test_a_place_draws_the_same_whatever_else_is_asked(order: LowConfidence | Ra
 def test_steps_and_seeds_draw_anew() -> None:
     torch.manual_seed(0)
     model = tiny_model(SMALL.size)
-    phase = Phase(modality="text", count=UniformSchedule(8), order=LowConfidence(), draw=Temperature(1.0))
+    phase = Phase(modality="text", schedule=UniformSchedule(8), remasking=LowConfidence(), token_sampler=Temperature(1.0))
     canvas = Canvas.join([Segment([1, 2]), Segment([SMALL.mask] * 8, editable=True)])
     texts = {
         tuple(complete(model, canvas, [phase], vocabulary=SMALL, generators=row_generators([seed])).tokens_BL[0].tolist())

@@ -18,7 +18,7 @@ from mmada.sampling import Blocks, Greedy, Guidance, LowConfidence, Phase, Unifo
 from mmada.tokenizers.vocabulary import RELEASED
 
 STORED = load_file(Path(__file__).parents[1] / "parity" / "mmada_seed0.safetensors")
-PLACES, CODES, MASK = slice(34, 98), RELEASED.image_columns, RELEASED.mask
+PLACES, CODES, MASK = slice(34, 98), RELEASED.ranges["image"], RELEASED.mask
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def drawing(network: MMaDAModel, name: str, steps: int) -> list[ImageStep]:
     """All steps of a plain drawing from stored prompts."""
     masks = (STORED["t2i.cond_mask"].bool(), STORED["t2i.uncond_mask"].bool())
     return list(plain_image(
-        network, STORED[name], STORED["t2i.uncond_ids"], masks, places=PLACES, columns=CODES, mask_id=MASK, steps=steps,
+        network, STORED[name], STORED["t2i.uncond_ids"], masks, places=PLACES, vocab=CODES, mask_id=MASK, steps=steps,
         guidance=3.5, generator=torch.Generator().manual_seed(0),
     ))  # fmt: skip
 
@@ -71,7 +71,7 @@ def engine_logits(network: MMaDAModel, tokens_BL: Tensor, which: str) -> Tensor:
     rows = [ids[valid].tolist() for ids, valid in zip(tokens_BL, STORED[f"t2i.{which}_mask"].bool(), strict=True)]
     pieces = [[Segment(ids[:-65]), Segment(ids[-65:-1], editable=True), Segment(ids[-1:])] for ids in rows]
     canvas = Canvas.stack([Canvas.join(row) for row in pieces])
-    logits = network.predict(canvas.tokens_BL, at_BL=canvas.editable_BL, columns=CODES, valid_BL=canvas.valid_BL)
+    logits = network.predict(canvas.tokens_BL, query_BL=canvas.editable_BL, vocab=CODES, valid_BL=canvas.valid_BL)
     return logits.view(len(rows), 64, -1)
 
 
@@ -98,9 +98,9 @@ def test_our_greedy_texts_are_the_plain_ones(network: MMaDAModel, steps: int, bl
     plain_BL = plain_text(network, prompt_BP, length=12, steps=steps, block=block, guidance=guidance, mask_id=MASK)
     canvas = Canvas.stack([Canvas.join([Segment(p.tolist()), Segment([MASK] * 12, editable=True)]) for p in prompt_BP])
     phase = Phase(
-        modality="text", count=UniformSchedule(steps * block // 12), order=LowConfidence(), draw=Greedy(),
+        modality="text", schedule=UniformSchedule(steps * block // 12), remasking=LowConfidence(), token_sampler=Greedy(),
             guidance=Guidance(guidance),
-        region=Blocks(block), open_vocabulary=True,
+        blocks=Blocks(block), open_vocabulary=True,
     )  # fmt: skip
     blank, generators = canvas.with_tokens(torch.full_like(canvas.tokens_BL, MASK)), row_generators([0, 0])
     ours = complete(network, canvas, [phase], vocabulary=RELEASED, generators=generators, unconditional=blank)
@@ -133,8 +133,8 @@ class Mixer:
         logits_BLV[..., SMALL.mask] += self.boost
         return logits_BLV
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Tensor:
-        return self.hidden(tokens_BL)[at_BL][:, columns.start : columns.stop]
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
+        return self.hidden(tokens_BL)[query_BL][:, vocab.start : vocab.stop]
 
 
 def test_left_over_masks_stay_candidates() -> None:
@@ -146,8 +146,8 @@ def test_left_over_masks_stay_candidates() -> None:
         plain_BL = plain_text(model, prompt_BP, length=length, steps=steps, block=block, mask_id=SMALL.mask)  # type: ignore[arg-type]
         canvas = Canvas.join([Segment(prompt_BP[0].tolist()), Segment([SMALL.mask] * length, editable=True)])
         phase = Phase(
-            modality="text", count=UniformSchedule(steps * block // length), order=LowConfidence(), draw=Greedy(),
-                region=Blocks(block),
+            modality="text", schedule=UniformSchedule(steps * block // length), remasking=LowConfidence(), token_sampler=Greedy(),
+                blocks=Blocks(block),
             open_vocabulary=True,
         )  # fmt: skip
         ours = complete(model, canvas, [phase], vocabulary=SMALL, generators=row_generators([0]))

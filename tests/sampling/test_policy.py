@@ -46,7 +46,7 @@ def test_schedule_count_follows_the_released_sampler() -> None:
     ("name", "expected"), [("cosine", [59, 45, 24, 0]), ("linear", [48, 32, 16, 0]), ("root", [32, 18, 8, 0])]
 )
 def test_a_picture_is_decided_by_the_schedule_of_its_plan(name: str, expected: list[int]) -> None:
-    assert left_after_each_step(ImageSampling(steps=4, schedule=name).phase().count, 64) == expected
+    assert left_after_each_step(ImageSampling(steps=4, schedule=name).phase().schedule, 64) == expected
 
 
 def test_schedule_count_scales_with_the_unknown_places() -> None:

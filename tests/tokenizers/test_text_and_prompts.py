@@ -92,7 +92,7 @@ def test_released_and_nano_vocabularies(text: TextTokenizer) -> None:
     assert RELEASED.codes_of([126349]) == [0]
     nano = Vocabulary.of(text.ids(), 16)
     assert nano.image_offset == nano.text_size == len(text)
-    assert list(nano.image_columns) == list(range(len(text), len(text) + 16))
+    assert list(nano.ranges["image"]) == list(range(len(text), len(text) + 16))
     with pytest.raises(InputError, match="lacks the special tokens"):
         Vocabulary.of({"a": 0}, 16)
     with pytest.raises(InputError, match="no room"):

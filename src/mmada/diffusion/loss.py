@@ -2,7 +2,7 @@
 
 Full logits are never built: the head runs on masked places, over the vocabulary range of their modality, in chunks.
 
-Shapes: M masked places, D width, V columns, B rows, L positions, S examples.
+Shapes: M masked places, D width, V vocab, B rows, L positions, S examples.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S:
 
 @torch.no_grad()
 def likelihood_bound(
-    denoiser: Denoiser, canvas: Canvas, *, mask_id: int, columns: range, samples: int, generator: torch.Generator
+    denoiser: Denoiser, canvas: Canvas, *, mask_id: int, vocab: range, samples: int, generator: torch.Generator
 ) -> Tensor:
     """Lower bound on ln p(editable tokens | context) of each row (B,), in nats (LLaDA's exact-count estimator).
 
@@ -84,8 +84,8 @@ def likelihood_bound(
         rank_BL = draw_BL.argsort(1).argsort(1)
         masked_BL = editable_BL & (rank_BL < count_B[:, None])
         tokens_BL = torch.where(masked_BL, mask_id, canvas.tokens_BL)
-        logits_MV = denoiser.predict(tokens_BL, at_BL=masked_BL, columns=columns, valid_BL=canvas.valid_BL)
-        target_M = canvas.tokens_BL[masked_BL] - columns.start
+        logits_MV = denoiser.predict(tokens_BL, query_BL=masked_BL, vocab=vocab, valid_BL=canvas.valid_BL)
+        target_M = canvas.tokens_BL[masked_BL] - vocab.start
         log_M = -F.cross_entropy(logits_MV.float(), target_M, reduction="none").cpu()
         row_M = torch.arange(canvas.rows)[:, None].expand_as(masked_BL)[masked_BL]
         scale_B = places_B.float() / count_B.float()

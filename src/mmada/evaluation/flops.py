@@ -35,27 +35,27 @@ class Meter:
         self.rest = 2 * c.hidden_size**2 + 3 * c.hidden_size * c.intermediate_size  # queries, output, MLP
         self.flops = self.bytes = 0.0
 
-    def memory(self, rows: int) -> KVCache:
+    def kv_cache(self, rows: int) -> KVCache:
         """As the model's."""
-        return self.model.memory(rows)
+        return self.model.kv_cache(rows)
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, **more: Any) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, **more: Any) -> Tensor:
         """As the model's, counted."""
-        valid_BL, fresh_BL = more.get("valid_BL"), more.get("fresh_BL")
-        valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
-        fresh_BL = valid_BL if fresh_BL is None else fresh_BL & valid_BL
-        shadow_BL = more.get("shadow_BL")
-        shadow_B = 0 if shadow_BL is None else shadow_BL.sum(1).double()
-        fresh_B, asked_B, seen_B = (x.sum(1).double() for x in (fresh_BL, at_BL, valid_BL))
+        valid_BL, recompute_BL = more.get("valid_BL"), more.get("recompute_BL")
+        valid_BL = torch.ones_like(query_BL) if valid_BL is None else valid_BL
+        recompute_BL = valid_BL if recompute_BL is None else recompute_BL & valid_BL
+        verify_BL = more.get("verify_BL")
+        shadow_B = 0 if verify_BL is None else verify_BL.sum(1).double()
+        fresh_B, asked_B, seen_B = (x.sum(1).double() for x in (recompute_BL, query_BL, valid_BL))
         fresh_B, asked_B = fresh_B + shadow_B, asked_B + shadow_B
         fresh, asked = float(fresh_B.sum()), float(asked_B.sum())
         attention = 4 * self.width * ((self.layers - 1) * fresh_B + asked_B) @ seen_B
         blocks = 2 * (self.layers * self.key_value * fresh + self.rest * ((self.layers - 1) * fresh + asked))
-        head = 2 * asked * self.width * len(columns)
+        head = 2 * asked * self.width * len(vocab)
         self.flops += blocks + float(attention) + head
-        weights = self.layers * (self.key_value + self.rest) + self.width * len(columns)
-        self.bytes += weights * self.item + 4 * asked * len(columns)
-        return self.model.predict(tokens_BL, at_BL=at_BL, columns=columns, **more)
+        weights = self.layers * (self.key_value + self.rest) + self.width * len(vocab)
+        self.bytes += weights * self.item + 4 * asked * len(vocab)
+        return self.model.predict(tokens_BL, query_BL=query_BL, vocab=vocab, **more)
 
 
 @dataclass(frozen=True)

@@ -23,32 +23,32 @@ HEAD_DECAY = 40.0  # weight decay of what a code has to itself in the head
 
 
 class FactoredCodes(nn.Module):
-    """Rows of ``columns`` (2 ** n codes) as their own rows plus the rows of their bits; V vocabulary, D width, n bits."""
+    """Rows of ``vocab`` (2 ** n codes) as their own rows plus the rows of their bits; V vocabulary, D width, n bits."""
 
     bits_Cn: Tensor
 
-    def __init__(self, columns: range, weight_VD: Tensor, std: float, decay: float | None) -> None:
+    def __init__(self, vocab: range, weight_VD: Tensor, std: float, decay: float | None) -> None:
         super().__init__()
-        self.columns = columns
-        count = (len(columns) - 1).bit_length()
-        bits_Cn = (torch.arange(len(columns))[:, None] >> torch.arange(count)) & 1
+        self.vocab = vocab
+        count = (len(vocab) - 1).bit_length()
+        bits_Cn = (torch.arange(len(vocab))[:, None] >> torch.arange(count)) & 1
         self.register_buffer("bits_Cn", bits_Cn.float() * 2 - 1, persistent=False)
         self.rows_nD = nn.Parameter(torch.randn(count, weight_VD.shape[1]) * std)
-        self.own_CD = nn.Parameter(weight_VD.detach()[columns.start : columns.stop].clone())
+        self.own_CD = nn.Parameter(weight_VD.detach()[vocab.start : vocab.stop].clone())
         if decay is not None:
             self.own_CD.weight_decay = decay  # type: ignore[attr-defined]
 
     def forward(self, weight_VD: Tensor) -> Tensor:
         """The plain rows (V, D)."""
         codes_CD = self.own_CD + self.bits_Cn @ self.rows_nD
-        return torch.cat((weight_VD[: self.columns.start], codes_CD, weight_VD[self.columns.stop :]))
+        return torch.cat((weight_VD[: self.vocab.start], codes_CD, weight_VD[self.vocab.stop :]))
 
 
-def factor_codes(model: MMaDAModel, columns: range, *, std: float) -> None:
-    """Train ``model`` with shared rows for the image codes ``columns``; they start random with ``std``, 0 for a model that has
+def factor_codes(model: MMaDAModel, vocab: range, *, std: float) -> None:
+    """Train ``model`` with shared rows for the image codes ``vocab``; they start random with ``std``, 0 for a model that has
     learnt its rows already."""
     for module, decay in ((model.get_input_embeddings(), None), (model.get_output_embeddings(), HEAD_DECAY)):
-        parametrize.register_parametrization(module, "weight", FactoredCodes(columns, cast(Tensor, module.weight), std, decay))
+        parametrize.register_parametrization(module, "weight", FactoredCodes(vocab, cast(Tensor, module.weight), std, decay))
 
 
 def plain_state(model: MMaDAModel) -> dict[str, Tensor]:

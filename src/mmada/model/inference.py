@@ -42,7 +42,7 @@ class KVCache:
         return self.drifts[0] if self.drifts else torch.zeros(self.rows)
 
     def only(self, rows: Tensor) -> KVCache:
-        """The same memory for a pass that has only these rows of the batch."""
+        """The same cache for a pass that has only these rows of the batch."""
         view = KVCache(self.rows)
         every = torch.equal(rows, torch.arange(self.rows, device=rows.device))
         view.layers, view.drifts, view.at = self.layers, self.drifts, None if every else rows
@@ -107,11 +107,11 @@ class Packing:
     valid_B: tuple[int, ...]
 
     @staticmethod
-    def of(valid_BL: Tensor, fresh_BL: Tensor) -> Packing:
-        """The packing of ``fresh_BL``, a part of ``valid_BL``."""
+    def of(valid_BL: Tensor, recompute_BL: Tensor) -> Packing:
+        """The packing of ``recompute_BL``, a part of ``valid_BL``."""
         slot_BL = valid_BL.cumsum(1) - 1
-        row_T = fresh_BL.nonzero()[:, 0]
-        return Packing(row_T, slot_BL[fresh_BL], tuple(fresh_BL.sum(1).tolist()), tuple(valid_BL.sum(1).tolist()))
+        row_T = recompute_BL.nonzero()[:, 0]
+        return Packing(row_T, slot_BL[recompute_BL], tuple(recompute_BL.sum(1).tolist()), tuple(valid_BL.sum(1).tolist()))
 
     @property
     def longest(self) -> int:
@@ -130,11 +130,11 @@ class VerificationTokens:
     count_B: tuple[int, ...]
 
     @staticmethod
-    def of(valid_BL: Tensor, shadow_BL: Tensor) -> VerificationTokens:
-        """One shadow a place of ``shadow_BL``."""
+    def of(valid_BL: Tensor, verify_BL: Tensor) -> VerificationTokens:
+        """One shadow a place of ``verify_BL``."""
         position_BL = torch.arange(valid_BL.shape[1], device=valid_BL.device).expand_as(valid_BL)
         slot_BL = valid_BL.cumsum(1) - 1
-        return VerificationTokens(position_BL[shadow_BL], slot_BL[shadow_BL], tuple(shadow_BL.sum(1).tolist()))
+        return VerificationTokens(position_BL[verify_BL], slot_BL[verify_BL], tuple(verify_BL.sum(1).tolist()))
 
 
 @dataclass(frozen=True)
@@ -159,39 +159,40 @@ class ForwardLayout:
     @torch.no_grad()
     def of(
         model: Any,
-        at_BL: Tensor,
+        query_BL: Tensor,
         valid_BL: Tensor | None = None,
-        fresh_BL: Tensor | None = None,
-        shadow_BL: Tensor | None = None,
+        recompute_BL: Tensor | None = None,
+        verify_BL: Tensor | None = None,
     ) -> ForwardLayout:
-        """The layout for a `LlamaModel` that runs ``fresh_BL`` of the valid places (None is all) and answers for ``at_BL``, a
-        part of them, and for a shadow at each of ``shadow_BL``."""
-        valid_BL = torch.ones_like(at_BL) if valid_BL is None else valid_BL
-        fresh_BL = valid_BL if fresh_BL is None else fresh_BL & valid_BL
-        packing = Packing.of(valid_BL, fresh_BL)
-        shadows = VerificationTokens.of(valid_BL, torch.zeros_like(at_BL) if shadow_BL is None else shadow_BL)
-        flat_T = fresh_BL.flatten().nonzero()[:, 0]
-        position_T = torch.cat((flat_T % at_BL.shape[1], shadows.position_M))
+        """The layout for a `LlamaModel` that runs ``recompute_BL`` of the valid places (None is all) and answers for
+        ``query_BL``, a
+        part of them, and for a shadow at each of ``verify_BL``."""
+        valid_BL = torch.ones_like(query_BL) if valid_BL is None else valid_BL
+        recompute_BL = valid_BL if recompute_BL is None else recompute_BL & valid_BL
+        packing = Packing.of(valid_BL, recompute_BL)
+        shadows = VerificationTokens.of(valid_BL, torch.zeros_like(query_BL) if verify_BL is None else verify_BL)
+        flat_T = recompute_BL.flatten().nonzero()[:, 0]
+        position_T = torch.cat((flat_T % query_BL.shape[1], shadows.position_M))
         cos_1TE, sin_1TE = model.rotary_emb(model.embed_tokens.weight, position_T[None])
-        asked_T = torch.cat((at_BL.flatten()[flat_T], torch.ones_like(shadows.slot_M, dtype=torch.bool)))
-        asked_B = tuple(at_BL.sum(1).tolist())
-        counts = {packing.fresh_B, packing.valid_B, asked_B} if at_BL.is_cuda else set()
-        ends = {n: torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=at_BL.device) for n in counts}
+        asked_T = torch.cat((query_BL.flatten()[flat_T], torch.ones_like(shadows.slot_M, dtype=torch.bool)))
+        asked_B = tuple(query_BL.sum(1).tolist())
+        counts = {packing.fresh_B, packing.valid_B, asked_B} if query_BL.is_cuda else set()
+        ends = {n: torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=query_BL.device) for n in counts}
         turn = (cos_1TE[0, :, None], sin_1TE[0, :, None])
         return ForwardLayout(packing, shadows, flat_T, turn, asked_T.nonzero()[:, 0], asked_B, ends)
 
 
 @torch.no_grad()
-def forward(model: Any, tokens_BL: Tensor, layout: ForwardLayout, *, memory: KVCache | None = None, mask: int = 0) -> Tensor:
+def forward(model: Any, tokens_BL: Tensor, layout: ForwardLayout, *, cache: KVCache | None = None, mask: int = 0) -> Tensor:
     """Hidden states (N + M, D) after the last norm: of the places that ``layout`` asks for, then of its shadows, row-major.
 
-    ``model``: a `LlamaModel`. A layout that runs fewer than all places needs a ``memory`` that has seen every row once. ``mask``:
+    ``model``: a `LlamaModel`. A layout that runs fewer than all places needs a ``cache`` that has seen every row once. ``mask``:
     the token of the shadows.
     """
     tokens_T = torch.cat((tokens_BL.flatten()[layout.flat_T], torch.full_like(layout.shadows.slot_M, mask)))
     x_TD = model.embed_tokens(tokens_T)
     layers = model.layers[: model.config.num_hidden_layers]
-    attention = Attention(layout, memory)
+    attention = Attention(layout, cache)
     for number, layer in enumerate(layers):
         normed_TD = layer.input_layernorm(x_TD)
         if number < len(layers) - 1:
@@ -207,7 +208,7 @@ class Attention:
     """Self-attention of packed rows."""
 
     layout: ForwardLayout
-    memory: KVCache | None
+    cache: KVCache | None
 
     def attend(self, layer: Any, number: int, normed_TD: Tensor, last: bool = False) -> Tensor:
         """What attention layer ``number`` adds: at every fresh place and shadow, in the ``last`` layer at those asked for."""
@@ -228,9 +229,9 @@ class Attention:
 
     def rows(self, number: int, key_TGE: Tensor, value_TGE: Tensor) -> Rows:
         """What the queries of each row attend to."""
-        if self.memory is None:
+        if self.cache is None:
             return PackedRows(key_TGE, value_TGE, self.layout.packing.fresh_B)
-        return self.memory.write(number, key_TGE, value_TGE, self.layout.packing)
+        return self.cache.write(number, key_TGE, value_TGE, self.layout.packing)
 
     def shadowed(self, query_MHE: Tensor, key_MGE: Tensor, value_MGE: Tensor, rows: Rows) -> Tensor:
         """Attention (M, H, E) of the shadows."""

@@ -3,7 +3,7 @@
 Architecture only: no loss, no sampling. LLaDA is a Llama without causality (RMSNorm, half-split RoPE, SwiGLU, untied head, no
 biases), so `LlamaModel` with ``is_causal=False`` is its backbone.
 
-Shapes: B rows, L positions, D width, N asked-for positions, V vocabulary columns.
+Shapes: B rows, L positions, D width, N asked-for positions, V vocabulary vocab.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         )
         return cast(Tensor, output.last_hidden_state)
 
-    def head(self, columns: range) -> Tensor:
+    def head(self, vocab: range) -> Tensor:
         """The head's rows (V, D) for a contiguous range of token ids."""
-        return cast(Tensor, self.lm_head.weight)[columns.start : columns.stop]
+        return cast(Tensor, self.lm_head.weight)[vocab.start : vocab.stop]
 
-    def memory(self, rows: int) -> KVCache:
-        """An empty memory for a batch of ``rows``, for `predict`."""
+    def kv_cache(self, rows: int) -> KVCache:
+        """An empty KV cache for a batch of ``rows``, for `predict`."""
         return KVCache(rows)
 
     @torch.no_grad()
@@ -127,30 +127,30 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self,
         tokens_BL: Tensor,
         *,
-        at_BL: Tensor,
-        columns: range,
+        query_BL: Tensor,
+        vocab: range,
         valid_BL: Tensor | None = None,
-        fresh_BL: Tensor | None = None,
-        memory: KVCache | None = None,
-        shadow_BL: Tensor | None = None,
+        recompute_BL: Tensor | None = None,
+        cache: KVCache | None = None,
+        verify_BL: Tensor | None = None,
         mask: int = 0,
     ) -> Tensor:
-        """Logits (N, V) float32 at the places of ``at_BL``, over the token ids of ``columns``, where the tokens are.
+        """Logits (N, V) float32 at the places of ``query_BL``, over the token ids of ``vocab``, where the tokens are.
 
-        ``fresh_BL``, ``memory``, ``shadow_BL``, ``mask``: as in `forward`, which runs it; shadows come after the places.
+        ``recompute_BL``, ``cache``, ``verify_BL``, ``mask``: as in `forward`, which runs it; shadows come after the places.
         """
         here, there = self.lm_head.weight.device, tokens_BL.device
-        fresh_BL = None if memory is None else fresh_BL
-        marks = [None if x is None else x.to(here) for x in (valid_BL, fresh_BL, shadow_BL)]
-        layout = ForwardLayout.of(self.model, at_BL.to(here), *marks)
-        hidden_ND = forward(self.model, tokens_BL.to(here), layout, memory=memory, mask=mask)
-        return times(hidden_ND, self.head(columns)).float().to(there)
+        recompute_BL = None if cache is None else recompute_BL
+        marks = [None if x is None else x.to(here) for x in (valid_BL, recompute_BL, verify_BL)]
+        layout = ForwardLayout.of(self.model, query_BL.to(here), *marks)
+        hidden_ND = forward(self.model, tokens_BL.to(here), layout, cache=cache, mask=mask)
+        return times(hidden_ND, self.head(vocab)).float().to(there)
 
-    def prepared(self, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Prepared:
+    def prepared(self, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Prepared:
         """`predict` for these arguments, of the tokens alone: all that the host has to know is asked for now."""
         here = self.lm_head.weight.device
         return Prepared(
-            self, ForwardLayout.of(self.model, at_BL.to(here), None if valid_BL is None else valid_BL.to(here)), columns
+            self, ForwardLayout.of(self.model, query_BL.to(here), None if valid_BL is None else valid_BL.to(here)), vocab
         )
 
     def forward(
@@ -185,18 +185,18 @@ class Prepared:
 
     model: MMaDAModel
     layout: ForwardLayout
-    columns: range
+    vocab: range
 
     @torch.no_grad()
     def __call__(self, tokens_BL: Tensor) -> Tensor:
         """Logits (N, V) float32, as `MMaDAModel.predict`."""
         hidden_ND = forward(self.model.model, tokens_BL.to(self.layout.flat_T.device), self.layout)
-        return times(hidden_ND, self.model.head(self.columns)).float().to(tokens_BL.device)
+        return times(hidden_ND, self.model.head(self.vocab)).float().to(tokens_BL.device)
 
     @property
     def shape(self) -> Hashable:
         """ModelCalls of one shape differ in the numbers of their tensors alone."""
-        return self.layout.packing.fresh_B, self.layout.asked_B, self.columns
+        return self.layout.packing.fresh_B, self.layout.asked_B, self.vocab
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

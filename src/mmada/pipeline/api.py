@@ -194,7 +194,7 @@ class MMaDA:
         engine = self.engine
         canvas = engine.prompter.infill(text)
         count = UniformSchedule(int(canvas.editable_BL.sum()) if steps is None else check_whole("steps", steps, 1, MAX_STEPS))
-        phase = Phase(modality="text", count=count, order=LowConfidence(), draw=drawing(temperature))
+        phase = Phase(modality="text", schedule=count, remasking=LowConfidence(), token_sampler=drawing(temperature))
         phase = Acceleration.given(speed, self.text_speed).of_phase(phase)
         frames = engine.complete([canvas], [phase], engine.generators(seed, 1), watch, [])
         tokens: list[int] = frames[-1].canvas.tokens_BL[0].tolist()

@@ -82,11 +82,11 @@ class TextSampling:
         """The sampling phase; ``ends`` are the tokens that end an answer."""
         return Phase(
             modality="text",
-            count=UniformSchedule(self.steps // self.blocks),
-            order=LowConfidence(),
-            draw=drawing(temperature),
+            schedule=UniformSchedule(self.steps // self.blocks),
+            remasking=LowConfidence(),
+            token_sampler=drawing(temperature),
             guidance=Guidance(check_number("guidance", guidance)),
-            region=Blocks(self.block),
+            blocks=Blocks(self.block),
             stop=StopAtEos(ends) if self.stop else None,
             open_vocabulary=self.open_vocabulary,
         )
@@ -127,9 +127,9 @@ class ImageSampling:
         """The sampling phase."""
         return Phase(
             modality="image",
-            count=MaskSchedule(SCHEDULES[self.schedule], self.steps),
-            order=GumbelConfidence(self.order_noise * self.temperature, self.annealing),
-            draw=drawing(self.temperature),
+            schedule=MaskSchedule(SCHEDULES[self.schedule], self.steps),
+            remasking=GumbelConfidence(self.order_noise * self.temperature, self.annealing),
+            token_sampler=drawing(self.temperature),
             guidance=Guidance(self.guidance),
         )
 

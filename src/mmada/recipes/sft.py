@@ -113,7 +113,7 @@ class SftRecipe:
         if self.lora.rank:
             add_lora(model, self.lora)
         else:
-            factor_codes(model, vocabulary.image_columns, std=0.0 if begun.model else 0.02)
+            factor_codes(model, vocabulary.ranges["image"], std=0.0 if begun.model else 0.02)
         grid = PICTURE // begun.image.config.downsample
         instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
         # Pads are left out of packed rows: to nobody's eyes they make no difference.

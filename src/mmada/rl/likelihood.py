@@ -5,7 +5,7 @@
     Sandwich(omega, beta)   the ELBO for good completions, and for the others   SPG
                             a mix of it and an upper bound, the EUBO
 
-Shapes: K views, B rows, L positions, D width, V columns of a modality. Of the K x B rows, R have scored places and U differ in
+Shapes: K views, B rows, L positions, D width, V vocab of a modality. Of the K x B rows, R have scored places and U differ in
 what the model reads; C of these run together, for S of the R, with M scored places.
 """
 
@@ -39,7 +39,7 @@ class Scorer(Protocol):
         """Hidden states (B, L, D)."""
         ...
 
-    def head(self, columns: range) -> Tensor:
+    def head(self, vocab: range) -> Tensor:
         """Rows (V, D) of the head for a range of token ids."""
         ...
 
@@ -102,15 +102,15 @@ class Asked:
         """ln p (S, L), 0 where nothing is scored, where row s is read as row ``place_S[s]`` of ``tokens_CL``."""
         hidden_CLD = model.hidden(tokens_CL, valid_BL=valid_CL)
         parts = []
-        for modality, columns in ((TEXT, vocabulary.text_columns), (IMAGE, vocabulary.image_columns)):
+        for modality, vocab in ((TEXT, vocabulary.ranges["text"]), (IMAGE, vocabulary.ranges["image"])):
             at_SL = self.scored_SL & (self.modality_SL == modality)
             row_M, column_M = at_SL.nonzero(as_tuple=True)
-            target_M = self.own_SL[at_SL] - columns.start
-            if bool(((target_M < 0) | (target_M >= len(columns))).any()):
+            target_M = self.own_SL[at_SL] - vocab.start
+            if bool(((target_M < 0) | (target_M >= len(vocab))).any()):
                 name = "text" if modality == TEXT else "image"
-                raise InputError(f"canvas holds tokens outside the {name} range {columns} at {name} places; mend its modality_BL")
+                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} places; mend its modality_BL")
             hidden_MD = at_places(hidden_CLD, place_S[row_M], column_M)
-            log_M = -chunked_cross_entropy(hidden_MD, model.head(columns), target_M, chunk=chunk)
+            log_M = -chunked_cross_entropy(hidden_MD, model.head(vocab), target_M, chunk=chunk)
             parts.append(log_M.new_zeros(at_SL.shape).masked_scatter(at_SL, log_M))
         return parts[0] + parts[1]
 

@@ -58,7 +58,7 @@ class Acceleration:
 
     def of_phase(self, phase: Phase) -> Phase:
         """The phase at this speed."""
-        return replace(phase, accept=self.parallel, reuse=self.reuse, lookahead=self.lookahead)
+        return replace(phase, parallel=self.parallel, reuse=self.reuse, lookahead=self.lookahead)
 
 
 def by_name(field: str, text: str, known: Mapping[str, type[Choice]]) -> Choice:

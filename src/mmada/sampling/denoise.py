@@ -5,7 +5,7 @@
 A committed token is never changed. Rows of a batch do not influence each other: each has its own noise,
 its own counts and its own end, so a batch gives what its rows give alone.
 
-Shapes: B rows, R of them at work, L positions, N masked places at work (row-major), V vocabulary columns.
+Shapes: B rows, R of them at work, L positions, N masked places at work (row-major), V vocabulary vocab.
 """
 
 from __future__ import annotations
@@ -44,25 +44,26 @@ class Phase:
     """How the masked places of one modality are filled; thinking before drawing is two of them.
 
     ``open_vocabulary``: a text place may take any id there is, codes and the mask too, as in the released sampler.
-    ``accept``: a rule for parallel unmasking in place of the fixed pace of ``count``; at least each row's best place is committed
+    ``parallel``: a rule for parallel unmasking in place of the fixed pace of ``schedule``; at least each row's best place is
+    committed
     a step. ``reuse``: keep keys and values between steps. ``lookahead``: compute likely next steps in the same pass; exact, at
     the fixed pace.
     """
 
     modality: Modality
-    count: UnmaskingSchedule
-    order: RemaskingStrategy
-    draw: TokenSampler
+    schedule: UnmaskingSchedule
+    remasking: RemaskingStrategy
+    token_sampler: TokenSampler
     guidance: Guidance = field(default_factory=Guidance)
-    region: BlockSchedule = field(default_factory=SingleBlock)
+    blocks: BlockSchedule = field(default_factory=SingleBlock)
     stop: StopAtEos | None = None
     open_vocabulary: bool = False
-    accept: UnmaskingRule | None = None
+    parallel: UnmaskingRule | None = None
     reuse: Reuse | None = None
     lookahead: Lookahead | None = None
 
     def __post_init__(self) -> None:
-        if self.lookahead is not None and (self.accept is not None or self.reuse is not None):
+        if self.lookahead is not None and (self.parallel is not None or self.reuse is not None):
             raise InputError("lookahead is exact and goes with the fixed pace alone; leave out parallel and reuse")
         if self.modality not in ("text", "image"):
             raise InputError(f"modality of a phase must be 'text' or 'image', got {self.modality!r}")
@@ -213,25 +214,25 @@ class _State:
         Over fixed places nothing in here waits for the device.
         """
         asked = Positions.of(left_BL, now.commits_B > 0) if self.question is None else self.question.places
-        shadow_RL = self.doubted(phase, asked.rows_R)
-        logits_NV = self.logits(self.ask(phase, asked, shadow_RL, now))
+        verify_RL = self.doubted(phase, asked.rows_R)
+        logits_NV = self.logits(self.ask(phase, asked, verify_RL, now))
         logits_NV, again_MV = logits_NV[: len(asked.row_N)], logits_NV[len(asked.row_N) :]
         noise = KeyedGumbel.of(self.key_B, self.moment, asked.row_N, asked.place_N)
-        chosen_N = phase.draw.choose(logits_NV, noise)
-        score_N = phase.order.score(logits_NV, chosen_N, noise, now.step, phase.count.steps).double()
+        chosen_N = phase.token_sampler.choose(logits_NV, noise)
+        score_N = phase.remasking.score(logits_NV, chosen_N, noise, now.step, phase.schedule.steps).double()
         # Finite, so that even an impossible candidate comes before the places that are none.
         score_BL = asked.put(score_N.clamp(min=torch.finfo(torch.float64).min), score_N.new_full(left_BL.shape, float("-inf")))
         score_BL = score_BL.masked_fill(~left_BL, float("-inf"))  # a fixed place may have been decided
         rank_BL = score_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         commit_BL = left_BL & (rank_BL < now.commits_B[:, None])
-        if phase.accept is not None:
-            commit_BL |= asked.put(self.accepted(phase.accept, logits_NV, chosen_N, asked), torch.zeros_like(left_BL))
-        drawn_BL = asked.put(chosen_N + self.columns(phase).start, self.tokens_BL)
+        if phase.parallel is not None:
+            commit_BL |= asked.put(self.accepted(phase.parallel, logits_NV, chosen_N, asked), torch.zeros_like(left_BL))
+        drawn_BL = asked.put(chosen_N + self.vocab(phase).start, self.tokens_BL)
         drawn_BL = torch.where(commit_BL, drawn_BL, self.tokens_BL)
-        if shadow_RL is not None and phase.accept is not None:
-            token_M = self.tokens_BL[asked.rows_R][shadow_RL] - self.columns(phase).start
+        if verify_RL is not None and phase.parallel is not None:
+            token_M = self.tokens_BL[asked.rows_R][verify_RL] - self.vocab(phase).start
             commits_R = commit_BL[asked.rows_R].sum(1)
-            back_RL = taken_back(again_MV, token_M, shadow_RL, commits_R, phase.accept.verify)
+            back_RL = taken_back(again_MV, token_M, verify_RL, commits_R, phase.parallel.verify)
             back_BL = torch.zeros_like(left_BL).index_copy(0, asked.rows_R, back_RL)
             drawn_BL, commit_BL = drawn_BL.masked_fill(back_BL, self.vocabulary.mask), commit_BL | back_BL
         self.tokens_BL = drawn_BL
@@ -240,7 +241,7 @@ class _State:
 
     def look(self, phase: Phase) -> int:
         """Steps of a phase between two looks at what they wrote; 0 where every step has to be waited for."""
-        plain = phase.accept is None and phase.reuse is None and phase.lookahead is None
+        plain = phase.parallel is None and phase.reuse is None and phase.lookahead is None
         return self.static.look if plain and self.static is not None else 0
 
     def logits(self, ask: ModelQuery) -> Tensor:
@@ -251,7 +252,7 @@ class _State:
 
     def doubted(self, phase: Phase, rows: Tensor) -> Tensor | None:
         """Decided places of the part, where the rule may take tokens back."""
-        if phase.accept is None or phase.accept.verify == 0:
+        if phase.parallel is None or phase.parallel.verify == 0:
             return None
         return self.passes.part_BL[rows] & (self.tokens_BL[rows] != self.vocabulary.mask)
 
@@ -262,19 +263,19 @@ class _State:
         self.before = recent(seen, rule.history)
         return taken_N
 
-    def ask(self, phase: Phase, asked: Positions, shadow_RL: Tensor | None, now: _Pace) -> ModelQuery:
+    def ask(self, phase: Phase, asked: Positions, verify_RL: Tensor | None, now: _Pace) -> ModelQuery:
         """The question of a step."""
         closed = phase.modality == "text" and not phase.open_vocabulary
         return ModelQuery(
             rows=asked.rows_R,
-            at_RL=asked.at_RL,
+            query_RL=asked.query_RL,
             working_B=now.commits_B > 0,
-            columns=self.columns(phase),
+            vocab=self.vocab(phase),
             barred=self.barred if closed else None,
             modality=phase.modality,
             guidance=phase.guidance,
-            pace=lambda ahead: now.later(phase.count, ahead),
-            shadow_RL=shadow_RL,
+            pace=lambda ahead: now.later(phase.schedule, ahead),
+            verify_RL=verify_RL,
         )
 
     def end(self, phase: Phase, inside_BL: Tensor) -> Tensor:
@@ -283,16 +284,16 @@ class _State:
         if phase.stop is None:
             return torch.zeros_like(inside_BL)
         ended_B = phase.stop.ended(self.tokens_BL, inside_BL, masked_BL)
-        if phase.accept is not None and phase.accept.verify > 0:
+        if phase.parallel is not None and phase.parallel.verify > 0:
             ended_B &= ~(masked_BL & inside_BL).any(1)  # until then an end may be taken back
         rest_BL = masked_BL & ended_B[:, None]
         self.tokens_BL = self.tokens_BL.masked_fill(rest_BL, self.vocabulary.eos)
         return rest_BL
 
-    def columns(self, phase: Phase) -> range:
+    def vocab(self, phase: Phase) -> range:
         """Token ids that a place may take."""
         v = self.vocabulary
-        return v.image_columns if phase.modality == "image" else range(v.size) if phase.open_vocabulary else v.text_columns
+        return v.ranges["image"] if phase.modality == "image" else range(v.size) if phase.open_vocabulary else v.ranges["text"]
 
 
 @dataclass(frozen=True)
@@ -308,8 +309,8 @@ class _Pace:
     def of(phase: Phase, step: int, unknown_B: Tensor, left_B: Tensor) -> _Pace:
         """The pace of a phase; a rule in its place may commit more."""
         # A row takes the steps and parts that it would take alone, whatever longer ones stand beside it.
-        alive_B = step < unknown_B if phase.accept else unknown_B > 0
-        commits_B = (left_B > 0).long() if phase.accept else phase.count.commits(unknown_B, left_B, step)
+        alive_B = step < unknown_B if phase.parallel else unknown_B > 0
+        commits_B = (left_B > 0).long() if phase.parallel else phase.schedule.commits(unknown_B, left_B, step)
         return _Pace(step, unknown_B, left_B, torch.minimum(commits_B, left_B) * alive_B)
 
     def later(self, count: UnmaskingSchedule, ahead: int) -> Tensor:
@@ -335,7 +336,7 @@ def _run(state: _State, phase: Phase, number: int) -> Iterator[tuple[int, _Done,
     """Phase ``number``: yields (step within the phase from 1, what it did, passes so far)."""
     state.passes.begin(phase.reuse, phase.lookahead)
     masked_BL = state.masked(phase.modality)
-    part_BL = phase.region.part(masked_BL.cumsum(1) - 1)
+    part_BL = phase.blocks.part(masked_BL.cumsum(1) - 1)
     before = 0
     for part in range(_parts(phase, masked_BL)):
         inside_BL = state.masked(phase.modality) & (part_BL == part)
@@ -372,18 +373,18 @@ def _part(state: _State, phase: Phase, where: tuple[int, int], inside_BL: Tensor
 
 def _steps(phase: Phase, inside_BL: Tensor) -> int:
     """Most steps that a part can take: a rule takes at least one place each."""
-    return int(inside_BL.sum(1).max()) if phase.accept else phase.count.steps
+    return int(inside_BL.sum(1).max()) if phase.parallel else phase.schedule.steps
 
 
 def _planned(phase: Phase, masked_BL: Tensor) -> int:
     """Most steps that a phase can take."""
-    return int(masked_BL.sum(1).max()) if phase.accept else _parts(phase, masked_BL) * phase.count.steps
+    return int(masked_BL.sum(1).max()) if phase.parallel else _parts(phase, masked_BL) * phase.schedule.steps
 
 
 def _parts(phase: Phase, masked_BL: Tensor) -> int:
     """Number of parts that the region of ``phase`` makes of the masked places."""
     longest = masked_BL.sum(1).max()
-    return int(phase.region.part(longest - 1)) + 1 if int(longest) else 0
+    return int(phase.blocks.part(longest - 1)) + 1 if int(longest) else 0
 
 
 def _check(

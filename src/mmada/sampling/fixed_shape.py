@@ -6,7 +6,7 @@ and what
 was decided since is passed over when places are ranked: a little more arithmetic, the same tokens. All shapes of a part are then
 known when it begins, steps follow each other without a word from the host, and passes can be recorded as CUDA graphs.
 
-Shapes: B rows, R of them at work, L positions, N places asked about (row-major), Q rows of a pass (with guidance 2 R), V columns.
+Shapes: B rows, R of them at work, L positions, N places asked about (row-major), Q rows of a pass (with guidance 2 R), V vocab.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ class FixedShape:
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions ``at_RL`` of the rows ``rows_R``; ``row_N`` and ``place_N`` say where each of them stands."""
+    """Positions ``query_RL`` of the rows ``rows_R``; ``row_N`` and ``place_N`` say where each of them stands."""
 
     rows_R: Tensor
-    at_RL: Tensor
+    query_RL: Tensor
     row_N: Tensor
     place_N: Tensor
 
     @staticmethod
-    def of(at_BL: Tensor, rows_B: Tensor) -> Positions:
-        """The places ``at_BL`` of the rows that ``rows_B`` marks."""
+    def of(query_BL: Tensor, rows_B: Tensor) -> Positions:
+        """The places ``query_BL`` of the rows that ``rows_B`` marks."""
         rows_R = rows_B.nonzero()[:, 0]
-        index_N, place_N = at_BL[rows_R].nonzero().T
-        return Positions(rows_R, at_BL[rows_R], rows_R[index_N], place_N)
+        index_N, place_N = query_BL[rows_R].nonzero().T
+        return Positions(rows_R, query_BL[rows_R], rows_R[index_N], place_N)
 
     def put(self, value_N: Tensor, into_BL: Tensor) -> Tensor:
         """A copy of ``into_BL`` with values at the places."""
@@ -70,7 +70,7 @@ class Positions:
 class Preparing(Denoiser, Protocol):
     """A denoiser that can get ready for many passes over the same places."""
 
-    def prepared(self, *, at_BL: Tensor, columns: range, valid_BL: Tensor | None = None) -> Recordable:
+    def prepared(self, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Recordable:
         """`Denoiser.predict` for these arguments, of the tokens alone; it waits for nothing."""
         ...
 
@@ -84,9 +84,9 @@ class FixedShapeCall:
         size = canvas.tokens_BL.numel()
         blank = None if blank is None else blank.with_tokens(size + numbered(blank.tokens_BL))
         numbers = ModelCalls(passes.denoiser, canvas, blank, passes.mask)
-        batch = numbers.batch(ask, numbered(canvas.tokens_BL)[ask.rows], ask.rows, ask.at_RL)
+        batch = numbers.batch(ask, numbered(canvas.tokens_BL)[ask.rows], ask.rows, ask.query_RL)
         self.passes, self.ask, self.places, self.source_QL = passes, ask, places, batch.tokens_BL
-        answer = cast(Preparing, passes.denoiser).prepared(at_BL=batch.editable_BL, columns=ask.columns, valid_BL=batch.valid_BL)
+        answer = cast(Preparing, passes.denoiser).prepared(query_BL=batch.editable_BL, vocab=ask.vocab, valid_BL=batch.valid_BL)
         self.answer: Callable[[Tensor], Tensor] = answer if graphs is None else lambda tokens_QL: graphs.run(answer, tokens_QL)
 
     def logits(self, tokens_BL: Tensor, working_B: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 nor can
 the device. A batch, a cache and a guess ahead draw what a single plain run draws.
 
-Shapes: N places, V columns.
+Shapes: N places, V vocab.
 """
 
 from __future__ import annotations

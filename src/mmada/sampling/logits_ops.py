@@ -2,7 +2,7 @@
 
 On a GPU one Triton kernel reads a row and keeps nothing of its size; the same in torch is its twin, and what runs elsewhere.
 
-Shapes: N places, V columns.
+Shapes: N places, V vocab.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def drawn_twin(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
 
 
 def log_odds(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
-    """log(p / (1 - p)) of the chosen columns, (N,).
+    """log(p / (1 - p)) of the chosen vocab, (N,).
 
     It orders places as p does but does not saturate: in float32 many p are exactly 1, their odds differ.
     """
@@ -64,7 +64,7 @@ def log_odds(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
 
 
 def log_odds_twin(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
-    """`log_odds` in torch. The other columns are added up in scratch memory, on a CPU for a few rows at a time: several times
+    """`log_odds` in torch. The other vocab are added up in scratch memory, on a CPU for a few rows at a time: several times
     faster there than one large copy."""
     chosen_N1 = chosen_N[:, None]
     rows = max(1, SCRATCH // logits_NV.shape[1]) if logits_NV.device.type == "cpu" else max(1, len(logits_NV))

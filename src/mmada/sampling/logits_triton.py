@@ -1,7 +1,7 @@
 """One Triton kernel over rows of logits: draw a column, or weigh a column against all others. Twins in
 `mmada.sampling.logits_ops`.
 
-Every program reads one row in runs of `BLOCK` columns and keeps a few numbers of it, so nothing of the size of the logits is
+Every program reads one row in runs of `BLOCK` vocab and keeps a few numbers of it, so nothing of the size of the logits is
 written. The noise is that of `rows.gumbel`, computed where it is needed.
 """
 
@@ -24,7 +24,7 @@ SECOND: Any = tl.constexpr(0x94D049BB133111EB)
 
 @triton.jit
 def noise(key, column):  # type: ignore[no-untyped-def]
-    """Gumbel noise of columns under a key, as `rows.gumbel`."""
+    """Gumbel noise of vocab under a key, as `rows.gumbel`."""
     x = key.to(tl.uint64) + (column + 1).to(tl.uint64) * GOLDEN
     x = (x ^ (x >> 30)) * FIRST
     x = (x ^ (x >> 27)) * SECOND

@@ -1,6 +1,6 @@
 """What a step asks of the model: guidance in one batch, memory between steps, and looking ahead.
 
-Shapes: B rows, R of them at work, L positions, N masked places at work (row-major), V vocabulary columns.
+Shapes: B rows, R of them at work, L positions, N masked places at work (row-major), V vocabulary vocab.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class Lookahead:
 
 @dataclass(frozen=True)
 class ModelQuery:
-    """One step's question: the places ``at_RL`` of ``rows`` over ``columns``.
+    """One step's question: the places ``query_RL`` of ``rows`` over ``vocab``.
 
-    ``working_B``: rows that commit something. ``barred``: columns that no place may take.
-    ``pace``: places (B,) to be committed at the step that is so many ahead, for `Lookahead`. ``shadow_RL``: decided places that
+    ``working_B``: rows that commit something. ``barred``: vocab that no place may take.
+    ``pace``: places (B,) to be committed at the step that is so many ahead, for `Lookahead`. ``verify_RL``: decided places that
     are asked for once more, None is none.
     """
 
     rows: Tensor
-    at_RL: Tensor
+    query_RL: Tensor
     working_B: Tensor
-    columns: range
+    vocab: range
     barred: Tensor | None
     modality: Modality
     guidance: Guidance
     pace: Callable[[int], Tensor]
-    shadow_RL: Tensor | None = None
+    verify_RL: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ class ModelCalls:
     def begin(self, reuse: Reuse | None, lookahead: Lookahead | None) -> None:
         """A phase begins: nothing is known from before."""
         self.reuse, self.lookahead = reuse, lookahead
-        self.memory: KVCache | None = None
+        self.cache: KVCache | None = None
         if reuse is not None:
             halves = 1 if self.unconditional is None else 2
-            self.memory = cast(CachingDenoiser, self.denoiser).memory(halves * self.canvas.rows)
+            self.cache = cast(CachingDenoiser, self.denoiser).kv_cache(halves * self.canvas.rows)
         self.computed: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self.latest: dict[int, tuple[Tensor, Tensor]] = {}
         self.enter(torch.zeros_like(self.canvas.editable_BL))
@@ -111,21 +111,21 @@ class ModelCalls:
         """Guided logits (N, V), those of the shadows behind them."""
         if self.lookahead is not None:
             return self.ahead(ask, tokens_BL, self.lookahead.guesses)
-        logits_NV = self.run(ask, tokens_BL[ask.rows], ask.rows, ask.at_RL)
+        logits_NV = self.run(ask, tokens_BL[ask.rows], ask.rows, ask.query_RL)
         self.count_B += ask.working_B
         self.inside, self.since = self.inside + 1, self.since + 1
         return logits_NV
 
-    def run(self, ask: ModelQuery, tokens_RL: Tensor, rows: Tensor, at_RL: Tensor) -> Tensor:
+    def run(self, ask: ModelQuery, tokens_RL: Tensor, rows: Tensor, query_RL: Tensor) -> Tensor:
         """One pass over canvases of ``rows`` (a row may come more than once) that now hold ``tokens_RL``."""
-        batch, guided = self.batch(ask, tokens_RL, rows, at_RL), self.guided(ask)
-        extra = self.remembered(ask, rows, at_RL, guided) if self.memory is not None else {}
-        if ask.shadow_RL is not None:
-            extra |= {"shadow_BL": self.both(ask, rows, ask.shadow_RL, guided), "mask": self.mask}
+        batch, guided = self.batch(ask, tokens_RL, rows, query_RL), self.guided(ask)
+        extra = self.remembered(ask, rows, query_RL, guided) if self.cache is not None else {}
+        if ask.verify_RL is not None:
+            extra |= {"verify_BL": self.both(ask, rows, ask.verify_RL, guided), "mask": self.mask}
         alike = None if extra else UniqueRows.of(batch)
         once = batch if alike is None else alike.once
         logits_NV = self.denoiser.predict(
-            once.tokens_BL, at_BL=once.editable_BL, columns=ask.columns, valid_BL=once.valid_BL, **extra
+            once.tokens_BL, query_BL=once.editable_BL, vocab=ask.vocab, valid_BL=once.valid_BL, **extra
         )
         if alike is not None:
             logits_NV = logits_NV[alike.place_N]
@@ -135,10 +135,10 @@ class ModelCalls:
         """Whether a pass has an unconditional half."""
         return ask.guidance.scale > 0 and self.unconditional is not None
 
-    def batch(self, ask: ModelQuery, tokens_RL: Tensor, rows: Tensor, at_RL: Tensor) -> Canvas:
+    def batch(self, ask: ModelQuery, tokens_RL: Tensor, rows: Tensor, query_RL: Tensor) -> Canvas:
         """What a pass runs on, with its unconditional half; ``editable`` marks the places asked for."""
-        asked = replace(taken(self.canvas, rows, at_RL), tokens_BL=tokens_RL)
-        return Canvas.stack([asked, self.counterpart(asked, rows, at_RL, ask.modality)]) if self.guided(ask) else asked
+        asked = replace(taken(self.canvas, rows, query_RL), tokens_BL=tokens_RL)
+        return Canvas.stack([asked, self.counterpart(asked, rows, query_RL, ask.modality)]) if self.guided(ask) else asked
 
     def combined(self, ask: ModelQuery, logits_NV: Tensor, asked_for: int | None = None) -> Tensor:
         """Guided logits of what `batch` was asked, without what is barred; the places come first, ``asked_for`` of them in both
@@ -165,41 +165,41 @@ class ModelCalls:
         tokens_RM = self.unconditional.tokens_BL[rows].masked_scatter(there_RM, asked.tokens_BL[here_RL])
         return replace(taken(self.unconditional, rows, moved(marked_RL, here_RL, there_RM)), tokens_BL=tokens_RM)
 
-    def remembered(self, ask: ModelQuery, rows: Tensor, at_RL: Tensor, guided: bool) -> dict[str, Any]:
+    def remembered(self, ask: ModelQuery, rows: Tensor, query_RL: Tensor, guided: bool) -> dict[str, Any]:
         """The arguments of a pass with memory: what to compute anew, in both halves."""
-        assert self.memory is not None
+        assert self.cache is not None
         assert self.reuse is not None
-        drift_B = self.memory.drift.to(rows.device)
+        drift_B = self.cache.drift.to(rows.device)
         drift_R = (drift_B[rows] + drift_B[rows + self.canvas.rows]) / 2 if guided else drift_B[rows]
         situation = Situation(
             block_RL=self.part_BL[rows],
-            left_RL=at_RL,
+            left_RL=query_RL,
             new_RL=self.new_BL[rows],
             valid_RL=self.canvas.valid_BL[rows],
             passes=self.inside,
             since=self.since,
             drift_R=drift_R,
         )
-        fresh_RL = self.reuse.fresh(situation)
+        recompute_RL = self.reuse.fresh(situation)
         if not guided:
-            self.since = 0 if fresh_RL is None else self.since
-            return {"memory": self.memory.only(rows), "fresh_BL": None if fresh_RL is None else fresh_RL | at_RL}
-        memory = self.memory.only(torch.cat((rows, rows + self.canvas.rows)))
-        if fresh_RL is None:
+            self.since = 0 if recompute_RL is None else self.since
+            return {"cache": self.cache.only(rows), "recompute_BL": None if recompute_RL is None else recompute_RL | query_RL}
+        memory = self.cache.only(torch.cat((rows, rows + self.canvas.rows)))
+        if recompute_RL is None:
             self.since = 0
-            return {"memory": memory, "fresh_BL": None}
+            return {"cache": memory, "recompute_BL": None}
         assert self.unconditional is not None
         here_RL, there_RM = (places(c, ask.modality)[rows] for c in (self.canvas, self.unconditional))
         there = replace(
             situation,
             block_RL=moved(situation.block_RL, here_RL, there_RM),
-            left_RL=moved(at_RL, here_RL, there_RM),
+            left_RL=moved(query_RL, here_RL, there_RM),
             new_RL=moved(situation.new_RL, here_RL, there_RM),
             valid_RL=self.unconditional.valid_BL[rows],
         )
-        fresh_RM = self.reuse.fresh(there)
-        assert fresh_RM is not None, "a rule decides by what both halves share"
-        return {"memory": memory, "fresh_BL": stacked(fresh_RL | at_RL, fresh_RM | there.left_RL)}
+        recompute_RM = self.reuse.fresh(there)
+        assert recompute_RM is not None, "a rule decides by what both halves share"
+        return {"cache": memory, "recompute_BL": stacked(recompute_RL | query_RL, recompute_RM | there.left_RL)}
 
     def ahead(self, ask: ModelQuery, tokens_BL: Tensor, guesses: int) -> Tensor:
         """As `logits`, from what was computed before where the guess of a row came true."""
@@ -211,9 +211,9 @@ class ModelCalls:
         if wanted:
             tokens_QL = torch.stack([t for _, _, t in wanted])
             owner_Q = torch.tensor([row for row, _, _ in wanted], device=tokens_BL.device)
-            part_QL = torch.stack([ask.at_RL[i] for _, i, _ in wanted])
-            at_QL = part_QL & (tokens_QL == self.mask)
-            computed = torch.split(self.run(ask, tokens_QL, owner_Q, at_QL), at_QL.sum(1).tolist())
+            part_QL = torch.stack([ask.query_RL[i] for _, i, _ in wanted])
+            query_QL = part_QL & (tokens_QL == self.mask)
+            computed = torch.split(self.run(ask, tokens_QL, owner_Q, query_QL), query_QL.sum(1).tolist())
             for row in {row for row, _, _ in wanted}:
                 self.computed[row] = []
                 self.count_B[row] += 1
@@ -223,7 +223,7 @@ class ModelCalls:
         for i, row in enumerate(rows):
             known = self.found(row, tokens_BL[row])
             assert known is not None
-            self.latest[row] = (ask.at_RL[i].nonzero()[:, 0], known)
+            self.latest[row] = (ask.query_RL[i].nonzero()[:, 0], known)
             parts.append(known)
         return torch.cat(parts)
 
@@ -237,7 +237,7 @@ class ModelCalls:
         if row not in self.latest:
             return []
         place_n, logits_nV = self.latest[row]
-        still_n = ask.at_RL[index][place_n]
+        still_n = ask.query_RL[index][place_n]
         place_n, logits_nV = place_n[still_n], logits_nV[still_n]
         chosen_n = logits_nV.argmax(-1)
         order_n = log_odds(logits_nV, chosen_n).argsort(descending=True, stable=True)
@@ -245,10 +245,10 @@ class ModelCalls:
         done = 0
         for step in range(guesses):
             done += int(ask.pace(step)[row])
-            if done >= int(ask.at_RL[index].sum()) or done > len(order_n):
+            if done >= int(ask.query_RL[index].sum()) or done > len(order_n):
                 break
             first_n = order_n[:done]
-            canvases.append(tokens_L.scatter(0, place_n[first_n], chosen_n[first_n] + ask.columns.start))
+            canvases.append(tokens_L.scatter(0, place_n[first_n], chosen_n[first_n] + ask.vocab.start))
         return canvases
 
 
@@ -269,6 +269,6 @@ def moved(marked_RL: Tensor, here_RL: Tensor, there_RM: Tensor) -> Tensor:
     return torch.zeros_like(there_RM).masked_scatter(there_RM, marked_RL[here_RL])
 
 
-def taken(canvas: Canvas, rows: Tensor, at_RL: Tensor) -> Canvas:
+def taken(canvas: Canvas, rows: Tensor, query_RL: Tensor) -> Canvas:
     """Some rows of a canvas, ``editable`` marking the places asked for."""
-    return Canvas(canvas.tokens_BL[rows], at_RL, canvas.valid_BL[rows], canvas.modality_BL[rows])
+    return Canvas(canvas.tokens_BL[rows], query_RL, canvas.valid_BL[rows], canvas.modality_BL[rows])

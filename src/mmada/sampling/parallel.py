@@ -9,7 +9,7 @@
 A rule sees the `Candidates` of one step and marks those it accepts; the loop commits them and, whatever the rule says, each row's
 best one. All of them approximate the fixed pace of one token a step: tokens decided together do not see each other.
 
-Shapes: N masked places at work (row-major), V vocabulary columns.
+Shapes: N masked places at work (row-major), V vocabulary vocab.
 """
 
 from __future__ import annotations
@@ -272,10 +272,10 @@ def all_before(seen: Candidates, rank_N: Tensor, good_N: Tensor) -> Tensor:
     return rank_N <= last_N[seen.first_N]
 
 
-def taken_back(again_MV: Tensor, token_M: Tensor, shadow_RL: Tensor, commits_R: Tensor, verify: float) -> Tensor:
+def taken_back(again_MV: Tensor, token_M: Tensor, verify_RL: Tensor, commits_R: Tensor, verify: float) -> Tensor:
     """Decided places whose token has a probability below ``verify`` now, fewer than the row commits, the worst first."""
-    p_RL = torch.full(shadow_RL.shape, 2.0, dtype=torch.float64, device=shadow_RL.device)
-    p_RL[shadow_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
+    p_RL = torch.full(verify_RL.shape, 2.0, dtype=torch.float64, device=verify_RL.device)
+    p_RL[verify_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
     rank_RL = p_RL.argsort(dim=1, stable=True).argsort(dim=1)
     return (p_RL < verify) & (rank_RL < commits_R[:, None] - 1)
 

@@ -7,7 +7,7 @@
     where it works                     SingleBlock()  Blocks(block)
     when a row ends                    StopAtEos(ids)
 
-Shapes: B rows, L positions, N masked places of the region that is worked on, V vocabulary columns.
+Shapes: B rows, L positions, N masked places of the region that is worked on, V vocabulary vocab.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RemaskingStrategy(Protocol):
     """Which places a step commits: those with the highest scores."""
 
     def score(self, logits_NV: Tensor, chosen_N: Tensor, noise: GumbelNoise, step: int, steps: int) -> Tensor:
-        """Scores (N,) of the columns ``chosen_N`` of ``logits_NV`` at ``step`` (0-based) of ``steps``."""
+        """Scores (N,) of the vocab ``chosen_N`` of ``logits_NV`` at ``step`` (0-based) of ``steps``."""
         ...
 
 

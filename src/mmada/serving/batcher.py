@@ -76,15 +76,15 @@ class Question:
     """One pass that a request waits for."""
 
     tokens_BL: Tensor
-    at_BL: Tensor
-    columns: range
+    query_BL: Tensor
+    vocab: range
     more: dict[str, Any]
     answer: Future[Tensor] = field(default_factory=Future)
 
     @property
     def cheap(self) -> bool:
         """Whether it computes a part of the places only."""
-        return self.more.get("fresh_BL") is not None and self.more.get("shadow_BL") is None
+        return self.more.get("recompute_BL") is not None and self.more.get("verify_BL") is None
 
 
 class Batcher:
@@ -154,13 +154,13 @@ class Batcher:
             self.live += change
             self.change.notify_all()
 
-    def memory(self, rows: int) -> KVCache:
+    def kv_cache(self, rows: int) -> KVCache:
         """As the model's."""
-        return self.network.memory(rows)
+        return self.network.kv_cache(rows)
 
-    def predict(self, tokens_BL: Tensor, *, at_BL: Tensor, columns: range, **more: Any) -> Tensor:
+    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, **more: Any) -> Tensor:
         """As the model's, when its turn comes."""
-        question = Question(tokens_BL, at_BL, columns, more)
+        question = Question(tokens_BL, query_BL, vocab, more)
         with self.change:
             if not self.open:
                 raise Cancelled
@@ -181,7 +181,7 @@ class Batcher:
                         question.answer.set_exception(error)
 
     def next(self) -> list[Question]:
-        """What to run in one pass: all cheap questions over the same columns, or the oldest other one; none at the end."""
+        """What to run in one pass: all cheap questions over the same vocab, or the oldest other one; none at the end."""
         with self.change:
             self.change.wait_for(lambda: self.waiting or not self.open)
             if not self.open:
@@ -190,7 +190,7 @@ class Batcher:
             if not self.open:
                 return []
             first = self.waiting[0]
-            alike = [q for q in self.waiting if q.cheap and q.columns == first.columns] if first.cheap else [first]
+            alike = [q for q in self.waiting if q.cheap and q.vocab == first.vocab] if first.cheap else [first]
             for question in alike:
                 self.waiting.remove(question)
             return alike
@@ -199,7 +199,7 @@ class Batcher:
         """The answers of one pass."""
         if len(questions) == 1:
             q = questions[0]
-            return [self.network.predict(q.tokens_BL, at_BL=q.at_BL, columns=q.columns, **q.more)]
+            return [self.network.predict(q.tokens_BL, query_BL=q.query_BL, vocab=q.vocab, **q.more)]
         length = max(q.tokens_BL.shape[1] for q in questions)
 
         def joined(tensors: list[Tensor]) -> Tensor:
@@ -207,13 +207,13 @@ class Batcher:
 
         logits_NV = self.network.predict(
             joined([q.tokens_BL for q in questions]),
-            at_BL=joined([q.at_BL for q in questions]),
-            columns=questions[0].columns,
+            query_BL=joined([q.query_BL for q in questions]),
+            vocab=questions[0].vocab,
             valid_BL=joined([q.more["valid_BL"] for q in questions]),
-            fresh_BL=joined([q.more["fresh_BL"] for q in questions]),
-            memory=JoinedKVCache([(q.more["memory"], len(q.tokens_BL)) for q in questions]),
+            recompute_BL=joined([q.more["recompute_BL"] for q in questions]),
+            cache=JoinedKVCache([(q.more["cache"], len(q.tokens_BL)) for q in questions]),
         )
-        return list(torch.split(logits_NV, [int(q.at_BL.sum()) for q in questions]))
+        return list(torch.split(logits_NV, [int(q.query_BL.sum()) for q in questions]))
 
     def close(self) -> None:
         """Take no more questions; requests on their way end with `Cancelled`."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from mmada.canvas import Modality
 from mmada.errors import InputError
 
 __all__ = ["RELEASED", "RESERVED", "SPECIAL_TOKENS", "Vocabulary"]
@@ -83,15 +85,11 @@ class Vocabulary:
         """Whether this is the layout of the released checkpoints."""
         return self.mask == RESERVED["mask"]
 
-    @property
-    def text_columns(self) -> range:
-        """Ids that a text place may take."""
-        return range(self.text_size)
-
-    @property
-    def image_columns(self) -> range:
-        """Ids that an image place may take."""
-        return range(self.image_offset, self.image_offset + self.codebook_size)
+    @cached_property
+    def ranges(self) -> Mapping[Modality, range]:
+        """Token ids that a position of each modality may take: the one place that knows which ids are of which modality."""
+        codes = range(self.image_offset, self.image_offset + self.codebook_size)
+        return {"text": range(self.text_size), "image": codes}
 
     def tokens_of(self, codes: Iterable[int]) -> list[int]:
         """Image codes (0..codebook_size-1) to token ids."""

@@ -139,16 +139,16 @@ class MaskedDiffusionLearner:
     def modality_loss(self, hidden_BLD: Tensor, batch: Batch, modality: int, masked_BL: Tensor, weight_BL: Tensor) -> Tensor:
         """The loss over the masked places of one modality, over its own vocabulary range."""
         v, chosen = self.vocabulary, self.coefficients
-        columns = v.text_columns if modality == TEXT else v.image_columns
-        columns = range(v.size) if chosen.whole_vocabulary else columns
+        vocab = v.ranges["text"] if modality == TEXT else v.ranges["image"]
+        vocab = range(v.size) if chosen.whole_vocabulary else vocab
         if modality == IMAGE and chosen.frame_targets:
             drawn_S = torch.bincount(batch.segment_BL[masked_BL], minlength=batch.examples + 1) > 0
             frame_BL = torch.isin(batch.tokens_BL, batch.tokens_BL.new_tensor([v.soi, v.eoi]))
             masked_BL = masked_BL | (frame_BL & drawn_S[batch.segment_BL])
-        target_M = batch.tokens_BL[masked_BL] - columns.start
+        target_M = batch.tokens_BL[masked_BL] - vocab.start
         certainty = chosen.certainty if modality == TEXT else 0.0  # which of many right pictures is drawn is no certainty
         hidden_MD = hidden_BLD[masked_BL]
-        loss_M = chunked_cross_entropy(hidden_MD, self.model.head(columns), target_M, chunk=4096, certainty=certainty)
+        loss_M = chunked_cross_entropy(hidden_MD, self.model.head(vocab), target_M, chunk=4096, certainty=certainty)
         counts_BL = torch.where(batch.tokens_BL == v.eos, chosen.eos_weight, 1.0)
         places_BL = batch.editable_BL & (batch.modality_BL == modality)
         places_S = torch.bincount(
