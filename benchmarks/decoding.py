@@ -97,7 +97,7 @@ def answer(model: MMaDAModel, prompts: list[list[int]], phase: Phase) -> tuple[T
     rows = [Canvas.join([Segment(p), Segment([V.mask] * LENGTH, editable=True)]) for p in prompts]
     canvas = Canvas.stack(rows).to(model.device)
     *_, last = denoise(model, canvas, [phase], vocabulary=V, generators=row_generators([0] * len(rows)))
-    return last.tokens_BL[last.canvas.editable_BL].view(len(rows), LENGTH), max(last.passes)
+    return last.tokens_BL[last.canvas.editable_BL].view(len(rows), LENGTH), max(last.nfe)
 
 
 def plain_answer(model: MMaDAModel, prompts: list[list[int]], steps: int) -> tuple[Tensor, int]:
@@ -123,7 +123,7 @@ def draw(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> tuple[Tensor, int]:
     """Our picture."""
     canvas, blank = (row.to(model.device) for row in rows)
     *_, last = denoise(model, canvas, [IMAGE], vocabulary=V, generators=row_generators([0]), unconditional=blank)
-    return last.tokens_BL, max(last.passes)
+    return last.tokens_BL, max(last.nfe)
 
 
 def plain_steps(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> Any:

@@ -57,9 +57,9 @@ def ours(
 ) -> tuple[Tensor, int]:
     """Tokens and passes of our loop."""
     generators = row_generators(range(canvas.rows))
-    steps = denoise(model, canvas, [phase], vocabulary=V, generators=generators, unconditional=blank, static=static)
+    steps = denoise(model, canvas, [phase], vocabulary=V, generators=generators, unconditional=blank, fixed_shape=static)
     *_, last = steps
-    return last.tokens_BL, max(last.passes)
+    return last.tokens_BL, max(last.nfe)
 
 
 def texts(model: MMaDAModel, rows: int, length: int, steps: int) -> Work:

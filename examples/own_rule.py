@@ -26,7 +26,7 @@ class Neighbours(Rule):
     def accept(self, seen: Candidates) -> Tensor:
         sure_N = seen.confidence_N >= self.confidence
         accepted_N = sure_N.clone()
-        beside_N = (seen.row_N.diff() == 0) & (seen.place_N.diff() == 1)
+        beside_N = (seen.row_N.diff() == 0) & (seen.position_N.diff() == 1)
         accepted_N[1:] &= ~beside_N | sure_N[:-1]
         accepted_N[:-1] &= ~beside_N | sure_N[1:]
         return accepted_N
@@ -38,7 +38,7 @@ def main() -> None:
     problem = "tom has 3 red and 4 blue pens. he finds 5 more. how many pens does he have?"
     for name, speed in {"one token a pass": Acceleration(), "neighbours": Acceleration(parallel=Neighbours())}.items():
         answer = model.generate(problem, thinking=True, speed=speed)
-        print(f"{name}: {answer.passes} passes: {answer.thinking} -> {answer.text}")
+        print(f"{name}: {answer.nfe} passes: {answer.thinking} -> {answer.text}")
 
 
 if __name__ == "__main__":

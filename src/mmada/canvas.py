@@ -15,10 +15,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE", "TEXT", "CachingDenoiser", "Canvas", "Denoiser", "KVCache", "Modality", "Segment"]
+__all__ = ["IMAGE", "MODALITIES", "TEXT", "CachingDenoiser", "Canvas", "Denoiser", "KVCache", "Modality", "Segment", "Trajectory"]
 
-TEXT, IMAGE = 0, 1
 Modality = Literal["text", "image"]
+MODALITIES: tuple[Modality, ...] = ("text", "image")
+"""Modalities by their number in `Canvas.modality_BL`."""
+TEXT, IMAGE = range(len(MODALITIES))
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,19 @@ class Canvas:
         """Some rows, with their padding."""
         return Canvas(self.tokens_BL[rows], self.editable_BL[rows], self.valid_BL[rows], self.modality_BL[rows])
 
+    def positions(self, modality: Modality) -> Tensor:
+        """Editable positions of a modality, bool (B, L)."""
+        return self.editable_BL & self.valid_BL & (self.modality_BL == MODALITIES.index(modality))
+
+    def repeat(self, times: int) -> Canvas:
+        """Each row ``times`` times, equal rows next to each other."""
+        return Canvas(*(t.repeat_interleave(times, 0) for t in self.tensors))
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four tensors in the order of the fields."""
+        return self.tokens_BL, self.editable_BL, self.valid_BL, self.modality_BL
+
     def with_tokens(self, tokens_BL: Tensor) -> Canvas:
         """The same canvas with other tokens."""
         return replace(self, tokens_BL=tokens_BL)
@@ -91,10 +106,21 @@ class Canvas:
         """One row from pieces laid end to end."""
         sizes = torch.tensor([len(p.tokens) for p in pieces])
         editable = torch.tensor([p.editable for p in pieces]).repeat_interleave(sizes)
-        modality = torch.tensor([IMAGE if p.modality == "image" else TEXT for p in pieces], dtype=torch.int8)
+        modality = torch.tensor([MODALITIES.index(p.modality) for p in pieces], dtype=torch.int8)
         tokens = torch.tensor([t for p in pieces for t in p.tokens], dtype=torch.long)
         valid = torch.tensor([p.valid for p in pieces]).repeat_interleave(sizes)
         return Canvas(tokens[None], editable[None], valid[None], modality.repeat_interleave(sizes)[None])
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A canvas and the step at which each of its positions was decided.
+
+    ``decided_BL``: int64, from 1; 0 where no step did: context, and what is still masked.
+    """
+
+    canvas: Canvas
+    decided_BL: Tensor
 
 
 @dataclass(frozen=True)

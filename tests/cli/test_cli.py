@@ -17,6 +17,7 @@ from PIL import Image
 from mmada.cli import main
 from mmada.errors import InputError
 from mmada.io.live_view import View
+from mmada.registry import RECIPES, plugins
 
 CALLS: list[tuple[str, dict[str, Any]]] = []
 
@@ -26,7 +27,7 @@ class Result:
     text: str
     thinking: str
     tokens: tuple[int, ...] = (1, 2, 3)
-    passes: int = 4
+    nfe: int = 4
 
 
 def watched(options: dict[str, Any]) -> None:
@@ -273,7 +274,8 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     calls: list[tuple[Any, ...]] = []
     recipes, evaluation = types.ModuleType("mmada.recipes.run"), types.ModuleType("mmada.evaluation")
-    monkeypatch.setattr("mmada.registry.RECIPES.targets", {"pretrain": Pretrain()})
+    plugins()  # before the names are replaced
+    monkeypatch.setattr(RECIPES, "targets", {"pretrain": Pretrain()})
     recipes.run = lambda name, **options: calls.append((name, options))  # type: ignore[attr-defined]
     evaluation.SUITES = {"nano": None}  # type: ignore[attr-defined]
     evaluation.run_suite = lambda suite, model, **options: [  # type: ignore[attr-defined]

@@ -11,16 +11,16 @@ import torch
 from tests.parity import checkpoint
 
 import mmada
-from mmada.recipes import run
-from mmada.sampling import Speed
+from mmada.recipes.run import run
+from mmada.sampling import Acceleration
 
 Values = dict[str, Any]
-NANO = Path(mmada.__file__).parent / "assets" / "nano"
+NANO = Path(mmada.__file__).parent / "nano" / "assets"
 
 
 def speed_of(**names: Any) -> Any:
     """How fast to decode, by the names of the command line."""
-    return Speed.of(**names)
+    return Acceleration.of(**names)
 
 
 def train(recipe: str, settings: Mapping[str, str], out: Path, start: Path) -> None:
@@ -34,8 +34,8 @@ def shortened() -> Iterator[mock.Mock]:
 
     Yields what stands for ``torch.autocast``, which knows how it was called.
     """
-    pictures = mock.patch("mmada.recipes.language.SHOWN", ("a red circle",))
-    trails = mock.patch("mmada.recipes.trails.ROWS", 6)
+    pictures = mock.patch("mmada.recipes.sft.SHOWN", ("a red circle",))
+    trails = mock.patch("mmada.recipes.trajectories.ROWS", 6)
     with pictures, trails, mock.patch.object(torch, "autocast", return_value=nullcontext()) as autocast:
         yield autocast
 

@@ -61,7 +61,7 @@ def shades(picture: Any) -> list[float]:
 
 def told(result: Any) -> Values:
     """A text result."""
-    found = {"text": result.text, "thinking": result.thinking, "tokens": list(result.tokens), "passes": result.passes}
+    found = {"text": result.text, "thinking": result.thinking, "tokens": list(result.tokens), "passes": result.nfe}
     return {name: value for name, value in found.items() if value != ""}
 
 
@@ -111,7 +111,7 @@ def drawn(captions: list[str], given: Mapping[str, Any], model: Any = None, name
     rows = zip(captions, codes(seen.last[0]), thoughts(seen.last[0]), pictures, strict=True)
     found = {}
     for row, (caption, grid, thought, picture) in enumerate(rows):
-        value = {"codes": grid, "size": list(picture.size), "shades": shades(picture), "passes": seen.last[0].passes[row]}
+        value = {"codes": grid, "size": list(picture.size), "shades": shades(picture), "passes": seen.last[0].nfe[row]}
         if thought:
             value |= {"thought": thought, "thinking": picture.info["thinking"]}
         found[key(caption, dict(given), *[name] * bool(name))] = value
@@ -151,7 +151,7 @@ def fillings() -> Values:
 
 
 def fast(name: str) -> Values:
-    """A choice of texts, answers and drawings at a speed."""
+    """Some texts, answers and drawings with an acceleration."""
     speed = speed_of(**SPEEDS[name])
     few = [(given, prompts[:4]) for given, prompts in inputs.TEXTS[:2]]
     asked = [(given, pairs[:count]) for (given, pairs), count in zip(inputs.QUESTIONS[:2], (5, 2), strict=True)]
@@ -228,7 +228,7 @@ def pretrained() -> Values:
 
 def reinforced(method: str) -> Values:
     """Two updates on one batch of rollouts of the bundled model."""
-    return log_of("reinforce", POLICY | {"method.name": method}, NANO)
+    return log_of("rl", POLICY | {"method.name": method}, NANO)
 
 
 # Prompts

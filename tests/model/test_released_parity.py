@@ -195,7 +195,7 @@ def test_the_image_schedule_is_that_of_the_reference() -> None:
     count, left = MaskSchedule(Cosine(), 15), torch.tensor([64, 64])
     kept = []
     for step in range(15):
-        left = left - count.commits(torch.tensor([64, 64]), left, step)
+        left = left - count.num_unmasked(torch.tensor([64, 64]), left, step)
         kept.append(left.clone())
     expected = TRANSFORMER["t2i.masked_after_step"]
     assert torch.equal(torch.stack(kept)[:-1], expected[:-1])

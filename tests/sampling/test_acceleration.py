@@ -16,6 +16,8 @@ from mmada.sampling import (
     Acceleration,
     BlockCache,
     Blocks,
+    CacheRule,
+    CacheState,
     Candidates,
     DelayedCache,
     DraftVerify,
@@ -33,8 +35,6 @@ from mmada.sampling import (
     MaskSchedule,
     Phase,
     PrefixCache,
-    Reuse,
-    Situation,
     Stable,
     StopAtEos,
     Temperature,
@@ -150,14 +150,14 @@ def test_a_rule_fills_everything_and_rows_do_not_meet(model: MMaDAModel, rule: o
         alone = frames(model, row, phase)
         assert torch.equal(alone[-1].tokens_BL[0], together[-1].row(i).tokens_BL[0])
         assert all(bool(f.changed_BL.any()) for f in alone[1:])
-        assert alone[-1].passes == (len(alone) - 1,) == together[-1].row(i).passes
+        assert alone[-1].nfe == (len(alone) - 1,) == together[-1].row(i).nfe
         assert len(alone) - 1 <= int(row.editable_BL.sum())
 
 
 def test_a_rule_that_takes_all_needs_a_pass_a_block_and_one_that_takes_none_a_pass_a_token(model: MMaDAModel) -> None:
     row = answer_row(21, 2, 9)
-    assert frames(model, row, replace(TEXT, parallel=Threshold(0.0)))[-1].passes == (3,)
-    assert frames(model, row, replace(TEXT, parallel=Threshold(1.0)))[-1].passes == (9,)
+    assert frames(model, row, replace(TEXT, parallel=Threshold(0.0)))[-1].nfe == (3,)
+    assert frames(model, row, replace(TEXT, parallel=Threshold(1.0)))[-1].nfe == (9,)
     plain = frames(model, row, replace(TEXT, schedule=UniformSchedule(4)))
     none = frames(model, row, replace(TEXT, parallel=Threshold(1.0)))
     assert torch.equal(plain[-1].tokens_BL, none[-1].tokens_BL)
@@ -196,7 +196,7 @@ def test_tokens_that_fail_are_taken_back_fewer_than_are_committed() -> None:
 
 @pytest.mark.parametrize("reuse", REUSE, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("kind", ["answers", "gaps", "pictures"])
-def test_reuse_gives_rows_what_they_get_alone(model: MMaDAModel, reuse: Reuse, kind: str) -> None:
+def test_reuse_gives_rows_what_they_get_alone(model: MMaDAModel, reuse: CacheRule, kind: str) -> None:
     blanks: list[Canvas] = []
     if kind == "pictures":
         phase = replace(IMAGE, reuse=reuse, guidance=Guidance(1.5))
@@ -224,25 +224,25 @@ def test_a_cache_that_is_always_refreshed_is_none(model: MMaDAModel) -> None:
 
 
 def test_a_cache_leaves_places_out(model: MMaDAModel) -> None:
-    now = Situation(
+    now = CacheState(
         block_RL=torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0]]).bool(), left_RL=torch.tensor([[0, 0, 0, 0, 1, 1, 0, 0]]).bool(),
         new_RL=torch.tensor([[0, 0, 0, 1, 0, 0, 0, 0]]).bool(), valid_RL=torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0]]).bool(),
         passes=1, since=1, drift_R=torch.tensor([0.1]),
     )  # fmt: skip
 
-    def fresh(reuse: Reuse, now: Situation = now) -> list[int] | None:
-        places = reuse.fresh(now)
+    def recomputed(reuse: CacheRule, now: CacheState = now) -> list[int] | None:
+        places = reuse.recompute(now)
         return None if places is None else places[0].nonzero()[:, 0].tolist()
 
-    assert fresh(PrefixCache()) == [3, 4, 5, 6]
-    assert fresh(BlockCache()) == [3, 4, 5]
-    assert fresh(BlockCache(vicinity=2)) == [1, 2, 3, 4, 5, 6]
-    assert fresh(DelayedCache()) == [3, 4, 5]
-    assert fresh(DelayedCache(), replace(now, new_RL=torch.zeros_like(now.new_RL))) == [4, 5]
-    assert fresh(DriftCache(limit=0.2)) == [3, 4, 5]
-    assert fresh(DriftCache(limit=0.05)) == [0, 1, 2, 3, 4, 5, 6]  # all of this row, whatever others do
-    assert fresh(BlockCache(), replace(now, passes=0)) is None
-    assert fresh(BlockCache(refresh=2), replace(now, since=2)) is None
+    assert recomputed(PrefixCache()) == [3, 4, 5, 6]
+    assert recomputed(BlockCache()) == [3, 4, 5]
+    assert recomputed(BlockCache(vicinity=2)) == [1, 2, 3, 4, 5, 6]
+    assert recomputed(DelayedCache()) == [3, 4, 5]
+    assert recomputed(DelayedCache(), replace(now, new_RL=torch.zeros_like(now.new_RL))) == [4, 5]
+    assert recomputed(DriftCache(limit=0.2)) == [3, 4, 5]
+    assert recomputed(DriftCache(limit=0.05)) == [0, 1, 2, 3, 4, 5, 6]  # all of this row, whatever others do
+    assert recomputed(BlockCache(), replace(now, passes=0)) is None
+    assert recomputed(BlockCache(refresh=2), replace(now, since=2)) is None
 
 
 @pytest.mark.parametrize("guesses", [1, 3, 8])
@@ -256,7 +256,7 @@ def test_looking_ahead_changes_no_token(model: MMaDAModel, guesses: int, phase: 
         plain = frames(model, canvas, replace(phase, guidance=guidance), unconditional=blank)
         ahead = frames(model, canvas, replace(phase, guidance=guidance, lookahead=Lookahead(guesses)), unconditional=blank)
         assert [f.tokens_BL.tolist() for f in ahead] == [f.tokens_BL.tolist() for f in plain]
-        assert all(a <= p for a, p in zip(ahead[-1].passes, plain[-1].passes, strict=True))
+        assert all(a <= p for a, p in zip(ahead[-1].nfe, plain[-1].nfe, strict=True))
 
 
 def test_looking_ahead_saves_passes_where_the_order_is_plain() -> None:
@@ -274,7 +274,7 @@ def test_looking_ahead_saves_passes_where_the_order_is_plain() -> None:
     phase = replace(TEXT, blocks=Blocks(12), schedule=UniformSchedule(12), lookahead=Lookahead(3))
     ahead = list(denoise(Sure(), row, [phase], vocabulary=V, generators=row_generators([0])))
     assert len(ahead) == 13
-    assert ahead[-1].passes == (4,)  # one alone, then each with three guesses that come true
+    assert ahead[-1].nfe == (4,)  # one alone, then each with three guesses that come true
 
 
 def test_lookahead_is_exact_or_refused() -> None:

@@ -120,7 +120,7 @@ def test_what_a_watcher_does_to_a_frame_stays_there() -> None:
 class Late(UniformSchedule):
     """The longest row sleeps in the first step."""
 
-    def commits(self, unknown_B: Tensor, masked_B: Tensor, step: int) -> Tensor:
+    def num_unmasked(self, unknown_B: Tensor, masked_B: Tensor, step: int) -> Tensor:
         ready_B = (unknown_B < unknown_B.max()) if step == 0 else torch.ones_like(unknown_B, dtype=torch.bool)
         return torch.where(ready_B, torch.minimum(masked_B, torch.full_like(masked_B, 3)), 0)
 
@@ -176,7 +176,7 @@ def test_rows_are_alike_in_tokens_and_in_what_is_asked_and_valid() -> None:
     assert alike.once.rows == 4, "rows 0 and 2; a row of which less is asked, or nothing, is another"
     model = strong_model()
     whole_NV, once_NV = (model.predict(c.tokens_BL, query_BL=c.editable_BL, vocab=range(40)) for c in (batch, alike.once))
-    torch.testing.assert_close(once_NV[alike.place_N], whole_NV)
+    torch.testing.assert_close(once_NV[alike.index_N], whole_NV)
     valid_BL = batch.valid_BL.clone()
     valid_BL[2, -1] = False
     assert UniqueRows.of(Canvas(batch.tokens_BL, query_BL, valid_BL, batch.modality_BL)) is None
@@ -204,7 +204,7 @@ def test_a_broken_row_leaves_the_entropies_of_others() -> None:
         (lambda: Acceleration.of(BlockCache()), r"Acceleration\.of"),  # type: ignore[arg-type]
         (lambda: Acceleration.of("threshold="), "cannot be read"),
         (lambda: Acceleration.of(reuse="block=1_0"), "cannot be read"),
-        (lambda: Acceleration.of("threshold=2"), "parallel 'threshold=2': confidence must lie in"),
+        (lambda: Acceleration.of("threshold=2"), "parallel 'threshold=2': confidence must be a number of 0 to 1"),
         (lambda: Blocks(2.5), "block must be a whole number"),  # type: ignore[arg-type]
         (lambda: UniformSchedule(2.5), "steps must be a whole number"),  # type: ignore[arg-type]
         (lambda: Temperature("a"), "temperature must be a number"),  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ from mmada.sampling import (
     row_generators,
 )
 from mmada.sampling.cuda_graphs import Graphs
+from mmada.sampling.fixed_shape import FixedShapeCalls
 
 loop = import_module("mmada.sampling.denoise")
 
@@ -103,12 +104,12 @@ CASES: dict[str, tuple[Canvas, list[Phase], Canvas | None]] = {
 def frames(model: Any, case: str, static: FixedShape | None, seed: int = 0) -> list[Frame]:
     canvas, phases, blank = CASES[case]
     generators = row_generators(range(seed, seed + canvas.rows))
-    return list(denoise(model, canvas, phases, vocabulary=V, generators=generators, unconditional=blank, static=static))
+    return list(denoise(model, canvas, phases, vocabulary=V, generators=generators, unconditional=blank, fixed_shape=static))
 
 
 def told(steps: Sequence[Frame]) -> list[object]:
     """Everything that a frame says."""
-    return [(f.tokens_BL.tolist(), f.changed_BL.tolist(), f.phase, f.step, f.steps, f.passes) for f in steps]
+    return [(f.tokens_BL.tolist(), f.changed_BL.tolist(), f.phase, f.step, f.steps, f.nfe) for f in steps]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -181,7 +182,7 @@ def steps_unasked(monkeypatch: pytest.MonkeyPatch, case: str, static: FixedShape
     """Runs all steps, beginnings of parts aside, with nobody allowed to ask; returns how many."""
     model, count = strong_model(0, 1.0), 0
     frames(model, case, static)  # what is read once and kept is there
-    part, enter = loop._part, loop._State.enter
+    part, enter = loop.block_steps, FixedShapeCalls.enter
 
     def watched(*args: Any) -> Iterator[Any]:
         nonlocal count
@@ -198,8 +199,8 @@ def steps_unasked(monkeypatch: pytest.MonkeyPatch, case: str, static: FixedShape
         with disabled():
             enter(*args)
 
-    monkeypatch.setattr(loop, "_part", watched)
-    monkeypatch.setattr(loop._State, "enter", entered)
+    monkeypatch.setattr(loop, "block_steps", watched)
+    monkeypatch.setattr(FixedShapeCalls, "enter", entered)
     frames(model, case, static)
     return count
 
@@ -274,7 +275,7 @@ def test_a_recording_serves_all_blocks_of_one_shape(monkeypatch: pytest.MonkeyPa
     graphs = Graphs(again, runs=2)
     monkeypatch.setattr(FixedShape, "recorder", lambda self, device: graphs)
     canvas = answer([21, 22], 12)
-    list(denoise(strong_model(), canvas, [TEXT], vocabulary=V, generators=row_generators([0]), static=FixedShape()))
+    list(denoise(strong_model(), canvas, [TEXT], vocabulary=V, generators=row_generators([0]), fixed_shape=FixedShape()))
     assert len(graphs.recorded) == 1
     assert graphs.seen.total() == 3  # two ordinary runs and the recording, of twelve
 
@@ -299,11 +300,11 @@ def test_what_cannot_be_fixed_runs_as_ever() -> None:
     rule, reuse = replace(TEXT, parallel=Threshold(0.3)), replace(TEXT, reuse=BlockCache())
     for model, phase in ((Bare(), TEXT), (strong_model(), rule), (strong_model(), reuse)):
         both = [
-            told(list(denoise(model, ANSWERS, [phase], vocabulary=V, generators=row_generators(range(4)), static=static)))
+            told(list(denoise(model, ANSWERS, [phase], vocabulary=V, generators=row_generators(range(4)), fixed_shape=static)))
             for static in (None, FixedShape())
         ]
         assert both[0] == both[1]
-    with pytest.raises(InputError, match="look"):
+    with pytest.raises(InputError, match="sync_every"):
         FixedShape(0)
 
 
@@ -317,7 +318,9 @@ def on_gpu(case: str, static: FixedShape | None, model: MMaDAModel) -> list[Fram
     canvas, phases, blank = CASES[case]
     blank = None if blank is None else blank.to("cuda")
     generators = row_generators(range(canvas.rows))
-    steps = denoise(model, canvas.to("cuda"), phases, vocabulary=V, generators=generators, unconditional=blank, static=static)
+    steps = denoise(
+        model, canvas.to("cuda"), phases, vocabulary=V, generators=generators, unconditional=blank, fixed_shape=static
+    )
     return list(steps)
 
 
@@ -357,7 +360,7 @@ def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) ->
     """As the watch on the CPU, with CUDA's own; over fixed places, the beginnings of parts and the looks aside."""
     model = strong_model().to("cuda")
     on_gpu(case, FixedShape(), model)  # kernels are compiled, and what is read once is there
-    part, enter = loop._part, loop._State.enter
+    part, enter = loop.block_steps, FixedShapeCalls.enter
 
     def strictly(mode: str, function: Callable[..., Any], *args: Any) -> Any:
         before = torch.cuda.get_sync_debug_mode()
@@ -372,8 +375,8 @@ def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) ->
         while (done := strictly("error", next, steps, None)) is not None:
             yield done
 
-    monkeypatch.setattr(loop, "_part", watched)
-    monkeypatch.setattr(loop._State, "enter", lambda *args: strictly("default", enter, *args))
+    monkeypatch.setattr(loop, "block_steps", watched)
+    monkeypatch.setattr(FixedShapeCalls, "enter", lambda *args: strictly("default", enter, *args))
     assert len(on_gpu(case, FixedShape(), model)) > 3
     with pytest.raises(RuntimeError, match="synchroniz"):
         on_gpu(case, None, model)

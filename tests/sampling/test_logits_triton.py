@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmada.sampling.logits_ops import drawn_twin, log_odds_twin, mixed
+from mmada.sampling.logits_ops import gumbel_argmax_twin, log_odds_twin, mixed
 
 
 def cases(device: str) -> list[tuple[Tensor, Tensor]]:
@@ -25,13 +25,13 @@ def cases(device: str) -> list[tuple[Tensor, Tensor]]:
 
 def check(device: str) -> None:
     """Both uses of the kernel."""
-    from mmada.sampling import row_kernel
+    from mmada.sampling import triton_kernel
 
     for logits_NV, key_N in cases(device):
         for temperature in (0.0, 0.7, 1.0):
-            ours = row_kernel.draw(logits_NV, key_N, temperature)
-            assert torch.equal(ours, drawn_twin(logits_NV, key_N, temperature))
-            torch.testing.assert_close(row_kernel.odds(logits_NV, ours), log_odds_twin(logits_NV, ours), atol=2e-5, rtol=1e-5)
+            ours = triton_kernel.draw(logits_NV, key_N, temperature)
+            assert torch.equal(ours, gumbel_argmax_twin(logits_NV, key_N, temperature))
+            torch.testing.assert_close(triton_kernel.odds(logits_NV, ours), log_odds_twin(logits_NV, ours), atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu

@@ -28,7 +28,7 @@ def left_after_each_step(count: UnmaskingSchedule, unknown: int) -> list[int]:
     """Masked places after each step, from ``unknown``."""
     masked, left = torch.tensor([unknown]), []
     for step in range(count.steps):
-        masked = masked - torch.minimum(count.commits(torch.tensor([unknown]), masked, step), masked)
+        masked = masked - torch.minimum(count.num_unmasked(torch.tensor([unknown]), masked, step), masked)
         left.append(int(masked))
     return left
 
@@ -66,7 +66,7 @@ def test_even_split_puts_the_remainder_first(unknown: int, steps: int, expected:
 
 
 def test_counts_differ_by_row() -> None:
-    commits = UniformSchedule(4).commits(torch.tensor([10, 4, 0]), torch.tensor([10, 4, 0]), 0)
+    commits = UniformSchedule(4).num_unmasked(torch.tensor([10, 4, 0]), torch.tensor([10, 4, 0]), 0)
     assert commits.tolist() == [3, 1, 0]
 
 
@@ -123,13 +123,13 @@ def test_temperature_draws_from_the_tempered_softmax() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([1.0, 0.0, -1.0]).expand(20_000, 3)
     draws = torch.empty(20_000, 3, dtype=torch.float64).exponential_(generator=generator)
-    chosen = Temperature(0.5).choose(logits, lambda _: -draws.log())
+    chosen = Temperature(0.5).sample(logits, lambda _: -draws.log())
     seen = torch.bincount(chosen, minlength=3) / 20_000
     assert torch.allclose(seen, (logits[0] / 0.5).softmax(-1), atol=0.01)
 
 
 def test_greedy_takes_the_most_probable_without_noise() -> None:
-    assert Greedy().choose(torch.tensor([[0.0, 2.0, 1.0]]), no_noise).tolist() == [1]
+    assert Greedy().sample(torch.tensor([[0.0, 2.0, 1.0]]), no_noise).tolist() == [1]
 
 
 def test_guidance_equals_both_published_forms() -> None:
@@ -141,8 +141,8 @@ def test_guidance_equals_both_published_forms() -> None:
 
 def test_regions_partition_by_rank() -> None:
     rank = torch.arange(7)
-    assert Blocks(3).part(rank).tolist() == [0, 0, 0, 1, 1, 1, 2]
-    assert SingleBlock().part(rank).tolist() == [0] * 7
+    assert Blocks(3).block(rank).tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert SingleBlock().block(rank).tolist() == [0] * 7
 
 
 def test_stop_looks_only_inside() -> None:

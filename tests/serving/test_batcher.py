@@ -34,7 +34,7 @@ def test_requests_get_what_they_get_alone(model: MMaDA, speed: Acceleration) -> 
     with Batcher(model) as batcher:
         tickets = [batcher.submit(lambda m, w, p=p: m.generate(p, speed=speed, length=8, watch=w)) for p in PROMPTS]  # type: ignore[misc]
         assert [t.result(60).tokens for t in tickets] == alone
-        assert len(batcher.passes) <= sum(t.result().passes for t in tickets)
+        assert len(batcher.passes) <= sum(t.result().nfe for t in tickets)
     if speed.reuse is not None:
         assert max(batcher.passes) > 1
 
@@ -55,7 +55,7 @@ def test_frames_stream_and_a_request_can_be_cancelled(model: MMaDA) -> None:
         ticket = batcher.submit(lambda m, w: m.generate(PROMPTS[0], length=8, watch=w))
         frames = list(ticket.frames())
         assert [f.step for f in frames][:3] == [0, 1, 2]
-        assert frames[-1].passes == (ticket.result().passes,)
+        assert frames[-1].nfe == (ticket.result().nfe,)
         other = batcher.submit(lambda m, w: m.generate(PROMPTS[1], length=64, steps=64, block=64, watch=w))
         next(other.frames())
         other.cancel()

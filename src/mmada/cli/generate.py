@@ -141,7 +141,7 @@ class Infill(SpeedOptions):
 def _show(options: SamplingOptions, asked: dict[str, object], result: TextResult) -> None:
     """The reasoning, if there is any, stands above the answer."""
     record = {**asked, "text": result.text, "thinking": result.thinking, "tokens": len(result.tokens)}
-    record["passes"] = result.passes
+    record["passes"] = result.nfe
     record |= {"model": options.model, "seed": options.seed}
     text = f"{result.thinking}\n\n{result.text}" if result.thinking else result.text
     emit(options.json, record, text)

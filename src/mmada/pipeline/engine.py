@@ -47,9 +47,9 @@ class TextResult:
         return tuple(frame.row(self.index) for frame in self.batch)
 
     @property
-    def passes(self) -> int:
+    def nfe(self) -> int:
         """ModelCalls of the model that this row took part in."""
-        return self.batch[-1].passes[self.index]
+        return self.batch[-1].nfe[self.index]
 
 
 class Engine:
@@ -60,7 +60,7 @@ class Engine:
         self.device = device
         self.denoiser: Denoiser = parts.model
         """What the loop asks: the model, or something that watches it."""
-        self.static: FixedShape | None = FixedShape() if device.type == "cuda" else None
+        self.fixed_shape: FixedShape | None = FixedShape() if device.type == "cuda" else None
         """Places that stay fixed for a block: the same tokens, for a GPU; where the host computes, less arithmetic is faster."""
         self.passes: list[int] = []
         """ModelCalls of the model for every row completed so far."""
@@ -159,12 +159,12 @@ class Engine:
             vocabulary=self.parts.vocabulary,
             generators=generators,
             unconditional=Canvas.stack(unconditional).to(self.canvas_device) if guided else None,
-            static=self.static,
+            fixed_shape=self.fixed_shape,
         ):
             frames.append(frame)
             if watch is not None:
                 watch(frame)
-        self.passes += frames[-1].passes
+        self.passes += frames[-1].nfe
         self.written += self.tokens_of(frames[-1].canvas)
         return tuple(frames)
 

@@ -1,12 +1,15 @@
-"""Sampling: complete a canvas. `denoise` is the one loop; the choices are in `policy`, `accept` (parallel unmasking), `reuse`
-(keys and values between steps), `passes` (looking ahead) and `static` (places that stay fixed, for a GPU)."""
+"""Sampling: complete a canvas.
+
+`denoise` is the one loop, `policy` its choices. `guidance`, `parallel`, `kv_reuse`, `speculative` and `fixed_shape` each
+replace one
+part of its step.
+"""
 
 from mmada.sampling.acceleration import Acceleration
-from mmada.sampling.denoise import Frame, Phase, complete, denoise, row_generators
+from mmada.sampling.denoise import complete, denoise
 from mmada.sampling.fixed_shape import FixedShape
-from mmada.sampling.gumbel import GumbelNoise
-from mmada.sampling.kv_reuse import BlockCache, DelayedCache, DriftCache, PrefixCache, Reuse, Situation
-from mmada.sampling.model_calls import Lookahead
+from mmada.sampling.gumbel import GumbelNoise, row_generators
+from mmada.sampling.kv_reuse import BlockCache, CacheRule, CacheState, DelayedCache, DriftCache, PrefixCache
 from mmada.sampling.parallel import (
     Candidates,
     DraftVerify,
@@ -18,6 +21,7 @@ from mmada.sampling.parallel import (
     Threshold,
     UnmaskingRule,
 )
+from mmada.sampling.phase import Frame, Phase
 from mmada.sampling.policy import (
     Blocks,
     BlockSchedule,
@@ -36,12 +40,15 @@ from mmada.sampling.policy import (
     UniformSchedule,
     UnmaskingSchedule,
 )
+from mmada.sampling.speculative import Lookahead
 
 __all__ = [
     "Acceleration",
     "BlockCache",
     "BlockSchedule",
     "Blocks",
+    "CacheRule",
+    "CacheState",
     "Candidates",
     "DelayedCache",
     "DraftVerify",
@@ -64,9 +71,7 @@ __all__ = [
     "PrefixCache",
     "RandomRemasking",
     "RemaskingStrategy",
-    "Reuse",
     "SingleBlock",
-    "Situation",
     "Stable",
     "StopAtEos",
     "Temperature",

@@ -1,4 +1,4 @@
-"""How much faster than one token a pass: the choices that change the speed of a phase, and their names on the command line."""
+"""Acceleration: the choices that make decoding faster than one forward pass a token, by name, and how they run the model."""
 
 from __future__ import annotations
 
@@ -7,65 +7,78 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from mmada.errors import InputError, check_whole
-from mmada.sampling.denoise import Phase
-from mmada.sampling.kv_reuse import CACHES, Reuse
-from mmada.sampling.model_calls import Lookahead
+from mmada.sampling.fixed_shape import FixedShapeCalls
+from mmada.sampling.kv_reuse import CACHES, CachedCalls, CacheRule
+from mmada.sampling.model_calls import ModelCalls
 from mmada.sampling.parallel import RULES, UnmaskingRule
+from mmada.sampling.phase import Phase
+from mmada.sampling.speculative import MAX_DRAFT_LENGTH, Lookahead, SpeculativeCalls
+from mmada.sampling.state import DecodingState
 
-__all__ = ["Acceleration", "by_name"]
+__all__ = ["Acceleration", "by_name", "model_calls"]
 
 Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What is asked of a phase beside its plan; without any of it every step computes everything, at the plan's pace.
+    """The accelerations of a phase; without any, each step computes every position and follows the schedule.
 
-    ``parallel``: how many tokens a step may decide. ``reuse``: what keeps its keys and values between steps. ``lookahead``:
-    exact, so neither goes with it. Each is None where it is not used.
+    ``parallel``: how many tokens a step may decide. ``reuse``: which keys and values are kept between steps. ``lookahead``: exact
+    speculation, so it goes with neither. Each is None where it is not used.
     """
 
     parallel: UnmaskingRule | None = None
-    reuse: Reuse | None = None
+    reuse: CacheRule | None = None
     lookahead: Lookahead | None = None
 
     def __post_init__(self) -> None:
-        for name, method in (("parallel", "accept"), ("reuse", "fresh"), ("lookahead", "guesses")):
+        for name, method in (("parallel", "accept"), ("reuse", "recompute"), ("lookahead", "draft_length")):
             value = getattr(self, name)
             if value is not None and not hasattr(value, method):
-                raise InputError(
-                    f"{name} of an Acceleration cannot be {value!r}; to give it by name, use Acceleration.of('threshold=0.9')"
-                )
+                raise InputError(f"{name} cannot be {value!r}; give a rule, or its name with Acceleration.of('threshold=0.9')")
         if self.lookahead is not None and (self.parallel is not None or self.reuse is not None):
-            raise InputError("lookahead is exact and goes with the fixed pace alone; leave out parallel and reuse")
+            raise InputError("lookahead is exact and works with the fixed schedule only; leave out parallel and reuse")
 
     @staticmethod
-    def of(parallel: UnmaskingRule | str | None = None, reuse: Reuse | str | None = None, lookahead: int = 0) -> Acceleration:
-        """From choices or their names ("threshold=0.9", "block=0,8"), and a number of guesses (0 is none)."""
-        guesses = check_whole("lookahead", lookahead, 0)
+    def of(parallel: UnmaskingRule | str | None = None, reuse: CacheRule | str | None = None, lookahead: int = 0) -> Acceleration:
+        """From rules or their names ("threshold=0.9", "block=0,8"), and a draft length (0 is no speculation)."""
+        draft_length = check_whole("lookahead", lookahead, 0, MAX_DRAFT_LENGTH)
         return Acceleration(
             by_name("parallel", parallel, RULES) if isinstance(parallel, str) else parallel,
             by_name("reuse", reuse, CACHES) if isinstance(reuse, str) else reuse,
-            Lookahead(guesses) if guesses else None,
+            Lookahead(draft_length) if draft_length else None,
         )
 
     @staticmethod
-    def given(speed: Acceleration | None, default: Acceleration) -> Acceleration:
-        """The speed asked for, or the default. Raises InputError for what is no `Acceleration`."""
-        if speed is not None and not isinstance(speed, Acceleration):
-            raise InputError(f"speed is {speed!r}; give a Acceleration, such as Acceleration.of('threshold=0.9')")
-        return default if speed is None else speed
+    def given(acceleration: Acceleration | None, default: Acceleration) -> Acceleration:
+        """The acceleration given, or the default. Raises InputError for anything else."""
+        if acceleration is not None and not isinstance(acceleration, Acceleration):
+            raise InputError(f"acceleration is {acceleration!r}; give an Acceleration, such as Acceleration.of('threshold=0.9')")
+        return default if acceleration is None else acceleration
 
     def of_phase(self, phase: Phase) -> Phase:
-        """The phase at this speed."""
+        """The phase with these accelerations."""
         return replace(phase, parallel=self.parallel, reuse=self.reuse, lookahead=self.lookahead)
 
 
+def model_calls(phase: Phase, state: DecodingState) -> ModelCalls:
+    """The way in which a phase runs the model."""
+    model = (state.denoiser, state.canvas, state.unconditional, state.vocabulary.mask, state.nfe_B)
+    if phase.reuse is not None:
+        return CachedCalls(phase.reuse, *model)
+    if phase.lookahead is not None:
+        return SpeculativeCalls(phase.lookahead.draft_length, *model)
+    if state.fixed_shape is not None and phase.follows_schedule:
+        return FixedShapeCalls(state.fixed_shape, state.graphs, *model)
+    return ModelCalls(*model)
+
+
 def by_name(field: str, text: str, known: Mapping[str, type[Choice]]) -> Choice:
-    """A choice from its name and its numbers in order: "threshold", "threshold=0.8", "hierarchical=0.6,0.9"."""
+    """A rule from its name and its numbers in order: "threshold", "threshold=0.8", "hierarchical=0.6,0.9"."""
     name, equals, rest = text.strip().partition("=")
     if name not in known:
-        raise InputError(f"{field} {text!r} names no rule; choose among {', '.join(known)}, with numbers as in name=0.9")
+        raise InputError(f"{field} {text!r} is not a known rule; choose among {', '.join(known)}, with numbers as in name=0.9")
     kind = known[name]
     parameters = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
     numbers = rest.split(",") if rest else []

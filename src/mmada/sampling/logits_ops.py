@@ -1,8 +1,8 @@
-"""What a step needs of rows of logits: a drawn column, and how much surer it is than all others together.
+"""Operations on rows of logits: a Gumbel-max draw, and the log-odds of the chosen token.
 
-On a GPU one Triton kernel reads a row and keeps nothing of its size; the same in torch is its twin, and what runs elsewhere.
+On a GPU one Triton kernel reads a row and writes nothing of its size; the torch version is its twin, and runs elsewhere.
 
-Shapes: N places, V vocab.
+Shapes: N positions, V columns.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["drawn", "gumbel", "log_odds", "mixed", "wrapped"]
+__all__ = ["gumbel", "gumbel_argmax", "log_odds", "mixed", "wrapped"]
 
 SCRATCH = 2**21
-"""Logits that `log_odds` looks at in one go on a CPU: what its caches hold."""
+"""Logits that `log_odds` reads at once on a CPU: as many as its caches hold."""
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
@@ -30,7 +30,7 @@ def mixed(key: Tensor, number: int | Tensor) -> Tensor:
 
 
 def wrapped(number: int) -> int:
-    """A whole number as 64 signed bits."""
+    """An integer as 64 signed bits."""
     return (number + 2**63) % 2**64 - 2**63
 
 
@@ -41,30 +41,30 @@ def gumbel(key_N: Tensor, width: int) -> Tensor:
     return uniform_NV.log_().neg_().log_().neg_()
 
 
-def drawn(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
+def gumbel_argmax(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
     """Columns (N,) drawn from softmax(logits / temperature), as argmax(logits + temperature * Gumbel) in float64."""
-    if logits_NV.is_cuda and (kernel := row_kernel()) is not None:
+    if logits_NV.is_cuda and (kernel := triton_kernel()) is not None:
         return kernel.draw(logits_NV, key_N, temperature)  # type: ignore[no-any-return]
-    return drawn_twin(logits_NV, key_N, temperature)
+    return gumbel_argmax_twin(logits_NV, key_N, temperature)
 
 
-def drawn_twin(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
-    """`drawn` in torch."""
+def gumbel_argmax_twin(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
+    """`gumbel_argmax` in torch."""
     return (logits_NV.double() + temperature * gumbel(key_N, logits_NV.shape[1])).argmax(-1)
 
 
 def log_odds(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
-    """log(p / (1 - p)) of the chosen vocab, (N,).
+    """log(p / (1 - p)) of the chosen columns, (N,).
 
-    It orders places as p does but does not saturate: in float32 many p are exactly 1, their odds differ.
+    It orders positions as p does but does not saturate: in float32 many p are exactly 1, their odds differ.
     """
-    if logits_NV.is_cuda and logits_NV.dtype == torch.float32 and (kernel := row_kernel()) is not None:
+    if logits_NV.is_cuda and logits_NV.dtype == torch.float32 and (kernel := triton_kernel()) is not None:
         return kernel.odds(logits_NV, chosen_N)  # type: ignore[no-any-return]
     return log_odds_twin(logits_NV, chosen_N)
 
 
 def log_odds_twin(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
-    """`log_odds` in torch. The other vocab are added up in scratch memory, on a CPU for a few rows at a time: several times
+    """`log_odds` in torch. The other columns are added up in scratch memory, on a CPU for a few rows at a time: several times
     faster there than one large copy."""
     chosen_N1 = chosen_N[:, None]
     rows = max(1, SCRATCH // logits_NV.shape[1]) if logits_NV.device.type == "cpu" else max(1, len(logits_NV))
@@ -79,7 +79,7 @@ def log_odds_twin(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
 
 
 @cache
-def row_kernel() -> Any:
+def triton_kernel() -> Any:
     """The module of the Triton kernel, None without Triton."""
     try:
         from mmada.sampling import logits_triton as found

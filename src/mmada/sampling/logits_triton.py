@@ -1,8 +1,8 @@
-"""One Triton kernel over rows of logits: draw a column, or weigh a column against all others. Twins in
+"""One Triton kernel over rows of logits: draw a column, or its log-odds against all others. Twins in
 `mmada.sampling.logits_ops`.
 
-Every program reads one row in runs of `BLOCK` vocab and keeps a few numbers of it, so nothing of the size of the logits is
-written. The noise is that of `rows.gumbel`, computed where it is needed.
+Every program reads one row in runs of `BLOCK` columns and keeps a few numbers, so nothing of the size of the logits is
+written. The noise is that of `logits_ops.gumbel`, computed where it is needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECOND: Any = tl.constexpr(0x94D049BB133111EB)
 
 @triton.jit
 def noise(key, column):  # type: ignore[no-untyped-def]
-    """Gumbel noise of vocab under a key, as `rows.gumbel`."""
+    """Gumbel noise of columns under a key, as `logits_ops.gumbel`."""
     x = key.to(tl.uint64) + (column + 1).to(tl.uint64) * GOLDEN
     x = (x ^ (x >> 30)) * FIRST
     x = (x ^ (x >> 27)) * SECOND
@@ -79,14 +79,14 @@ def run(logits_NV: Tensor, key_N: Tensor, chosen_N: Tensor, odds_N: Tensor, temp
 
 
 def draw(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
-    """As `rows.drawn`."""
+    """As `logits_ops.gumbel_argmax`."""
     chosen_N = torch.empty(len(logits_NV), dtype=torch.int64, device=logits_NV.device)
     run(logits_NV, key_N.contiguous(), chosen_N, logits_NV, temperature, draw=True)
     return chosen_N
 
 
 def odds(logits_NV: Tensor, chosen_N: Tensor) -> Tensor:
-    """As `rows.log_odds`, float32."""
+    """As `logits_ops.log_odds`, float32."""
     odds_N = torch.empty(len(logits_NV), dtype=torch.float32, device=logits_NV.device)
     run(logits_NV, chosen_N, chosen_N.contiguous(), odds_N, 0.0, draw=False)
     return odds_N

@@ -1,15 +1,15 @@
-"""Parallel unmasking: rules that say how many tokens a step may decide, from how sure the model is.
+"""Parallel unmasking: rules for how many tokens one step may decide, from how confident the model is.
 
-    all that are sure enough           Threshold(confidence)  MarginThreshold(margin)
-    as many as stay sure together      Factor(factor)  EntropyBound(bound)
-    one in every run of masks          Hierarchical(low, high)
-    those that no longer change        Stable(divergence, steps, confidence)
-    boldly, and take back what fails   DraftVerify(draft, verify)
+    all that are confident enough               Threshold(confidence)  MarginThreshold(margin)
+    as many as are confident together           Factor(factor)  EntropyBound(bound)
+    one in every run of masks                   Hierarchical(low, high)
+    those that no longer change                 Stable(divergence, steps, confidence)
+    draft boldly, and remask what fails         DraftVerify(draft, verify)
 
-A rule sees the `Candidates` of one step and marks those it accepts; the loop commits them and, whatever the rule says, each row's
-best one. All of them approximate the fixed pace of one token a step: tokens decided together do not see each other.
+A rule sees the `Candidates` of one step and marks those it accepts; the step unmasks them and, whatever the rule says, each row's
+most confident one. All of them approximate the schedule of one token a step: tokens decided together do not see each other.
 
-Shapes: N masked places at work (row-major), V vocabulary vocab.
+Shapes: B rows, R of them at work, L positions, N masked positions at work (row-major), M verification tokens, V vocabulary slice.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mmada.errors import InputError, check_number, check_whole
+from mmada.errors import check_number, check_whole
 from mmada.sampling.logits_ops import log_odds
+from mmada.sampling.model_calls import ModelCalls, Positions, Query
 
 __all__ = [
     "RULES",
@@ -32,32 +33,31 @@ __all__ = [
     "Factor",
     "Hierarchical",
     "MarginThreshold",
+    "ParallelSelection",
     "Stable",
     "Threshold",
     "UnmaskingRule",
-    "recent",
-    "taken_back",
 ]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The masked places of one step.
+    """The predicted positions of one step.
 
-    ``logits_NV``; ``chosen_N``: the column drawn for each; ``row_N``, ``place_N``: where each stands; ``before``: the candidates
-    of the step before, as far back as a rule's ``history``.
+    ``logits_NV``; ``token_N``: the column drawn for each; ``row_N``, ``position_N``: where each is; ``before``: the candidates of
+    the step before, as far back as a rule's ``history``.
     """
 
     logits_NV: Tensor
-    chosen_N: Tensor
+    token_N: Tensor
     row_N: Tensor
-    place_N: Tensor
+    position_N: Tensor
     before: Candidates | None = None
 
     @cached_property
     def confidence_N(self) -> Tensor:
-        """Probability of the chosen column, float64."""
-        return log_odds(self.logits_NV, self.chosen_N).double().sigmoid()
+        """Probability of the drawn token, float64."""
+        return log_odds(self.logits_NV, self.token_N).double().sigmoid()
 
     @cached_property
     def log_p_NV(self) -> Tensor:
@@ -66,11 +66,11 @@ class Candidates:
 
     @cached_property
     def entropy_N(self) -> Tensor:
-        """Entropy of each place, in nats."""
+        """Entropy of each position, in nats."""
         return -(self.log_p_NV.exp() * self.log_p_NV.nan_to_num(neginf=0.0)).sum(-1)
 
     def rank_N(self, score_N: Tensor) -> Tensor:
-        """Rank of each place within its row, from 0 for the highest score."""
+        """Rank of each position within its row, from 0 for the highest score."""
         order_N = score_N.argsort(descending=True, stable=True)
         order_N = order_N[self.row_N[order_N].argsort(stable=True)]
         rank_N = torch.empty_like(order_N)
@@ -84,10 +84,10 @@ class Candidates:
 
 
 class UnmaskingRule(Protocol):
-    """Which candidates a step commits together.
+    """Choice of the candidates that a step unmasks together.
 
-    ``history``: how many steps back it looks. ``verify``: tokens of the block whose probability, asked again with all others in
-    sight, is below this are masked again, fewer than the step commits; 0 takes nothing back.
+    ``history``: how many steps back it looks. ``verify``: a decided token of the block whose probability, predicted again with
+    all others visible, is below this is remasked, always fewer than the step unmasks; 0 remasks nothing.
     """
 
     @property
@@ -101,7 +101,7 @@ class UnmaskingRule(Protocol):
 
 
 class Rule:
-    """What the rules share: none of them looks back or takes back unless it says so."""
+    """Defaults of the rules: no history, no remasking."""
 
     @property
     def history(self) -> int:
@@ -121,7 +121,7 @@ class Threshold(Rule):
     confidence: float = 0.9
 
     def __post_init__(self) -> None:
-        check_share("confidence", self.confidence)
+        check_number("confidence", self.confidence, 0, 1)
 
     def accept(self, seen: Candidates) -> Tensor:
         """As `UnmaskingRule.accept`."""
@@ -130,12 +130,12 @@ class Threshold(Rule):
 
 @dataclass(frozen=True)
 class MarginThreshold(Rule):
-    """Every place whose two most probable tokens are at least ``margin`` apart."""
+    """Every position whose two most probable tokens are at least ``margin`` apart in probability."""
 
     margin: float = 0.8
 
     def __post_init__(self) -> None:
-        check_share("margin", self.margin)
+        check_number("margin", self.margin, 0, 1)
 
     def accept(self, seen: Candidates) -> Tensor:
         """As `UnmaskingRule.accept`."""
@@ -187,13 +187,13 @@ class Hierarchical(Rule):
     high: float = 0.92
 
     def __post_init__(self) -> None:
-        check_share("low", self.low)
-        check_share("high", self.high)
+        check_number("low", self.low, 0, 1)
+        check_number("high", self.high, 0, 1)
 
     def accept(self, seen: Candidates) -> Tensor:
         """As `UnmaskingRule.accept`."""
         starts_N = torch.ones_like(seen.row_N, dtype=torch.bool)
-        starts_N[1:] = (seen.row_N.diff() != 0) | (seen.place_N.diff() != 1)
+        starts_N[1:] = (seen.row_N.diff() != 0) | (seen.position_N.diff() != 1)
         run_N = starts_N.cumsum(0) - 1
         best_N = torch.zeros(len(run_N), dtype=torch.float64, device=run_N.device)
         best_N.scatter_reduce_(0, run_N, seen.confidence_N, "amax")
@@ -213,7 +213,7 @@ class Stable(Rule):
     def __post_init__(self) -> None:
         check_number("divergence", self.divergence)
         check_whole("steps", self.steps, 1)
-        check_share("confidence", self.confidence)
+        check_number("confidence", self.confidence, 0, 1)
 
     @property
     def history(self) -> int:
@@ -235,15 +235,18 @@ class Stable(Rule):
 
 @dataclass(frozen=True)
 class DraftVerify(Rule):
-    """Draft every token of at least ``draft``, and take back those that fall below ``verify`` once the others stand (WINO: 0.5
-    and 0.9 for MMaDA). A step drafts at most 70 % of what is left, 5 to 20 tokens; it runs a shadow for every decided token."""
+    """Draft every token of at least ``draft``, and remask those that fall below ``verify`` once the others are decided (WINO: 0.5
+    and 0.9 for MMaDA).
+
+    A step drafts at most 70 % of what is left, 5 to 20 tokens; its pass has one verification token for every decided one.
+    """
 
     draft: float = 0.5
     verify: float = 0.9
 
     def __post_init__(self) -> None:
-        check_share("draft", self.draft)
-        check_share("verify", self.verify)
+        check_number("draft", self.draft, 0, 1)
+        check_number("verify", self.verify, 0, 1)
 
     def accept(self, seen: Candidates) -> Tensor:
         """As `UnmaskingRule.accept`."""
@@ -253,15 +256,15 @@ class DraftVerify(Rule):
 
 
 def drift(now: Candidates, before: Candidates) -> Tensor:
-    """Kullback-Leibler divergence (N,) from the step before at the places of ``now``, all of which were masked then too."""
+    """Kullback-Leibler divergence (N,) from the step before at the positions of ``now``, all of which were masked then too."""
     old_NV, new_NV = before.log_p_NV[index_in(now, before)], now.log_p_NV
     return (new_NV.exp() * (new_NV - old_NV).nan_to_num(nan=0.0)).sum(-1)
 
 
 def index_in(some: Candidates, others: Candidates) -> Tensor:
-    """Where the places of ``some`` stand among those of ``others``; where they do not, any place."""
-    width = int(torch.max(some.place_N.max(), others.place_N.max())) + 1
-    keys, wanted = others.row_N * width + others.place_N, some.row_N * width + some.place_N
+    """Index of the positions of ``some`` among those of ``others``; arbitrary for a position that is not among them."""
+    width = int(torch.max(some.position_N.max(), others.position_N.max())) + 1
+    keys, wanted = others.row_N * width + others.position_N, some.row_N * width + some.position_N
     return torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
 
 
@@ -272,14 +275,6 @@ def all_before(seen: Candidates, rank_N: Tensor, good_N: Tensor) -> Tensor:
     return rank_N <= last_N[seen.first_N]
 
 
-def taken_back(again_MV: Tensor, token_M: Tensor, verify_RL: Tensor, commits_R: Tensor, verify: float) -> Tensor:
-    """Decided places whose token has a probability below ``verify`` now, fewer than the row commits, the worst first."""
-    p_RL = torch.full(verify_RL.shape, 2.0, dtype=torch.float64, device=verify_RL.device)
-    p_RL[verify_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
-    rank_RL = p_RL.argsort(dim=1, stable=True).argsort(dim=1)
-    return (p_RL < verify) & (rank_RL < commits_R[:, None] - 1)
-
-
 def recent(seen: Candidates, history: int) -> Candidates | None:
     """The candidates without what is more than ``history`` steps back."""
     if history == 0:
@@ -287,14 +282,52 @@ def recent(seen: Candidates, history: int) -> Candidates | None:
     return replace(seen, before=None if seen.before is None else recent(seen.before, history - 1))
 
 
-def check_share(name: str, value: float) -> None:
-    """Raise InputError for a value that is not in [0, 1]."""
-    if check_number(name, value) > 1:
-        raise InputError(f"{name} must lie in [0, 1], got {value}")
+def remasked(again_MV: Tensor, token_M: Tensor, verify_RL: Tensor, unmasked_R: Tensor, verify: float) -> Tensor:
+    """Decided positions whose token is now less probable than ``verify``, the worst first, fewer than the row unmasks."""
+    p_RL = torch.full(verify_RL.shape, 2.0, dtype=torch.float64, device=verify_RL.device)
+    p_RL[verify_RL] = again_MV.double().softmax(-1).gather(1, token_M[:, None])[:, 0]
+    rank_RL = p_RL.argsort(dim=1, stable=True).argsort(dim=1)
+    return (p_RL < verify) & (rank_RL < unmasked_R[:, None] - 1)
+
+
+class ParallelSelection:
+    """What a rule adds to the steps of one block: candidates that it unmasks, and decided tokens that it remasks."""
+
+    def __init__(self, rule: UnmaskingRule, mask_id: int, block_BL: Tensor) -> None:
+        self.rule, self.mask_id, self.block_BL = rule, mask_id, block_BL
+        self.before: Candidates | None = None
+        self.verify_RL = self.again_MV = block_BL  # set by each pass of a rule that verifies
+
+    def logits(self, calls: ModelCalls, query: Query, tokens_BL: Tensor) -> Tensor:
+        """Logits (N, V) of a step; for a rule that verifies, the same pass predicts the decided positions of the block again."""
+        if self.rule.verify == 0:
+            return calls.logits(query, tokens_BL)
+        rows_R = query.at.rows_R
+        self.verify_RL = self.block_BL[rows_R] & (tokens_BL[rows_R] != self.mask_id)
+        logits_NV = calls.logits(replace(query, verify_RL=self.verify_RL), tokens_BL)
+        queries = len(query.at.row_N)
+        self.again_MV = logits_NV[queries:]
+        return logits_NV[:queries]
+
+    def accepted(self, logits_NV: Tensor, token_N: Tensor, at: Positions) -> Tensor:
+        """The candidates that the rule unmasks, bool (N,)."""
+        seen = Candidates(logits_NV, token_N, at.row_N, at.position_N, self.before)
+        accepted_N = self.rule.accept(seen)
+        self.before = recent(seen, self.rule.history)
+        return accepted_N
+
+    def remasked(self, tokens_BL: Tensor, first: int, rows_R: Tensor, unmask_BL: Tensor) -> Tensor:
+        """Decided positions to remask, bool (B, L); ``first``: the token id of column 0."""
+        nothing_BL = torch.zeros_like(unmask_BL)
+        if self.rule.verify == 0:
+            return nothing_BL
+        token_M = tokens_BL[rows_R][self.verify_RL] - first
+        back_RL = remasked(self.again_MV, token_M, self.verify_RL, unmask_BL[rows_R].sum(1), self.rule.verify)
+        return nothing_BL.index_copy(0, rows_R, back_RL)
 
 
 RULES: dict[str, type[UnmaskingRule]] = {
     "threshold": Threshold, "margin": MarginThreshold, "factor": Factor, "entropy": EntropyBound,
     "hierarchical": Hierarchical, "stable": Stable, "draft": DraftVerify,
 }  # fmt: skip
-"""Rules by the names that people give them by."""
+"""Rules by name, as options and the command line give them."""
