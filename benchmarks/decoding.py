@@ -6,7 +6,7 @@
 
 The model has random weights (seed 0) and the released vocabulary of 134,656 rows. Every exact row first checks that its tokens
 (texts) or its logits at every step (pictures) are those of the plain sampler. Prints and keeps median seconds, the ratio to plain
-with its lowest and highest round, and passes. KVCache: peak above the weights while decoding, each in a process of its own.
+with its lowest and highest round, and passes. Memory: peak above the weights while decoding, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def plain_steps(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> Any:
     canvas, blank = (row.to(model.device) for row in rows)
     first = int(canvas.editable_BL[0].nonzero()[0])
     return plain_image(
-        model, canvas.tokens_BL, blank.tokens_BL, (canvas.valid_BL, blank.valid_BL), places=slice(first, first + CODES),
+        model, canvas.tokens_BL, blank.tokens_BL, (canvas.valid_BL, blank.valid_BL), positions=slice(first, first + CODES),
         vocab=V.ranges["image"], mask_id=V.mask, steps=IMAGE_STEPS, guidance=SCALE, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
 
@@ -262,7 +262,7 @@ def main() -> None:
     for name, value in {"rounds": 3, "threads": 2, "width": 768, "layers": 12, "heads": 12, "mlp": 2304, "steps": 128,
                         "batch-steps": 128}.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, text in {"device": "cpu", "dtype": "float32", "out": "", "cache": ""}.items():
+    for name, text in {"device": "cpu", "dtype": "float32", "out": "", "memory": ""}.items():
         parser.add_argument(f"--{name}", default=text)
     parser.add_argument("--only", default="", choices=("", "text", "batch", "image", "memory"))
     sizes = parser.parse_args()

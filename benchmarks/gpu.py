@@ -47,7 +47,7 @@ from mmada.sampling import (
 from mmada.tokenizers.vocabulary import RELEASED as V
 
 SCALE, BLOCK = 3.5, 32
-WAYS: dict[str, FixedShape | None] = {"ordinary": None, "fixed places": FixedShape(), "recorded": FixedShape(graphs=True)}
+WAYS: dict[str, FixedShape | None] = {"ordinary": None, "fixed positions": FixedShape(), "recorded": FixedShape(graphs=True)}
 Job = Callable[[], tuple[Tensor, int]]
 Work = tuple[dict[str, Job], Callable[[Meter], object]]
 
@@ -100,9 +100,9 @@ def pictures(model: MMaDAModel, rows: int, codes: int, steps: int) -> Work:
     )  # fmt: skip
 
     def plain() -> tuple[Tensor, int]:
-        places = slice(field + 2, field + 2 + codes)
+        positions = slice(field + 2, field + 2 + codes)
         *_, last = plain_image(
-            model, canvas.tokens_BL, blank.tokens_BL, (canvas.valid_BL, blank.valid_BL), places=places,
+            model, canvas.tokens_BL, blank.tokens_BL, (canvas.valid_BL, blank.valid_BL), positions=positions,
             vocab=V.ranges["image"], mask_id=V.mask, steps=steps, guidance=SCALE,
             generator=torch.Generator(model.device).manual_seed(0),
         )  # fmt: skip

@@ -5,7 +5,7 @@ decides afterwards what it needed. Nothing is left out and nothing is added to b
 same tokens (greedy texts) or the same logits on the same canvas (pictures) in less time. The transformer is ours for both, so a
 comparison measures the sampler; which attention kernel runs is torch's choice, where the reference switches one of them off.
 
-Shapes: B rows, P positions of the prompt, L positions, N image places, V all vocabulary columns, C code columns, S steps.
+Shapes: B rows, P positions of the prompt, L positions, N image positions, V all vocabulary columns, C code columns, S steps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def plain_text(
 ) -> Tensor:
     """Prompts with ``length`` sampled tokens behind them, int64 (B, P + length): low-confidence remasking, block after block.
 
-    ``steps``: of all blocks together. Candidates are all masked places before the end of the block, the ones left over in earlier
+    ``steps``: of all blocks together. Candidates are all masked positions before the end of the block, the ones left over in
+    earlier
     blocks and in the prompt too; any id may be drawn, the mask itself too. A step that commits nothing still runs its forward.
     Prompts share one length: there is no padding. Raises ValueError where blocks or steps do not divide evenly.
     """
@@ -71,7 +72,7 @@ def even_split(masked_B: Tensor, steps: int) -> Tensor:
 
 
 def text_logits(model: MMaDAModel, tokens_BL: Tensor, given_BL: Tensor, guidance: float, mask_id: int) -> Tensor:
-    """Logits (B, L, V); with guidance from a second half of the batch that has masks for the places ``given_BL``."""
+    """Logits (B, L, V); with guidance from a second half of the batch that has masks for the positions ``given_BL``."""
     if guidance == 0:
         return full_logits(model, tokens_BL)
     both = full_logits(model, torch.cat([tokens_BL, tokens_BL.masked_fill(given_BL, mask_id)]))
@@ -97,9 +98,10 @@ def perturbed(logits_BLV: Tensor, temperature: float, generator: torch.Generator
 class ImageStep:
     """One step of `plain_image`.
 
-    ``before_BL``: the canvas that was asked about. ``logits_BNC``: guided logits of all image places. ``tokens_BL``: the canvas
-    after the step, ids. ``codes_BN``: what was drawn or known at each place, complete at every step; that of the last is the
-    picture, as one place of the canvas stays masked to the end.
+    ``before_BL``: the canvas that was asked about. ``logits_BNC``: guided logits of all image positions. ``tokens_BL``: the
+    canvas
+    after the step, ids. ``codes_BN``: what was drawn or known at each position, complete at every step; that of the last is the
+    picture, as one position of the canvas stays masked to the end.
     """
 
     before_BL: Tensor
@@ -115,7 +117,7 @@ def plain_image(
     uncond_BL: Tensor,
     masks: tuple[Tensor, Tensor],
     *,
-    places: slice,
+    positions: slice,
     vocab: range,
     mask_id: int,
     steps: int,
@@ -123,9 +125,10 @@ def plain_image(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Iterator[ImageStep]:
-    """Draw the masked image places of ``cond_BL``, step by step; the caller's tensors are not written to.
+    """Draw the masked image positions of ``cond_BL``, step by step; the caller's tensors are not written to.
 
-    ``masks``: which positions of both are real, bool (B, L); pads stay in the batch. ``places``: the image positions, the same in
+    ``masks``: which positions of both are real, bool (B, L); pads stay in the batch. ``positions``: the image positions, the
+    same in
     both; what stands before them is the prompt. ``vocab``: ids of the codes. ``temperature``: of the noise in the order of
     commitment, which shrinks by 1 - r a step on top of all steps before. Codes themselves are drawn at temperature 1.
     """
@@ -134,30 +137,30 @@ def plain_image(
     for step in range(steps):
         before_BL = tokens_BL.clone()
         if guidance > 0:
-            prompt_BP = uncond_BL[:, : places.start]
-            unconditional_BL = torch.cat([prompt_BP, tokens_BL[:, places.start :]], dim=1)
+            prompt_BP = uncond_BL[:, : positions.start]
+            unconditional_BL = torch.cat([prompt_BP, tokens_BL[:, positions.start :]], dim=1)
             both = full_logits(model, torch.cat([tokens_BL, unconditional_BL]), valid_BL)
             conditional_BLV, unconditional_BLV = both.chunk(2)
             logits_BLV = (1 + guidance) * conditional_BLV - guidance * unconditional_BLV
         else:
             logits_BLV = full_logits(model, tokens_BL, valid_BL)
-        logits_BNC = logits_BLV[:, places, vocab.start : vocab.stop]
+        logits_BNC = logits_BLV[:, positions, vocab.start : vocab.stop]
         p_BNC = logits_BNC.softmax(-1)
         drawn_BN = p_BNC.flatten(0, 1).multinomial(1, generator=generator).view(p_BNC.shape[:2])
-        unknown_BN = tokens_BL[:, places] == mask_id
-        codes_BN = torch.where(unknown_BN, drawn_BN, tokens_BL[:, places] - vocab.start)
+        unknown_BN = tokens_BL[:, positions] == mask_id
+        codes_BN = torch.where(unknown_BN, drawn_BN, tokens_BL[:, positions] - vocab.start)
         progress = (step + 1) / steps
         temperature *= 1 - progress
         p_BN = p_BNC.gather(-1, codes_BN[..., None])[..., 0].masked_fill(~unknown_BN, torch.finfo(p_BNC.dtype).max)
         confidence_BN = p_BN.clamp(min=TINY).log() + temperature * gumbel(p_BN, generator)
-        stay_B1 = places_that_stay(unknown_BN, progress)
+        stay_B1 = positions_that_stay(unknown_BN, progress)
         cut_B1 = confidence_BN.sort(dim=1).values.gather(1, stay_B1)
-        tokens_BL[:, places] = (codes_BN + vocab.start).masked_fill(confidence_BN < cut_B1, mask_id)
+        tokens_BL[:, positions] = (codes_BN + vocab.start).masked_fill(confidence_BN < cut_B1, mask_id)
         yield ImageStep(before_BL, logits_BNC, tokens_BL.clone(), codes_BN)
 
 
-def places_that_stay(unknown_BN: Tensor, progress: float) -> Tensor:
-    """How many places stay masked, int64 (B, 1): N cos(pi r / 2) in float32, at least 1, fewer than are masked now."""
+def positions_that_stay(unknown_BN: Tensor, progress: float) -> Tensor:
+    """How many positions stay masked, int64 (B, 1): N cos(pi r / 2) in float32, at least 1, fewer than are masked now."""
     ratio = torch.cos(torch.tensor(progress) * (math.pi / 2))
     wanted = (unknown_BN.shape[1] * ratio).floor().long().to(unknown_BN.device)
     return torch.minimum(unknown_BN.sum(1, keepdim=True) - 1, wanted).clamp(min=1)

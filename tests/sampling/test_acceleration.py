@@ -95,12 +95,12 @@ def frames(model: MMaDAModel, canvas: Canvas, phase: Phase, seeds: list[int] | N
     return list(denoise(model, canvas, [phase], vocabulary=V, generators=generators, **more))
 
 
-def candidates(p: list[float], row: list[int] | None = None, place: list[int] | None = None) -> Candidates:
+def candidates(p: list[float], row: list[int] | None = None, position: list[int] | None = None) -> Candidates:
     """Two columns, the first with the given probability."""
     first = torch.tensor(p, dtype=torch.float64)
     logits = torch.stack((first.log(), (1 - first).log()), 1).float()
     rows = torch.tensor(row or [0] * len(p))
-    return Candidates(logits, torch.zeros(len(p), dtype=torch.long), rows, torch.tensor(place or list(range(len(p)))))
+    return Candidates(logits, torch.zeros(len(p), dtype=torch.long), rows, torch.tensor(position or list(range(len(p)))))
 
 
 def test_threshold_and_margin_take_what_is_sure() -> None:
@@ -125,15 +125,15 @@ def test_entropy_bound_adds_up_without_the_largest() -> None:
 
 
 def test_hierarchical_takes_the_best_of_every_run() -> None:
-    seen = candidates([0.7, 0.8, 0.5, 0.95, 0.65], row=[0, 0, 0, 0, 1], place=[2, 3, 5, 6, 7])
+    seen = candidates([0.7, 0.8, 0.5, 0.95, 0.65], row=[0, 0, 0, 0, 1], position=[2, 3, 5, 6, 7])
     assert Hierarchical(0.6, 0.92).accept(seen).tolist() == [False, True, False, True, True]
     assert Hierarchical(0.85, 0.92).accept(seen).tolist() == [False, False, False, True, False]
 
 
 def test_stable_waits_until_distributions_stand_still() -> None:
     first = candidates([0.9, 0.6, 0.7, 0.9])
-    second = replace(candidates([0.9, 0.95, 0.9], place=[0, 1, 3]), before=first)
-    third = replace(candidates([0.9, 0.95, 0.3], place=[0, 1, 3]), before=second)
+    second = replace(candidates([0.9, 0.95, 0.9], position=[0, 1, 3]), before=first)
+    third = replace(candidates([0.9, 0.95, 0.3], position=[0, 1, 3]), before=second)
     assert Stable(0.01, 1, 0.6).accept(first).tolist() == [False] * 4
     assert Stable(0.01, 1, 0.6).accept(second).tolist() == [True, False, True]
     assert Stable(0.01, 2, 0.6).accept(second).tolist() == [False] * 3
@@ -223,7 +223,7 @@ def test_a_cache_that_is_always_refreshed_is_none(model: MMaDAModel) -> None:
     assert torch.equal(again[-1].tokens_BL, plain[-1].tokens_BL)
 
 
-def test_a_cache_leaves_places_out(model: MMaDAModel) -> None:
+def test_a_cache_leaves_positions_out(model: MMaDAModel) -> None:
     now = CacheState(
         block_RL=torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0]]).bool(), left_RL=torch.tensor([[0, 0, 0, 0, 1, 1, 0, 0]]).bool(),
         new_RL=torch.tensor([[0, 0, 0, 1, 0, 0, 0, 0]]).bool(), valid_RL=torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0]]).bool(),
@@ -231,8 +231,8 @@ def test_a_cache_leaves_places_out(model: MMaDAModel) -> None:
     )  # fmt: skip
 
     def recomputed(reuse: CacheRule, now: CacheState = now) -> list[int] | None:
-        places = reuse.recompute(now)
-        return None if places is None else places[0].nonzero()[:, 0].tolist()
+        positions = reuse.recompute(now)
+        return None if positions is None else positions[0].nonzero()[:, 0].tolist()
 
     assert recomputed(PrefixCache()) == [3, 4, 5, 6]
     assert recomputed(BlockCache()) == [3, 4, 5]
@@ -261,7 +261,7 @@ def test_looking_ahead_changes_no_token(model: MMaDAModel, guesses: int, phase: 
 
 def test_looking_ahead_saves_passes_where_the_order_is_plain() -> None:
     class Sure:
-        """The last place first, whatever the rest is."""
+        """The last position first, whatever the rest is."""
 
         def predict(
             self, tokens_BL: torch.Tensor, *, query_BL: torch.Tensor, vocab: range, valid_BL: object = None

@@ -39,8 +39,8 @@ from mmada.sampling.parallel import Candidates, EntropyBound
 MASK = SMALL.mask
 
 
-def row(context: list[int], places: int) -> Canvas:
-    return Canvas.join([Segment(context), Segment([MASK] * places, editable=True)])
+def row(context: list[int], positions: int) -> Canvas:
+    return Canvas.join([Segment(context), Segment([MASK] * positions, editable=True)])
 
 
 class Coin:

@@ -54,15 +54,15 @@ class Oracle:
         self.asked.append((len(tokens_BL), int(query_BL.sum()), vocab))
         logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
         for row, name in enumerate(tokens_BL[:, 0].tolist()):
-            for place, answer in enumerate(self.answers[name]):
+            for position, answer in enumerate(self.answers[name]):
                 if answer in vocab:
-                    logits_BLV[row, place, answer - vocab.start] = self.certainty[place]
+                    logits_BLV[row, position, answer - vocab.start] = self.certainty[position]
         return logits_BLV[query_BL]
 
 
 @dataclass
 class Mixer:
-    """Logits that depend on every valid token of the row and on the place, and on nothing else: a stand-in
+    """Logits that depend on every valid token of the row and on the position, and on nothing else: a stand-in
     for a network.
     """
 
@@ -77,7 +77,7 @@ class Mixer:
 
 
 def text_row(name: int, length: int, context: int = 2) -> Canvas:
-    """``name``, more context, then ``length`` masked text places."""
+    """``name``, more context, then ``length`` masked text positions."""
     return Canvas.join([Segment([name] + [20] * (context - 1)), Segment([V.mask] * length, editable=True)])
 
 
@@ -93,15 +93,15 @@ def run(model: object, canvas: Canvas, *phases: Phase, seeds: Sequence[int] = (0
     return list(denoise(model, canvas, phases, vocabulary=V, generators=generators, **more))  # type: ignore[arg-type]
 
 
-def places_written(frames: list[Frame]) -> list[list[int]]:
+def positions_written(frames: list[Frame]) -> list[list[int]]:
     """Positions of row 0 that each step wrote."""
     return [frame.changed_BL[0].nonzero()[:, 0].tolist() for frame in frames[1:]]
 
 
-def test_the_most_certain_places_come_first_and_the_answer_is_found() -> None:
+def test_the_most_certain_positions_come_first_and_the_answer_is_found() -> None:
     oracle = Oracle({20: [0, 0, 21, 22, 23, 24]}, [0, 0, 1.0, 4.0, 3.0, 2.0])
     frames = run(oracle, text_row(20, 4), TEXT_PHASE)
-    assert places_written(frames) == [[3], [4], [5], [2]]
+    assert positions_written(frames) == [[3], [4], [5], [2]]
     assert frames[-1].tokens_BL.tolist() == [[20, 20, 21, 22, 23, 24]]
     assert [(f.step, f.steps) for f in frames] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert oracle.asked == [(1, n, V.ranges["text"]) for n in (4, 3, 2, 1)]  # only where it is still masked
@@ -110,7 +110,7 @@ def test_the_most_certain_places_come_first_and_the_answer_is_found() -> None:
 def test_blocks_go_from_left_to_right_whatever_the_certainty() -> None:
     oracle = Oracle({20: [0, 0, 21, 22, 23, 24, 25]}, [0, 0, 1.0, 2.0, 3.0, 4.0, 9.0])
     frames = run(oracle, text_row(20, 5), replace(TEXT_PHASE, schedule=UniformSchedule(2), blocks=Blocks(2)))
-    assert places_written(frames) == [[3], [2], [5], [4], [6]]
+    assert positions_written(frames) == [[3], [2], [5], [4], [6]]
     assert [f.step for f in frames] == [
         0,
         1,
@@ -143,7 +143,7 @@ def test_without_a_stop_the_text_goes_on_after_its_end_token() -> None:
     assert run(oracle, text_row(20, 2), TEXT_PHASE)[-1].tokens_BL[0, 2:].tolist() == [V.eot, 22]
 
 
-def test_a_text_place_never_takes_mask_image_or_task_tokens() -> None:
+def test_a_text_position_never_takes_mask_image_or_task_tokens() -> None:
     barred = [V.mask, V.soi, V.eoi, V.t2i, V.mmu, V.r2i, V.ipad]
     certain = Oracle({20: [0, 0, *barred]}, [0, 0, *[50.0] * 7])
     assert not set(run(certain, text_row(20, 7), TEXT_PHASE)[-1].tokens_BL[0].tolist()) & set(barred)
@@ -153,8 +153,8 @@ def test_a_text_place_never_takes_mask_image_or_task_tokens() -> None:
 def test_a_partly_known_picture_keeps_its_codes_and_the_schedule_counts_its_hole(unknown: int) -> None:
     codes: list[int | None] = [(7 * i) % 24 for i in range(64)]
     hole = [(5 * i + 3) % 64 for i in range(unknown)]
-    for place in hole:
-        codes[place] = None
+    for position in hole:
+        codes[position] = None
     canvas = picture_row([20, 21], codes)
     before = canvas.tokens_BL.clone()
     frames = run(Mixer(), canvas, IMAGE_PHASE)
@@ -179,7 +179,7 @@ def test_gaps_in_a_text_count_as_they_are() -> None:
     )
     oracle = Oracle({20: [0, 30, 31, 0, 32]}, [0, 9.0, 1.0, 0, 2.0])
     frames = run(oracle, canvas, replace(TEXT_PHASE, schedule=UniformSchedule(2)))
-    assert places_written(frames) == [[4], [2]]
+    assert positions_written(frames) == [[4], [2]]
     assert frames[-1].tokens_BL.tolist() == [[20, V.mask, 31, 25, 32]]  # context stays, even a mask token in it
 
 

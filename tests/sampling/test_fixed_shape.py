@@ -1,4 +1,4 @@
-"""Steps over fixed places: the frames of ordinary steps, without a word from the host, and the same from recorded passes."""
+"""Steps over fixed positions: the frames of ordinary steps, without a word from the host, and the same from recorded passes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,8 +88,8 @@ CASES: dict[str, tuple[Canvas, list[Phase], Canvas | None]] = {
     "alone": (answer([21], 8), [TEXT], None),
     "a batch": (ANSWERS, [TEXT], None),
     "at a temperature": (ANSWERS, [replace(TEXT, token_sampler=Temperature(0.8), remasking=MarginConfidence())], None),
-    "several places a step": (ANSWERS, [replace(TEXT, schedule=UniformSchedule(2), blocks=Blocks(5))], None),
-    "more steps than places": (ANSWERS, [replace(TEXT, schedule=UniformSchedule(5))], None),
+    "several positions a step": (ANSWERS, [replace(TEXT, schedule=UniformSchedule(2), blocks=Blocks(5))], None),
+    "more steps than positions": (ANSWERS, [replace(TEXT, schedule=UniformSchedule(5))], None),
     "early ends": (ANSWERS, [replace(TEXT, token_sampler=Temperature(1.0), stop=STOP)], None),
     "open vocabulary": (ANSWERS, [replace(OPEN, token_sampler=Temperature(1.0))], None),
     "open, by the schedule": (ANSWERS, [replace(OPEN, schedule=MaskSchedule(Cosine(), 3), token_sampler=Temperature(1.0))], None),
@@ -113,7 +113,7 @@ def told(steps: Sequence[Frame]) -> list[object]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fixed_places_give_the_frames_of_ordinary_steps(case: str) -> None:
+def test_fixed_positions_give_the_frames_of_ordinary_steps(case: str) -> None:
     for seed, mask in product(range(4), (0.0, 1.0)):
         model = strong_model(seed, mask)
         plain = told(frames(model, case, None, seed))
@@ -179,7 +179,7 @@ class Unread(TorchFunctionMode):
 
 
 def steps_unasked(monkeypatch: pytest.MonkeyPatch, case: str, static: FixedShape | None) -> int:
-    """Runs all steps, beginnings of parts aside, with nobody allowed to ask; returns how many."""
+    """Run all steps, the beginnings of blocks aside, with synchronisation forbidden; returns how many."""
     model, count = strong_model(0, 1.0), 0
     frames(model, case, static)  # what is read once and kept is there
     part, enter = loop.block_steps, FixedShapeCalls.enter
@@ -213,7 +213,7 @@ def disabled() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_step_over_fixed_places_waits(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_no_step_over_fixed_positions_waits(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     assert steps_unasked(monkeypatch, case, FixedShape(4)) >= 3
 
 
@@ -340,7 +340,7 @@ def test_a_gpu_gives_the_frames_of_a_cpu(monkeypatch: pytest.MonkeyPatch, case: 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float) -> None:
-    """For each block of a shape, ragged rows included; other tokens or places are further off by far."""
+    """For each block of a shape, ragged rows included; other tokens or positions are further off by far."""
     model = strong_model().to("cuda", dtype)
     canvas = Canvas.stack([answer([21, 22], 20), answer([30, 31, 32, 33, 13], 20)]).to("cuda")
     graphs = Graphs(runs=2)
@@ -357,7 +357,7 @@ def test_a_graph_replays_the_logits_of_the_pass(dtype: torch.dtype, error: float
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("case", ["a batch", "early ends", "pictures"])
 def test_cuda_itself_sees_no_wait(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    """As the watch on the CPU, with CUDA's own; over fixed places, the beginnings of parts and the looks aside."""
+    """As the watch on the CPU, with CUDA's own; over fixed positions, the beginnings of parts and the looks aside."""
     model = strong_model().to("cuda")
     on_gpu(case, FixedShape(), model)  # kernels are compiled, and what is read once is there
     part, enter = loop.block_steps, FixedShapeCalls.enter

@@ -1,4 +1,4 @@
-"""GumbelNoise by (seed, step, place, column): its law, and that company changes nothing."""
+"""GumbelNoise by (seed, step, position, column): its law, and that company changes nothing."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_the_law_is_gumbels(seed: int) -> None:
     assert torch.isfinite(drawn).all()
 
 
-def test_neither_places_nor_columns_nor_seeds_go_together() -> None:
+def test_neither_positions_nor_columns_nor_seeds_go_together() -> None:
     drawn = gumbel(torch.cat([keys(40), keys(40, seed=1)]), 20_000)
     correlation = torch.corrcoef(drawn) - torch.eye(80)
     assert float(correlation.abs().max()) < 5 / math.sqrt(20_000)
@@ -37,8 +37,8 @@ def test_a_narrower_question_hears_the_same() -> None:
 
 
 @pytest.mark.parametrize("order", [LowConfidence(), RandomRemasking()])
-def test_a_place_draws_the_same_whatever_else_is_asked(order: LowConfidence | RandomRemasking) -> None:
-    """A model without attention between places: the answer at a place may not hang on how many others there are."""
+def test_a_position_draws_the_same_whatever_else_is_asked(order: LowConfidence | RandomRemasking) -> None:
+    """A model without attention between positions: the answer at a position may not hang on how many others there are."""
 
     class Alone:
         def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
@@ -48,8 +48,8 @@ def test_a_place_draws_the_same_whatever_else_is_asked(order: LowConfidence | Ra
         modality="text", schedule=UniformSchedule(1), remasking=order, token_sampler=Temperature(1.0), open_vocabulary=True
     )
     texts = []
-    for places in (3, 9):
-        canvas = Canvas.join([Segment([1, 2]), Segment([SMALL.mask] * places, editable=True)])
+    for positions in (3, 9):
+        canvas = Canvas.join([Segment([1, 2]), Segment([SMALL.mask] * positions, editable=True)])
         texts.append(complete(Alone(), canvas, [phase], vocabulary=SMALL, generators=row_generators([5])).tokens_BL[0, 2:5])
     assert torch.equal(*texts)
 

@@ -53,7 +53,7 @@ def drawing(network: MMaDAModel, name: str, steps: int) -> list[ImageStep]:
     """All steps of a plain drawing from stored prompts."""
     masks = (STORED["t2i.cond_mask"].bool(), STORED["t2i.uncond_mask"].bool())
     return list(plain_image(
-        network, STORED[name], STORED["t2i.uncond_ids"], masks, places=PLACES, vocab=CODES, mask_id=MASK, steps=steps,
+        network, STORED[name], STORED["t2i.uncond_ids"], masks, positions=PLACES, vocab=CODES, mask_id=MASK, steps=steps,
         guidance=3.5, generator=torch.Generator().manual_seed(0),
     ))  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_plain_guided_logits_are_those_of_the_reference(network: MMaDAModel) -> 
 
 
 def engine_logits(network: MMaDAModel, tokens_BL: Tensor, which: str) -> Tensor:
-    """As our engine asks: the pads dropped, and the columns of the codes at the 64 places before the last one alone."""
+    """As our engine asks: the pads dropped, and the columns of the codes at the 64 positions before the last one alone."""
     rows = [ids[valid].tolist() for ids, valid in zip(tokens_BL, STORED[f"t2i.{which}_mask"].bool(), strict=True)]
     pieces = [[Segment(ids[:-65]), Segment(ids[-65:-1], editable=True), Segment(ids[-1:])] for ids in rows]
     canvas = Canvas.stack([Canvas.join(row) for row in pieces])
@@ -118,7 +118,7 @@ def test_plain_noise_is_that_of_the_temperature(network: MMaDAModel) -> None:
 
 
 class Mixer:
-    """A model whose logits hang on every token and place, with the mask itself as likely as ``boost`` says."""
+    """A model whose logits hang on every token and position, with the mask itself as likely as ``boost`` says."""
 
     lm_head = torch.nn.Identity()
 
@@ -138,7 +138,7 @@ class Mixer:
 
 
 def test_left_over_masks_stay_candidates() -> None:
-    """Where the mask itself is drawn, places of earlier blocks are left over and may still be filled later."""
+    """Where the mask itself is drawn, positions of earlier blocks are left over and may still be filled later."""
     left_over = 0
     for boost, seed, (length, steps, block) in product((1.0, 3.0), range(6), ((12, 6, 4), (12, 12, 4), (12, 4, 3))):
         prompt_BP = torch.randint(20, 40, (1, 5), generator=torch.Generator().manual_seed(seed))

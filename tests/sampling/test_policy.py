@@ -25,7 +25,7 @@ from mmada.sampling import (
 
 
 def left_after_each_step(count: UnmaskingSchedule, unknown: int) -> list[int]:
-    """Masked places after each step, from ``unknown``."""
+    """Masked positions after each step, from ``unknown``."""
     masked, left = torch.tensor([unknown]), []
     for step in range(count.steps):
         masked = masked - torch.minimum(count.num_unmasked(torch.tensor([unknown]), masked, step), masked)
@@ -49,12 +49,12 @@ def test_a_picture_is_decided_by_the_schedule_of_its_plan(name: str, expected: l
     assert left_after_each_step(ImageSampling(steps=4, schedule=name).phase().schedule, 64) == expected
 
 
-def test_schedule_count_scales_with_the_unknown_places() -> None:
+def test_schedule_count_scales_with_the_unknown_positions() -> None:
     assert left_after_each_step(MaskSchedule(Linear(), 4), 8) == [6, 4, 2, 0]
     assert left_after_each_step(MaskSchedule(Linear(), 4), 40) == [30, 20, 10, 0]
 
 
-def test_schedule_count_commits_at_least_one_place_and_ends_early_when_there_are_few() -> None:
+def test_schedule_count_commits_at_least_one_position_and_ends_early_when_there_are_few() -> None:
     assert left_after_each_step(MaskSchedule(Cosine(), 8), 3) == [2, 1, 0, 0, 0, 0, 0, 0]
     assert left_after_each_step(MaskSchedule(Cosine(), 1), 64) == [0]
     assert left_after_each_step(MaskSchedule(Cosine(), 4), 0) == [0, 0, 0, 0]

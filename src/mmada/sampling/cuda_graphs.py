@@ -16,14 +16,14 @@ from torch import Tensor
 __all__ = ["Capture", "Graphs", "Recordable"]
 
 RUNS = 16
-"""Ordinary runs of a shape before it is recorded: a recording takes the time of several, and a short job is over by then."""
+"""Plain runs of a shape before it is recorded: recording takes as long as several runs, and a short job is over by then."""
 
 Capture = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
-"""Records a function without arguments: (the memory that holds its result, what computes it there anew)."""
+"""Records a function without arguments; returns its result's memory and a function that computes it there again."""
 
 
 class Recordable(Protocol):
-    """A pass that waits for nothing and reads only its tokens and what has a fixed place in memory."""
+    """A forward pass that never synchronises and reads only its tokens and tensors of fixed address."""
 
     @property
     def shape(self) -> Hashable:
@@ -32,7 +32,7 @@ class Recordable(Protocol):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """What they differ in."""
+        """The tensors in which passes of one shape differ."""
         ...
 
     def copied(self) -> Self:
@@ -45,7 +45,7 @@ class Recordable(Protocol):
 
 
 class Graphs:
-    """Recorded passes of one job, by shape. The logits of each lie in memory that its next run writes over."""
+    """Recorded passes of one job, by shape. The next run of a pass overwrites its logits."""
 
     def __init__(self, capture: Capture | None = None, runs: int = RUNS) -> None:
         self.capture = Recorder() if capture is None else capture
@@ -53,35 +53,38 @@ class Graphs:
         self.seen: Counter[Hashable] = Counter()
         self.recorded: dict[Hashable, Recorded] = {}
 
-    def run(self, ask: Recordable, tokens_BL: Tensor) -> Tensor:
-        """``ask(tokens_BL)``, from a recording where there is one or it is time for one."""
-        key = (ask.shape, tuple(tokens_BL.shape))
+    def run(self, call: Recordable, tokens_BL: Tensor) -> Tensor:
+        """``call(tokens_BL)``, replayed where the shape is recorded; recorded when it has come often enough."""
+        key = (call.shape, tuple(tokens_BL.shape))
         if key not in self.recorded:
             self.seen[key] += 1
             if self.seen[key] <= self.runs:
-                return ask(tokens_BL)
-            self.recorded[key] = Recorded(ask, tokens_BL, self.capture)
-        return self.recorded[key](ask, tokens_BL)
+                return call(tokens_BL)
+            self.recorded[key] = Recorded(call, tokens_BL, self.capture)
+        return self.recorded[key](call, tokens_BL)
 
 
 class Recorded:
     """A recorded pass and the memory it works in."""
 
-    def __init__(self, ask: Recordable, tokens_BL: Tensor, capture: Capture) -> None:
-        self.ask, self.tokens_BL = ask.copied(), tokens_BL.clone()
-        self.logits_NV, self.replay = capture(lambda: self.ask(self.tokens_BL))
+    def __init__(self, call: Recordable, tokens_BL: Tensor, capture: Capture) -> None:
+        self.call, self.tokens_BL = call.copied(), tokens_BL.clone()
+        self.logits_NV, self.replay = capture(lambda: self.call(self.tokens_BL))
 
-    def __call__(self, ask: Recordable, tokens_BL: Tensor) -> Tensor:
+    def __call__(self, call: Recordable, tokens_BL: Tensor) -> Tensor:
         """The logits of a pass of the same shape."""
-        for mine, given in zip((self.tokens_BL, *self.ask.tensors), (tokens_BL, *ask.tensors), strict=True):
+        for mine, given in zip((self.tokens_BL, *self.call.tensors), (tokens_BL, *call.tensors), strict=True):
             mine.copy_(given)
         self.replay()
         return self.logits_NV
 
 
 class Recorder:
-    """`Capture` on the current GPU. All recordings share a stream and a pool of memory: they run one after another, and of one
-    that has run only its logits are looked at, which stay its own."""
+    """`Capture` on the current GPU.
+
+    All recordings share a stream and a memory pool: they run one after another, and only the logits of one that has run are read,
+    which stay its own.
+    """
 
     def __init__(self) -> None:
         self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -92,13 +95,13 @@ class Recorder:
         here = torch.cuda.current_stream()
         self.stream.wait_stream(here)
         with torch.cuda.stream(self.stream):
-            function()  # libraries set themselves up for a stream at its first work, which a recording does not allow
+            function()  # libraries initialise on the first work of a stream, which a recording does not allow
         here.wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may work on the GPU meanwhile, and what they do there is none of this recording's business.
+            # Thread-local: other threads may use the GPU meanwhile, and their work must not break this recording.
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 found = function()
         except RuntimeError as error:
-            raise RuntimeError("a pass cannot be recorded as a CUDA graph; decode with FixedShape()") from error
+            raise RuntimeError("the forward pass cannot be recorded as a CUDA graph; use FixedShape(graphs=False)") from error
         return found, graph.replay
