@@ -18,7 +18,7 @@ from mmada.io.device import chosen_device
 from mmada.nano.world.render import LOOSE, render
 from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline.loading import find_folder, read_image_tokenizer
-from mmada.tokenizers.pixels import to_pixels
+from mmada.tokenizers.image import to_pixels
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ from mmada.model.loading import empty_model
 from mmada.model.mmada import MMaDAConfig
 from mmada.model.released_names import released_fields, to_released
 from mmada.pipeline import MMaDA
-from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.magvit import RELEASED_IMAGE
 
 
 def write_checkpoint(folder: Path, config: MMaDAConfig) -> None:

@@ -7,7 +7,8 @@ import torch
 from mmada.canvas import Canvas, Segment
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import ImageSampling, Preset, TextSampling
-from mmada.tokenizers.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.magvit import ImageTokenizerConfig
 from mmada.tokenizers.text import train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 

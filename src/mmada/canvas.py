@@ -103,11 +103,11 @@ class Canvas:
 
     @staticmethod
     def join(pieces: Sequence[Segment]) -> Canvas:
-        """One row from pieces laid end to end."""
+        """One row from segments laid end to end."""
         sizes = torch.tensor([len(p.tokens) for p in pieces])
-        editable = torch.tensor([p.editable for p in pieces]).repeat_interleave(sizes)
+        tokens = torch.cat([torch.as_tensor(p.tokens, dtype=torch.long) for p in pieces])
+        editable = torch.cat([torch.as_tensor(p.editable).expand(len(p.tokens)) for p in pieces])
         modality = torch.tensor([MODALITIES.index(p.modality) for p in pieces], dtype=torch.int8)
-        tokens = torch.tensor([t for p in pieces for t in p.tokens], dtype=torch.long)
         valid = torch.tensor([p.valid for p in pieces]).repeat_interleave(sizes)
         return Canvas(tokens[None], editable[None], valid[None], modality.repeat_interleave(sizes)[None])
 
@@ -123,12 +123,16 @@ class Trajectory:
     decided_BL: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
-    """A run of tokens of one modality that are all context, or all editable; ``valid`` False: nothing attends to them."""
+    """A run of tokens of one modality.
 
-    tokens: Sequence[int]
-    editable: bool = False
+    ``editable``: whether they may be filled, for all of them or, as a bool tensor, for each. ``valid`` False: nothing attends to
+    them.
+    """
+
+    tokens: Sequence[int] | Tensor
+    editable: bool | Tensor = False
     modality: Modality = "text"
     valid: bool = True
 

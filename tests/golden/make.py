@@ -290,7 +290,7 @@ def released_prompts() -> Values:
                 found[key(name, "draw", True)] = begun(partial(model.draw, words[0], size=(32, 32), thinking=True))
         scene = inputs.picture(inputs.SCENES["pair"]).resize((32, 32))
         for name, layout in inputs.LAYOUTS.items():
-            preset = {"cot_instruction": "draw this", "image_size": 32, "layout": layout}
+            preset = {"cot_instruction": "draw this", "image_size": 32, "prompt_format": layout}
             (home / "model" / "preset.json").write_text(json.dumps(preset))
             model = released(home)
             for thinking in (False, True):

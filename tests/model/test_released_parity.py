@@ -134,7 +134,7 @@ def test_the_prompt_about_a_picture_is_that_of_the_reference(released: MMaDA) ->
         released.engine.parts.text.decode([i]) for i in ids[ids.index(RELEASED.end_header) + 2 : ids.index(RELEASED.eot)]
     )
     codes = TRANSFORMER["mmu.image_codes"][0].tolist()
-    canvas = prompter(released).chat([Message("user", content)], codes=codes, answer_length=1)
+    canvas = prompter(released).chat([Message("user", content)], images=[] if codes is None else [codes], answer_length=1)
     assert canvas.tokens_BL[0, :-1].tolist() == ids
 
 
@@ -164,7 +164,7 @@ def partial(released: MMaDA, pads: str, words: list[str]) -> Canvas:
     """The stored prompts with the codes that are already known."""
     made = prompter(released, caption_length=32, pads=pads)
     known = TRANSFORMER["t2i.partial_ids"][:, -65:-1]
-    codes = [[None if i == RELEASED.mask else i - RELEASED.image_offset for i in row] for row in known.tolist()]
+    codes = RELEASED.codes_of(known)
     return Canvas.stack([made.draw(text, codes=row) for text, row in zip(words, codes, strict=True)])
 
 

@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 from mmada.model.loading import empty_model
 from mmada.model.mmada import MMaDAConfig
 from mmada.model.released_names import released_fields, to_released
-from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.magvit import RELEASED_IMAGE
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 ROWS, LLADA_ROWS, TEXT = 134_656, 126_464, 126_349

@@ -66,7 +66,7 @@ def test_cards_hold_what_the_authors_use() -> None:
     reasoning = known["mixcot"].preset.reasoning
     assert (reasoning.length, reasoning.steps, reasoning.block) == (1024, 512, 64)
     assert known["pretrain"].preset.image_size == 256
-    assert known["pretrain"].preset.layout.literal_eot
+    assert known["pretrain"].preset.prompt_format.literal_eot
 
 
 def test_the_image_tokenizer_is_in_beside_or_on_the_hub(tmp_path: Path) -> None:

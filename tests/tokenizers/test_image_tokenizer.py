@@ -14,8 +14,8 @@ from mmada.errors import InputError
 from mmada.nano.world.render import render
 from mmada.nano.world.scenes import SHAPES, Scene, Thing
 from mmada.pipeline.loading import find_folder
-from mmada.tokenizers.image import NANO_IMAGE, RELEASED_IMAGE, ImageTokenizer, norm_of
-from mmada.tokenizers.pixels import to_pictures, to_pixels
+from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
+from mmada.tokenizers.magvit import NANO_IMAGE, RELEASED_IMAGE, norm_of
 from mmada.training.image_tokenizer import entropy_losses
 
 
@@ -147,6 +147,6 @@ def test_weights_that_spell_out_another_order_of_bits_are_refused(tiny: ImageTok
 
 def test_pixels_and_pictures_are_inverse() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
-    back = to_pictures(to_pixels(pictures))
+    back = to_images(to_pixels(pictures))
     assert isinstance(back[0], Image.Image)
     assert np.array_equal(np.stack([np.asarray(p) for p in back]), pictures)

@@ -1,16 +1,19 @@
 """Text tokenizer, vocabulary and the layouts of every prompt."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from tests.parity import checkpoint
 
 from mmada.canvas import IMAGE
 from mmada.errors import InputError
 from mmada.tokenizers.prompt import Message, Prompter, split_thinking
 from mmada.tokenizers.text import CHAT_TEMPLATE, TextTokenizer, train_text_tokenizer
-from mmada.tokenizers.vocabulary import RELEASED, Vocabulary
+from mmada.tokenizers.vocabulary import RELEASED, Codes, Vocabulary
 
 LINES = ["a red circle and 12 + 3 = 15. yes how many?", "user assistant system\n"] * 40
 
@@ -88,20 +91,20 @@ def test_the_chat_template_and_our_layout_agree(text: TextTokenizer, prompter: P
 
 
 def test_released_and_nano_vocabularies(text: TextTokenizer) -> None:
-    assert RELEASED.tokens_of([0, 8191]) == [126349, 134540]
-    assert RELEASED.codes_of([126349]) == [0]
+    assert RELEASED.tokens_of([0, 8191, -1]).tolist() == [126349, 134540, RELEASED.mask]
+    assert RELEASED.codes_of(torch.tensor([[126349], [RELEASED.mask]])).tolist() == [[0], [-1]]
     nano = Vocabulary.of(text.ids(), 16)
     assert nano.image_offset == nano.text_size == len(text)
     assert list(nano.ranges["image"]) == list(range(len(text), len(text) + 16))
     with pytest.raises(InputError, match="lacks the special tokens"):
         Vocabulary.of({"a": 0}, 16)
     with pytest.raises(InputError, match="no room"):
-        Vocabulary(**{**vars(nano), "size": nano.size - 1})
+        replace(nano, size=nano.size - 1)
 
 
 def test_question_about_a_picture(prompter: Prompter) -> None:
     v = prompter.vocabulary
-    canvas = prompter.chat([Message("user", "how many?")], codes=[1, 2, 3, 4], answer_length=5)
+    canvas = prompter.chat([Message("user", "how many?")], images=[[1, 2, 3, 4]], answer_length=5)
     tokens = canvas.tokens_BL[0].tolist()
     assert tokens[:8] == [v.mmu, v.soi, *v.tokens_of([1, 2, 3, 4]), v.eoi, v.bos]
     assert tokens[-5:] == [v.mask] * 5
@@ -122,7 +125,7 @@ def test_training_edits_every_answer_and_its_padding(prompter: Prompter) -> None
 
 def test_drawing_keeps_known_codes_as_context(prompter: Prompter) -> None:
     v = prompter.vocabulary
-    canvas = prompter.draw("a red circle", codes=[7, None, 0, None])
+    canvas = prompter.draw("a red circle", codes=[7, -1, 0, -1])
     assert canvas.tokens_BL[0, -5:].tolist() == [v.image_offset + 7, v.mask, v.image_offset, v.mask, v.eoi]
     assert canvas.editable_BL[0, -5:].tolist() == [False, True, False, True, False]
     assert canvas.tokens_BL[0, 0] == v.t2i
@@ -137,7 +140,7 @@ def test_thinking_before_drawing_is_one_canvas(prompter: Prompter) -> None:
     assert int(thought.editable_BL.sum()) == 6
     assert (thought.tokens_BL[thought.modality_BL == IMAGE] == v.mask).all()
     picture = prompter.think_draw_example("a circle", "yes", 6, [1, 2, 3, 4])
-    assert picture.tokens_BL[picture.editable_BL].tolist() == v.tokens_of([1, 2, 3, 4])
+    assert picture.tokens_BL[picture.editable_BL].tolist() == v.tokens_of([1, 2, 3, 4]).tolist()
     assert picture.length == blank.length == thought.length
 
 
@@ -157,3 +160,33 @@ def test_gaps_take_the_space_before_them(prompter: Prompter) -> None:
 )
 def test_answer_and_reasoning_are_told_apart(answer: str, expected: tuple[str, str]) -> None:
     assert split_thinking(answer) == expected
+
+
+@pytest.mark.parametrize("codes", [[-2], [0, 16], [3, 1 << 40], np.array([[5, -29373]], np.int16), torch.tensor([99])])
+def test_codes_outside_the_codebook_are_refused(prompter: Prompter, codes: Codes) -> None:
+    calls = (
+        lambda: prompter.draw("pens", codes=codes),
+        lambda: prompter.draw_example("pens", codes),
+        lambda: prompter.chat([Message("user", "pens?")], images=[codes]),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match="codebook, 0 to 15"):
+            call()
+
+
+@pytest.mark.parametrize("kind", [list, np.int16, np.int64, torch.int16, torch.int64])
+def test_codes_are_taken_as_lists_arrays_and_tensors(prompter: Prompter, kind: object) -> None:
+    rows = [[3, 0, 15, 2], [1, 1, 1, 1]]
+    given: list[Codes] = []
+    for row in rows:
+        made = torch.tensor(row).reshape(2, 2)
+        given.append(row if kind is list else made.to(kind) if isinstance(kind, torch.dtype) else made.numpy().astype(kind))  # type: ignore[call-overload]
+    v = prompter.vocabulary
+    canvas = prompter.chat([Message("user", "how many?")], images=given)
+    shown = [token for row in rows for token in (v.mmu, v.soi, *(v.image_offset + code for code in row), v.eoi)]
+    assert canvas.tokens_BL[0, : len(shown) + 1].tolist() == [*shown, v.bos]
+    assert canvas.modality_BL[0, : len(shown)].tolist() == [0, 0, 1, 1, 1, 1, 0] * 2
+    example = prompter.draw_example("pens", given[0], hole=[True, False, False, True])
+    assert example.tokens_BL[example.editable_BL].tolist() == [v.image_offset + 3, v.image_offset + 2]
+    with pytest.raises(InputError, match="hole has 3 cells for 4 codes"):
+        prompter.draw_example("pens", given[0], hole=[True, False, False])

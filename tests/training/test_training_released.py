@@ -16,7 +16,8 @@ from tests.training.test_training import SMALL, losses
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.recipes.run import run
-from mmada.tokenizers.image import RELEASED_IMAGE, ImageTokenizer
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.magvit import RELEASED_IMAGE
 
 SHORT = {**SMALL, "plan.steps": "2", "plan.sample_every": "2", "row_length": "192", "losses.whole_vocabulary": "true"}
 

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmada.io.atomic import write_tensors
-from mmada.tokenizers.image import ImageTokenizer
-from mmada.tokenizers.pixels import to_pixels
+from mmada.tokenizers.image import ImageTokenizer, to_pixels
 
 __all__ = ["encode_pictures"]
 

@@ -76,7 +76,7 @@ def conversation(
     needed = len(world.prompter.text.encode(turns[-1][1])) + 1
     lengths = [n for n in ANSWER_LENGTHS if n >= needed] or [needed]
     room = lengths[min(len(lengths) - 1, int(rng.geometric(0.7)) - 1)]
-    return world.prompter.chat(messages, codes=codes, thinking=thinking, padding=room - needed)
+    return world.prompter.chat(messages, images=[] if codes is None else [codes], thinking=thinking, padding=room - needed)
 
 
 def reading(world: World, rng: Random) -> Canvas:
@@ -174,7 +174,7 @@ def editing(world: World, rng: Random) -> Canvas:
         text = describe(scene).rstrip(".") if loose else world.pools.drawn[index].text
     if rng.random() < CAPTION_DROPOUT:
         text = ""
-    return world.prompter.draw_example(text, codes, hole=[bool(h) for h in regridded(hole, world.grid).flatten()])
+    return world.prompter.draw_example(text, codes, hole=regridded(hole, world.grid))
 
 
 def regridded(hole: np.ndarray, grid: int) -> np.ndarray:
@@ -326,7 +326,7 @@ def fits_canvas(world: World, example: Reasoned, codes: list[int] | None, longes
         whole = len(prompter.text.encode(f"<think> {think}</think>")) <= THINK_LENGTH
         return whole and prompter.draw(prompt, think=think, think_length=THINK_LENGTH).length <= longest
     turns = [Message("user", prompt), Message("assistant", example.written)]
-    return prompter.chat(turns, codes=codes, thinking=True).length <= longest
+    return prompter.chat(turns, images=[] if codes is None else [codes], thinking=True).length <= longest
 
 
 Maker = Callable[[World, Random], Canvas]

@@ -234,7 +234,7 @@ class MMaDA:
             phases.insert(0, self.text_speed.of_phase(thought.phase((engine.parts.vocabulary.eos,), 0.0, 0.0)))
         length = thought.length if thinking else 0
         shape = engine.shape(size)
-        unknown = [None] * (shape[0] * shape[1])
+        unknown = np.full(shape, -1)
         canvases = [engine.prompter.draw(text, codes=unknown, think_length=length) for text in prompts]
         blanks = [engine.prompter.draw("", codes=unknown)] * len(prompts)
         frames = engine.complete(canvases, phases, engine.generators(seed, len(prompts)), watch, blanks)
@@ -354,7 +354,7 @@ class MMaDA:
         canvases = [
             engine.prompter.chat(
                 [Message("user", prompt)],
-                codes=None if square is None else square.flatten().tolist(),
+                images=[] if square is None else [square],
                 thinking=thinking,
                 answer_length=plan.length,
             )

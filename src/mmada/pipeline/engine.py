@@ -17,8 +17,7 @@ from mmada.pipeline.grids import Grid
 from mmada.pipeline.loading import ModelFolder, read_image_tokenizer
 from mmada.pipeline.options import ImageSampling
 from mmada.sampling import Acceleration, FixedShape, Frame, Phase, denoise, row_generators
-from mmada.tokenizers.image import ImageTokenizer
-from mmada.tokenizers.pixels import to_pictures, to_pixels
+from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
 from mmada.tokenizers.prompt import Prompter, split_thinking
 
 __all__ = ["Engine", "TextResult", "Watch", "listed", "paired"]
@@ -68,7 +67,7 @@ class Engine:
         """Tokens decided in each of them, end tokens and the padding behind them not counted."""
         # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
         self.canvas_device = torch.device("cpu") if device.type == "mps" else device
-        self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, 0, parts.preset.layout)
+        self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, 0, parts.preset.prompt_format)
 
     @cached_property
     def image(self) -> ImageTokenizer:
@@ -126,7 +125,7 @@ class Engine:
 
     def decode(self, codes: Grid) -> list[Image.Image]:
         """Pictures of codes (B, h, w)."""
-        return to_pictures(self.image.decode(torch.from_numpy(codes).to(self.device)))
+        return to_images(self.image.decode(torch.from_numpy(codes).to(self.device)))
 
     def generators(self, seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
         """One generator a row: from ``seed``, ``seed + 1``, ..., or from a seed each."""
@@ -198,8 +197,8 @@ class Engine:
 
     def codes(self, canvas: Canvas, shape: tuple[int, int]) -> Grid:
         """Codes (B, h, w) of the pictures of ``shape`` (h, w) on a complete canvas."""
-        tokens = canvas.tokens_BL[canvas.modality_BL == IMAGE] - self.parts.vocabulary.image_offset
-        return cast(Grid, tokens.reshape(canvas.rows, *shape).cpu().numpy())
+        tokens = canvas.tokens_BL[canvas.modality_BL == IMAGE].reshape(canvas.rows, *shape)
+        return cast(Grid, self.parts.vocabulary.codes_of(tokens).cpu().numpy())
 
     def fill(
         self,
@@ -211,10 +210,9 @@ class Engine:
         watch: Watch | None,
     ) -> Grid:
         """A grid of codes with its unknown ones (-1) filled."""
-        codes = [None if code < 0 else code for code in square.flatten().tolist()]
         if not prompt.strip():
             plan = plan.changed(guidance=0.0)  # there is nothing to guide towards
-        canvas, blank = (self.prompter.draw(text, codes=codes) for text in (prompt, ""))
+        canvas, blank = (self.prompter.draw(text, codes=square) for text in (prompt, ""))
         frames = self.complete([canvas], [speed.of_phase(plan.phase())], generators, watch, [blank])
         return cast(Grid, self.codes(frames[-1].canvas, (square.shape[0], square.shape[1]))[0])
 

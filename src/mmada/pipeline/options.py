@@ -145,7 +145,7 @@ class Preset:
     the image tokenizer was trained. ``fit``: how a picture of another shape becomes a square: its middle
     ("crop"), all of it out of proportion ("squash") or with white beside it ("pad"). ``dtype``: of the weights;
     "stored" is what the file has. ``image_dtype``: of the image tokenizer; in half precision some codes
-    change (benchmarks/image_types.py). ``layout``: quirks of the prompts.
+    change (benchmarks/image_types.py). ``prompt_format``: quirks of the prompts.
     """
 
     cot_instruction: str
@@ -159,7 +159,7 @@ class Preset:
     fit: Fit = "crop"
     dtype: Literal["float32", "bfloat16", "float16", "stored"] = "float32"
     image_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    layout: PromptFormat = field(default_factory=PromptFormat)
+    prompt_format: PromptFormat = field(default_factory=PromptFormat)
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
@@ -202,5 +202,5 @@ _PARTS: dict[str, Any] = {
     "reasoning": TextSampling,
     "thought": TextSampling,
     "image": ImageSampling,
-    "layout": PromptFormat,
+    "prompt_format": PromptFormat,
 }

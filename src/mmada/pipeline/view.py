@@ -64,9 +64,8 @@ def _pieces(tokens: list[int], text: TextTokenizer, vocabulary: Vocabulary) -> t
 
 def _picture(tokens: Tensor, vocabulary: Vocabulary, shape: tuple[int, int], decode: Decode) -> Image.Image:
     """The picture decoded from the codes so far, grey where they are unknown."""
-    codes = (tokens - vocabulary.image_offset).reshape(1, *shape).cpu().numpy()
-    unknown = tokens.eq(vocabulary.mask).reshape(*shape).cpu().numpy()
-    known = np.where(unknown, 0, codes)
-    picture = decode(known)[0]
+    codes = vocabulary.codes_of(tokens).reshape(*shape).cpu().numpy()
+    unknown = codes < 0
+    picture = decode(np.where(unknown, 0, codes)[None])[0]
     grey = Image.new("RGB", picture.size, (128, 128, 128))
     return keep_cells(grey, picture, unknown, picture.width // shape[1])

@@ -192,8 +192,8 @@ def fits(example: Reasoned, model: MMaDA, room: int) -> bool:
     engine = model.engine
     codes = engine.grid**2 if example.task != "math" else 0
     if example.task == "image":
-        canvas = engine.prompter.draw(example.prompt, codes=[None] * codes)
+        canvas = engine.prompter.draw(example.prompt, codes=[-1] * codes)
     else:
-        shown = [0] * codes if codes else None
-        canvas = engine.prompter.chat([Message("user", example.prompt)], codes=shown, thinking=True, answer_length=room)
+        shown = [[0] * codes] if codes else []
+        canvas = engine.prompter.chat([Message("user", example.prompt)], images=shown, thinking=True, answer_length=room)
     return canvas.length <= engine.parts.max_length

@@ -117,8 +117,8 @@ class SftRecipe:
         grid = PICTURE // begun.image.config.downsample
         instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
         # Pads are left out of packed rows: to nobody's eyes they make no difference.
-        layout = replace(begun.preset.layout, pads="none") if begun.preset else PromptFormat()
-        prompter = Prompter(text, vocabulary, instruction, grid * grid, layout)
+        rules = replace(begun.preset.prompt_format, pads="none") if begun.preset else PromptFormat()
+        prompter = Prompter(text, vocabulary, instruction, grid * grid, rules)
         world = World(ImageSets.build(begun.image, self.pools, cache=out.parent / "codes"), prompter, grid)
         if self.reasoning:
             world = replace(world, told=self.told(world, begun, cache=out.parent / "codes"))

@@ -14,7 +14,8 @@ import torch
 from mmada.errors import InputError
 from mmada.io.device import chosen_device
 from mmada.nano.picture_stream import CLASSES, picture_batch
-from mmada.tokenizers.image import NANO_IMAGE, ImageTokenizer, ImageTokenizerConfig
+from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.magvit import NANO_IMAGE, ImageTokenizerConfig
 from mmada.training.image_tokenizer import ImageLosses, ImageTokenizerLearner
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim

@@ -1,7 +1,7 @@
-"""Inputs -> Canvas: chat, questions about an image, drawing, infilling. The same layouts serve training and sampling.
+"""Prompts: chat, questions about images, drawing and infilling as canvases, the same for training and sampling.
 
     language    <bos> text <eos>
-    chat        [<|mmu|> <|soi|> codes <|eoi|>] <bos>, then each turn:
+    chat        <|mmu|> <|soi|> codes <|eoi|> for each image, <bos>, then each turn:
                 <|start_header_id|> role <|end_header_id|> \\n text <|eot_id|>
     draw        <|t2i|> <bos> caption <eos> <|soi|> codes <|eoi|>
     think+draw  <|r2i|> <bos> caption <eos> <think> ... </think> <eos>* <|soi|> codes <|eoi|>
@@ -14,12 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
 
 from mmada.canvas import Canvas, Segment
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.tokenizers.text import TextTokenizer
-from mmada.tokenizers.vocabulary import Vocabulary
+from mmada.tokenizers.vocabulary import Codes, Vocabulary
 
 __all__ = ["MASK_TEXT", "Message", "PromptFormat", "Prompter", "split_thinking", "well_formed", "with_thinking"]
 
@@ -39,12 +43,12 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """How a checkpoint's prompts deviate from ours; the quirks of the released ones (docs/compatibility.md).
+    """Deviations of a checkpoint's prompts from the default format; each released one has some (docs/compatibility.md).
 
-    ``caption_length``: captions are cut to this many ids, bos and eos among them; None: as they are. ``pads``: what fills a
-    shorter caption up from the left: "none" (the same numbers as pads that nobody looks at, without their cost), "masked"
-    (there, but not looked at: the reference's inference) or "visible" (looked at: how the released weights were trained).
-    ``literal_eot``: turns end with the plain text ``<eot_id>`` instead of the end-of-turn token.
+    ``caption_length``: captions are cut to this many ids, bos and eos included; None: not cut. ``pads``: padding to the left of
+    a shorter caption: "none" (equal in result to masked padding, without its cost), "masked" (present but not attended to: the
+    reference's inference) or "visible" (attended to: how the released weights were trained). ``literal_eot``: turns end with
+    the plain text ``<eot_id>`` instead of the end-of-turn token.
     """
 
     caption_length: int | None = None
@@ -61,16 +65,16 @@ class PromptFormat:
 
 @dataclass(frozen=True)
 class Prompter:
-    """Builds canvases for one model.
+    """Builder of the canvases of one model.
 
-    ``cot_instruction``: the words put before a user's message to ask for reasoning. ``image_tokens``: codes in one full picture.
+    ``cot_instruction``: text put before the last user message to request reasoning. ``image_tokens``: codes of a full picture.
     """
 
     text: TextTokenizer
     vocabulary: Vocabulary
     cot_instruction: str
     image_tokens: int
-    layout: PromptFormat = field(default_factory=PromptFormat)
+    prompt_format: PromptFormat = field(default_factory=PromptFormat)
 
     def language(self, text: str) -> Canvas:
         """Plain text, all of it editable but the first token (stage 1 text)."""
@@ -83,28 +87,23 @@ class Prompter:
         pieces = [Segment(self.text.encode(text), editable=editable) for text, editable in parts]
         return Canvas.join([Segment([v.bos]), *pieces, Segment([v.eos])])
 
-    def image(self, codes: Sequence[int]) -> list[int]:
-        """``<|soi|> codes <|eoi|>`` as token ids."""
-        v = self.vocabulary
-        return [v.soi, *v.tokens_of(codes), v.eoi]
-
     def chat(
         self,
         messages: Sequence[Message],
         *,
-        codes: Sequence[int] | None = None,
+        images: Sequence[Codes] = (),
         thinking: bool = False,
         answer_length: int | None = None,
         padding: int = 0,
     ) -> Canvas:
-        """A conversation, about a picture if ``codes`` are given.
+        """A conversation, about ``images`` if there are any: the codes of each precede it.
 
         ``answer_length``: that many mask tokens follow a new assistant header (sampling). Without it every assistant turn is
         editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last (training, eq. 2).
         """
         v = self.vocabulary
         pieces: list[Segment] = []
-        if codes is not None:
+        for codes in images:
             pieces += [Segment([v.mmu, v.soi]), Segment(v.tokens_of(codes), modality="image"), Segment([v.eoi])]
         pieces.append(Segment([v.bos]))
         last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
@@ -114,7 +113,7 @@ class Prompter:
                 content = f"{self.cot_instruction}\n{content}"
             if message.role == "assistant":
                 pieces += [Segment(self.header("assistant")), Segment([*self.text.encode(content), v.eot], editable=True)]
-            elif self.layout.literal_eot:
+            elif self.prompt_format.literal_eot:
                 pieces.append(Segment(self.header(message.role, f"{content}{LITERAL_EOT}")))
             else:
                 pieces.append(Segment([*self.header(message.role, content), v.eot]))
@@ -125,39 +124,48 @@ class Prompter:
         return Canvas.join(pieces)
 
     def header(self, role: str, content: str = "") -> list[int]:
-        """``<|start_header_id|>role<|end_header_id|>\\n`` and a content, cut into tokens together with that line end."""
-        v = self.vocabulary
-        return [v.start_header, *self.text.encode(role), v.end_header, *self.text.encode(f"\n{content}")]
+        """``<|start_header_id|>role<|end_header_id|>\\n`` and a content, which is tokenised together with that line end."""
+        role_tokens, newline = self._fixed_tokens
+        start = role_tokens[role] if role in role_tokens else self._role(role)
+        return [*start, *(self.text.encode(f"\n{content}") if content else newline)]
+
+    def _role(self, role: str) -> list[int]:
+        return [self.vocabulary.start_header, *self.text.encode(role), self.vocabulary.end_header]
+
+    @cached_property
+    def _fixed_tokens(self) -> tuple[dict[str, list[int]], list[int]]:
+        """(tokens of the header of each role, those of its line end); a canvas has one for every turn."""
+        return {role: self._role(role) for role in ("system", "user", "assistant")}, self.text.encode("\n")
 
     def caption(self, task: int, caption: str) -> list[Segment]:
-        """The task token and a caption, cut and padded as the layout says."""
-        v, layout = self.vocabulary, self.layout
+        """The task token and a caption, cut and padded as the prompt format says."""
+        v, rules = self.vocabulary, self.prompt_format
         tokens = [task, v.bos, *self.text.encode(caption.strip()), v.eos]
-        if layout.caption_length is None:
+        if rules.caption_length is None:
             return [Segment(tokens)]
-        room = layout.caption_length + 1  # the task token has a place of its own
+        room = rules.caption_length + 1  # the task token is not counted
         if len(tokens) > room:
             tokens = [*tokens[: room - 1], v.eos]
-        pads = 0 if layout.pads == "none" else room - len(tokens)
-        return [Segment([v.ipad] * pads, valid=layout.pads == "visible"), Segment(tokens)]
+        pads = 0 if rules.pads == "none" else room - len(tokens)
+        return [Segment([v.ipad] * pads, valid=rules.pads == "visible"), Segment(tokens)]
 
     def draw(
         self,
         caption: str,
         *,
-        codes: Sequence[int | None] | None = None,
+        codes: Codes | None = None,
         think: str | None = None,
         think_length: int = 0,
         edit: Literal["image", "think"] = "image",
     ) -> Canvas:
-        """Text-to-image, with known ``codes`` as context (None = to be filled; all None if absent).
+        """Text-to-image, with known ``codes`` as context and the unknown ones (-1) to be filled; without ``codes``, all are.
 
-        ``think_length`` > 0 puts a thought before the picture: ``think`` (training; ended and filled up with end-of-text
-        tokens) or mask tokens (sampling, where thought and picture are both editable). With ``edit="think"`` the thought is
-        the target and the picture stays fully masked context.
+        ``think_length`` > 0 puts a thought before the picture: ``think`` (training; padded with end-of-text tokens) or mask
+        tokens (sampling, where thought and picture are both editable). With ``edit="think"`` the thought is the target and the
+        picture stays fully masked context.
         """
         v = self.vocabulary
-        unknown = [None] * self.image_tokens if codes is None else codes
+        tokens_N = v.tokens_of(torch.full((self.image_tokens,), -1) if codes is None else codes)
         task = v.r2i if think_length else v.t2i
         pieces = self.caption(task, caption)
         if think is not None:
@@ -166,25 +174,26 @@ class Prompter:
             pieces.append(Segment(thought, editable=edit == "think"))
         elif think_length:
             pieces.append(Segment([v.mask] * think_length, editable=True))
-        pieces.append(Segment([v.soi]))
-        for code in unknown:
-            token = v.mask if code is None else v.image_offset + code
-            pieces.append(Segment([token], editable=code is None and edit == "image", modality="image"))
-        return Canvas.join([*pieces, Segment([v.eoi])])
+        unknown_N = (tokens_N == v.mask) if edit == "image" else False
+        return Canvas.join([*pieces, Segment([v.soi]), Segment(tokens_N, unknown_N, "image"), Segment([v.eoi])])
 
-    def draw_example(self, caption: str, codes: Sequence[int], *, hole: Sequence[bool] | None = None) -> Canvas:
+    def draw_example(
+        self, caption: str, codes: Codes, *, hole: Sequence[bool] | np.ndarray[Any, Any] | torch.Tensor | None = None
+    ) -> Canvas:
         """A training canvas for drawing: the true codes, editable everywhere or only inside ``hole``."""
         v = self.vocabulary
-        pieces = [*self.caption(v.t2i, caption), Segment([v.soi])]
-        inside = [True] * len(codes) if hole is None else hole
-        pieces += [Segment([v.image_offset + c], e, "image") for c, e in zip(codes, inside, strict=True)]
-        return Canvas.join([*pieces, Segment([v.eoi])])
+        tokens_N = v.tokens_of(codes)
+        inside_N = True if hole is None else torch.as_tensor(hole).flatten()
+        if isinstance(inside_N, torch.Tensor) and len(inside_N) != len(tokens_N):
+            raise InputError(f"hole has {len(inside_N)} cells for {len(tokens_N)} codes; give one for each")
+        picture = Segment(tokens_N, inside_N, "image")
+        return Canvas.join([*self.caption(v.t2i, caption), Segment([v.soi]), picture, Segment([v.eoi])])
 
-    def think_draw_example(self, caption: str, think: str, think_length: int, codes: Sequence[int]) -> Canvas:
+    def think_draw_example(self, caption: str, think: str, think_length: int, codes: Codes) -> Canvas:
         """A training canvas for the picture that follows a given thought."""
         blank = self.draw(caption, think=think, think_length=think_length)
         tokens_BL = blank.tokens_BL.clone()
-        tokens_BL[blank.editable_BL] = blank.tokens_BL.new_tensor(self.vocabulary.tokens_of(codes))
+        tokens_BL[blank.editable_BL] = self.vocabulary.tokens_of(codes)
         return blank.with_tokens(tokens_BL)
 
     def infill(self, text: str) -> Canvas:

@@ -1,19 +1,29 @@
-"""The one file that knows token ids: text range, special tokens, image range.
+"""Vocabulary: the token ids of text, of special tokens and of image codes.
 
 Released layout: 126,349 text entries, image code k at id 126,349 + k, 134,656 rows (LLaDA's 126,464 + 8,192). The nano layout is
 the same idea with nothing wasted: text entries first, then one id a code.
+
+Image codes are numbers from 0; -1 stands for a code that is not known yet and becomes the mask token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from mmada.canvas import Modality
 from mmada.errors import InputError
 
-__all__ = ["RELEASED", "RESERVED", "SPECIAL_TOKENS", "Vocabulary"]
+__all__ = ["RELEASED", "RESERVED", "SPECIAL_TOKENS", "Codes", "Vocabulary"]
+
+Codes = Sequence[int] | np.ndarray[Any, Any] | Tensor
+"""Image codes in reading order; -1 where a code is unknown. Grids (h, w) are flattened."""
 
 # Strings of the special tokens in a tokenizer of ours, by the name of the field that holds their id.
 SPECIAL_TOKENS: dict[str, str] = {
@@ -64,7 +74,7 @@ class Vocabulary:
 
     @staticmethod
     def of(token_ids: Mapping[str, int], codebook_size: int, rows: int | None = None) -> Vocabulary:
-        """The layout that belongs to a tokenizer: ``token_ids`` maps every token string to its id.
+        """The vocabulary of a tokenizer: ``token_ids`` maps every token string to its id.
 
         Codes follow the text entries, here and in the released layout, where the task tokens take ids that LLaDA's tokenizer
         reserves. ``rows``: rows of the embedding, where there are more than ids (released) or fewer (LLaDA, without codes).
@@ -82,22 +92,31 @@ class Vocabulary:
 
     @property
     def is_released(self) -> bool:
-        """Whether this is the layout of the released checkpoints."""
+        """Whether the ids are those of the released checkpoints."""
         return self.mask == RESERVED["mask"]
 
     @cached_property
     def ranges(self) -> Mapping[Modality, range]:
-        """Token ids that a position of each modality may take: the one place that knows which ids are of which modality."""
+        """Token ids that a position of each modality may take; nothing else maps ids to modalities."""
         codes = range(self.image_offset, self.image_offset + self.codebook_size)
         return {"text": range(self.text_size), "image": codes}
 
-    def tokens_of(self, codes: Iterable[int]) -> list[int]:
-        """Image codes (0..codebook_size-1) to token ids."""
-        return [self.image_offset + int(code) for code in codes]
+    def tokens_of(self, codes: Codes) -> Tensor:
+        """Token ids (N,) int64 of image codes; the mask token where a code is unknown (-1).
 
-    def codes_of(self, tokens: Iterable[int]) -> list[int]:
-        """Image token ids to codes."""
-        return [int(token) - self.image_offset for token in tokens]
+        Raises InputError for a code outside the codebook, which would be read as a token of text.
+        """
+        codes_N = torch.as_tensor(codes).flatten().long()
+        if len(codes_N) and (int(codes_N.min()) < -1 or int(codes_N.max()) >= self.codebook_size):
+            raise InputError(
+                f"codes {int(codes_N.min())} to {int(codes_N.max())} are not all in the codebook, 0 to {self.codebook_size - 1}; "
+                f"encode the picture with the image tokenizer of this model"
+            )
+        return torch.where(codes_N < 0, self.mask, codes_N + self.image_offset)
+
+    def codes_of(self, tokens: Tensor) -> Tensor:
+        """Image codes of token ids, any shape; -1 where the token is the mask."""
+        return torch.where(tokens == self.mask, -1, tokens - self.image_offset)
 
 
 RELEASED = Vocabulary(**RESERVED, text_size=126349, image_offset=126349, codebook_size=8192, size=134656)

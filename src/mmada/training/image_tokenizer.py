@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from mmada.errors import InputError
 from mmada.nano.semantic_head import Labels, SemanticHead
-from mmada.tokenizers.image import ImageTokenizer, Latent
-from mmada.tokenizers.pixels import to_pictures, to_pixels
+from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
+from mmada.tokenizers.magvit import Latent
 
 __all__ = ["ImageLosses", "ImageTokenizerLearner", "entropy_losses"]
 
@@ -128,7 +128,7 @@ class ImageTokenizerLearner:
         """The shown pictures above their reconstructions."""
         saved = ImageTokenizer.load(folder / "image_tokenizer")
         rebuilt = saved.decode(saved.encode(to_pixels(self.shown)))
-        return [Image.fromarray(p) for p in self.shown] + to_pictures(rebuilt)
+        return [Image.fromarray(p) for p in self.shown] + to_images(rebuilt)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/image_tokenizer``."""
