@@ -233,7 +233,8 @@ def test_losses_are_those_of_the_reference(network: MMaDAModel, task: str) -> No
     )  # fmt: skip
     with torch.no_grad():
         hidden_BLD = network.hidden(ids_BL)
-        loss = learner.modality_loss(hidden_BLD, batch, 1 if task == "t2i" else 0, masked_BL, weight_BL)
+        targets = learner.targets(batch, "image" if task == "t2i" else "text", masked_BL, weight_BL)
+        loss = learner.modality_loss(hidden_BLD, batch.tokens_BL, "image" if task == "t2i" else "text", targets, slice(None))
     assert float(loss) == pytest.approx(float(TRANSFORMER["loss.t2i_lm_mmu"][number]), abs=1e-4)
 
 

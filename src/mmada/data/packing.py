@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas
+from mmada.canvas import MODALITIES, Canvas, Modality
 from mmada.errors import InputError
 
 __all__ = ["Batch", "pack"]
@@ -30,6 +30,10 @@ class Batch:
     segment_BL: Tensor
     position_BL: Tensor
     examples: int
+
+    def positions(self, modality: Modality) -> Tensor:
+        """Editable positions of a modality, bool (B, L)."""
+        return self.editable_BL & (self.modality_BL == MODALITIES.index(modality))
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmada.canvas import Canvas, Denoiser
 
-__all__ = ["chunked_cross_entropy", "likelihood_bound", "plain_cross_entropy", "weighted_mean"]
+__all__ = ["chunked_cross_entropy", "likelihood_bound", "normalised_weights", "plain_cross_entropy", "weighted_mean"]
 
 Normaliser = Literal["example", "token", "masked"]
 
@@ -48,20 +48,25 @@ def chunked_cross_entropy(
     return torch.cat(parts)
 
 
-def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S: Tensor, *, normaliser: Normaliser) -> Tensor:
-    """One number from the losses of the masked places.
+def normalised_weights(weight_M: Tensor, segment_M: Tensor, positions_S: Tensor, *, normaliser: Normaliser) -> Tensor:
+    """Weights (M,) under which the sum of the losses of the masked positions is their mean in the sense of ``normaliser``.
 
-    ``"example"``: each example's weighted sum over its number of editable places, averaged over examples: the released
-    answer-length normalisation. ``"token"``: the weighted sum over all editable places of the batch. ``"masked"``: the plain
-    mean over masked places: the released image loss. ``segment_M`` counts examples from 0; ``places_S`` may hold fractions
-    where some places count less.
+    ``"example"``: each example's weighted sum over its number of editable positions, averaged over examples: the released
+    answer-length normalisation. ``"token"``: the weighted sum over all editable positions of the batch. ``"masked"``: the plain
+    mean over masked positions: the released image loss. ``segment_M`` counts examples from 0; ``positions_S`` may hold fractions
+    where some positions count less. Being a sum, the loss may be computed a few rows at a time (gradient accumulation).
     """
     if normaliser == "masked":
-        return (loss_M * weight_M).sum() / weight_M.sum().clamp(min=1.0)
+        return weight_M / weight_M.sum().clamp(min=1.0)
     if normaliser == "token":
-        return (loss_M * weight_M).sum() / places_S.sum().clamp(min=1.0)
-    present = (places_S > 0).sum().clamp(min=1)
-    return (loss_M * weight_M / places_S.clamp(min=1e-6)[segment_M]).sum() / present
+        return weight_M / positions_S.sum().clamp(min=1.0)
+    present = (positions_S > 0).sum().clamp(min=1)
+    return weight_M / positions_S.clamp(min=1e-6)[segment_M] / present
+
+
+def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S: Tensor, *, normaliser: Normaliser) -> Tensor:
+    """One number from the losses of the masked positions, as `normalised_weights` says."""
+    return (loss_M * normalised_weights(weight_M, segment_M, places_S, normaliser=normaliser)).sum()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from mmada.errors import InputError
 from mmada.io.device import chosen_device
 from mmada.nano.picture_stream import CLASSES, picture_batch
+from mmada.nano.semantic_head import SemanticHead
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.magvit import NANO_IMAGE, ImageTokenizerConfig
 from mmada.training.image_tokenizer import ImageLosses, ImageTokenizerLearner
@@ -61,13 +62,14 @@ class ImageTokenizerRecipe:
             )
         if self.learn == "decoder":
             tokenizer.encoder.requires_grad_(False)
+        size = tokenizer.config.image_size // tokenizer.config.downsample
         learner = ImageTokenizerLearner(
             tokenizer,
             lambda step: picture_batch(self.plan.seed, step, self.batch),
             picture_batch(self.plan.seed, SHOWN_STEP, 8, "validation").pixels,
             self.losses,
             chosen_device(self.device),
-            classes=CLASSES,
+            auxiliary=SemanticHead(tokenizer.config.code_bits, size, CLASSES),
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)
 
@@ -85,6 +87,6 @@ def image_decoder() -> ImageTokenizerRecipe:
         name="image_decoder",
         follows=first.name,
         learn="decoder",
-        losses=replace(first.losses, meaning=0.0, soft_steps=0),
+        losses=replace(first.losses, auxiliary=0.0, soft_steps=0),
         plan=replace(first.plan, steps=2200, seed=1, optim=replace(first.plan.optim, lr=1e-3, muon_lr=5e-3)),
     )

@@ -1,10 +1,9 @@
-"""Training the image tokenizer: reconstruction, commitment and entropy losses of a lookup-free VQ autoencoder, and one that
-asks its codes to tell what they show.
+"""Training of the image tokenizer: reconstruction, commitment and entropy losses of a lookup-free VQ autoencoder (MAGVIT-v2).
 
-Perceptual and adversarial terms are not offered: flat-coloured scenes reach the wanted fidelity without them
-(experiments/log.md).
+A recipe may add one auxiliary loss on the quantised latent, such as a head that classifies what a picture shows. Perceptual and
+adversarial terms are not offered: flat-coloured scenes reach the wanted fidelity without them (experiments/log.md).
 
-Shapes: B pictures, H x W pixels, N code places, K bits, V codes.
+Shapes: B pictures, H x W pixels, N code positions, K bits, V codes, h x w codes of a picture.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,89 +19,100 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmada.errors import InputError
-from mmada.nano.semantic_head import Labels, SemanticHead
+from mmada.errors import check_number, check_whole
 from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
 from mmada.tokenizers.magvit import Latent
 
-__all__ = ["ImageLosses", "ImageTokenizerLearner", "entropy_losses"]
+__all__ = ["AuxiliaryLoss", "ImageBatch", "ImageLosses", "ImageTokenizerLearner", "entropy_losses"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLosses:
-    """Coefficients. ``certainty`` rewards codes that are sure of themselves, ``variety`` a batch that uses many of them.
+    """Coefficients of the losses.
 
-    ``meaning`` weighs what `SemanticHead` reads from the codes (0 leaves it out).
+    ``absolute``: absolute error of the reconstruction, beside the squared error of weight 1. ``commitment``: distance of the
+    latent from its signs. ``entropy_penalty``: entropy of each position's code distribution, which makes codes decisive.
+    ``codebook_usage``: bonus on the entropy of the batch's mean distribution, which makes a batch use many codes; both entropies
+    are those of MAGVIT-v2, with ``sharpness`` as inverse temperature. ``auxiliary``: weight of the auxiliary loss (0: none).
     Over the first ``soft_steps`` steps the quantised share of the latent rises from 0 to 1: the decoder learns to draw first.
     """
 
     absolute: float = 0.2
     commitment: float = 0.01
-    certainty: float = 0.002
-    variety: float = 0.0
-    meaning: float = 0.02
+    entropy_penalty: float = 0.002
+    codebook_usage: float = 0.0
+    auxiliary: float = 0.02
     sharpness: float = 2.0
     soft_steps: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("absolute", "commitment", "certainty", "variety", "meaning", "sharpness", "soft_steps"):
-            if getattr(self, name) < 0:
-                raise InputError(f"losses.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("absolute", "commitment", "entropy_penalty", "codebook_usage", "auxiliary", "sharpness"):
+            check_number(f"losses.{name}", getattr(self, name))
+        check_whole("losses.soft_steps", self.soft_steps, 0)
 
 
-def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, places: int = 2048) -> tuple[Tensor, Tensor]:
-    """(mean entropy of a place's code distribution, entropy of the batch's mean distribution), both in nats.
+def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, positions: int = 2048) -> tuple[Tensor, Tensor]:
+    """Mean entropy of a position's code distribution, and entropy of the batch's mean distribution, both in nats.
 
-    A place's distribution over codes is a product over bits with p(bit = 1) = sigmoid(2 * sharpness * z), so the first is exact;
-    the second averages at most ``places`` of them over the whole codebook.
+    A position's distribution over codes is a product over bits with p(bit = 1) = sigmoid(2 * sharpness * z), so the first is
+    exact; the second averages at most ``positions`` of them over the whole codebook. ``codebook_VK`` holds -1 and 1.
     """
     latent_NK = latent_BKhw.float().permute(0, 2, 3, 1).flatten(0, 2) * (2 * sharpness)
     p_NK = torch.sigmoid(latent_NK)
     each = F.binary_cross_entropy_with_logits(latent_NK, p_NK, reduction="none").sum(1).mean()
-    stride = max(1, len(latent_NK) // places)
+    stride = max(1, len(latent_NK) // positions)
     some_NK = latent_NK[::stride]
+    # With bits of -1 and 1 the logit of a code is half the product: ln p(1) - ln p(-1) is the whole of it.
     mean_V = torch.softmax(some_NK @ codebook_VK.float().T * 0.5, dim=1).mean(0)
     return each, -(mean_V * (mean_V + 1e-9).log()).sum()
 
 
-class Shown(Protocol):
-    """A batch of pictures: uint8 (B, H, W, 3) and what they show."""
+class ImageBatch(Protocol):
+    """A batch of pictures: uint8 (B, H, W, 3), and labels for the auxiliary loss (None where it has none)."""
 
     @property
     def pixels(self) -> np.ndarray: ...
     @property
-    def labels(self) -> Labels: ...
+    def labels(self) -> Any: ...
+
+
+class AuxiliaryLoss(Protocol):
+    """A module with a loss on the quantised latent, trained along with the tokenizer and thrown away afterwards."""
+
+    def loss(self, latent_BKhw: Tensor, labels: Any) -> Tensor:
+        """The loss of a batch; ``labels`` are those of its `ImageBatch`."""
+        ...
 
 
 class ImageTokenizerLearner:
-    """`pictures(step)` gives the batch of a step; `shown` (uint8, n x H x W x 3) are pictures to reconstruct as samples.
+    """Learner of an image tokenizer, as `mmada.training.loop.train` runs it.
 
-    ``classes``: how many colours (and nothing), shapes, sizes and whole pictures the labels tell apart.
+    ``batches(step)``: the batch of a step. ``shown``: uint8 (n, H, W, 3), pictures to reconstruct as samples. ``auxiliary``: a
+    module that is an `AuxiliaryLoss`, used where ``losses.auxiliary`` is not 0.
     """
 
     def __init__(
         self,
         tokenizer: ImageTokenizer,
-        pictures: Callable[[int], Shown],
+        batches: Callable[[int], ImageBatch],
         shown: np.ndarray,
         losses: ImageLosses,
         device: torch.device,
         *,
-        classes: tuple[int, int, int, int],
+        auxiliary: nn.Module | None = None,
     ) -> None:
-        config = tokenizer.config
         self.tokenizer = tokenizer
-        self.head = SemanticHead(config.code_bits, config.image_size // config.downsample, classes) if losses.meaning else None
-        parts = {"tokenizer": tokenizer, **({"meaning": self.head} if self.head is not None else {})}
+        self.auxiliary = auxiliary if losses.auxiliary else None
+        parts = {"tokenizer": tokenizer, **({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})}
         self.module = nn.ModuleDict(parts).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
-        self.pictures, self.shown, self.coefficients = pictures, shown, losses
+        self.batches, self.shown, self.coefficients = batches, shown, losses
         self.examples = 0
         self.statistics: dict[str, float] = {}
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
         """Squared and absolute error of the reconstruction and, where the codes are still learned, `code_losses`."""
-        batch = self.pictures(step)
+        batch = self.batches(step)
         pixels = to_pixels(batch.pixels).to(self.device, memory_format=torch.channels_last)
         self.examples = len(pixels)
         self.module.train()
@@ -113,16 +123,18 @@ class ImageTokenizerLearner:
         error = rebuilt.float() - pixels
         yield {"square": error.square().mean(), "absolute": self.coefficients.absolute * error.abs().mean(), **codes}
 
-    def code_losses(self, latent: Latent, labels: Labels) -> dict[str, Tensor]:
-        """Commitment to the signs, the two entropies, and what the codes fail to tell."""
+    def code_losses(self, latent: Latent, labels: Any) -> dict[str, Tensor]:
+        """Commitment to the signs, the two entropies, and the auxiliary loss."""
         c, z = self.coefficients, latent.continuous.float()
         each, mean = entropy_losses(z, cast(Tensor, self.tokenizer.quantize.embedding), c.sharpness)
-        told = {"meaning": c.meaning * self.head.loss(latent.quantised, labels.to(self.device))} if self.head is not None else {}
-        return {
+        found = {
             "commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(),
-            "entropy": c.certainty * each - c.variety * mean,
-            **told,
+            "entropy": c.entropy_penalty * each - c.codebook_usage * mean,
         }
+        if self.auxiliary is not None:
+            head = cast(AuxiliaryLoss, self.auxiliary)
+            found["auxiliary"] = c.auxiliary * head.loss(latent.quantised, labels.to(self.device))
+        return found
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
         """The shown pictures above their reconstructions."""

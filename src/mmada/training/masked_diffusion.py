@@ -1,6 +1,6 @@
-"""Training the transformer on packed canvases of text and pictures: eq. 1 and eq. 2, or the released image loss.
+"""Supervised training of the transformer on packed canvases of all modalities: eq. 1 and eq. 2, or the released image loss.
 
-Shapes: B rows, L positions, D width, M masked places, S examples.
+Shapes: B rows, L positions, D width, M masked positions, S examples.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmada.canvas import IMAGE, TEXT
+from mmada.canvas import Modality
 from mmada.data.packing import Batch
 from mmada.diffusion.forward_process import ForwardProcess, corrupt, systematic_times
-from mmada.diffusion.loss import Normaliser, chunked_cross_entropy, weighted_mean
-from mmada.errors import InputError, check_number
+from mmada.diffusion.loss import Normaliser, chunked_cross_entropy, normalised_weights
+from mmada.errors import check_choice, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 from mmada.tokenizers.vocabulary import Vocabulary
 
@@ -27,12 +27,14 @@ __all__ = ["LossSettings", "MaskedDiffusionLearner", "compiled"]
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """How text and pictures are noised, weighted and added up.
+    """How each modality is masked, weighted and averaged.
 
-    ``eos_weight``: what a trailing end-of-text token counts, as a target and in the answer-length normaliser (1 = the released
-    behaviour, where padding dominates short answers). ``whole_vocabulary``: the softmax runs over all ids, not over those of the
-    modality; ``frame_targets``: the two visible tokens around a picture are targets too. Both are so in the released code.
-    ``certainty``: weight of the entropy of text places that are predicted right (certainty forcing, for `distill`).
+    ``text``, ``image``: the forward process of the modality; ``..._normaliser``: how its losses are averaged
+    (`normalised_weights`); ``..._coefficient``: its weight in the sum. ``eos_weight``: what a trailing end-of-text token counts,
+    as a target and in the answer-length normaliser (1 = the released behaviour, where padding dominates short answers).
+    ``whole_vocabulary``: the softmax runs over all ids, not only over those of the modality; ``frame_targets``: the two visible
+    tokens around a picture are targets too. Both are so in the released code. ``certainty``: weight of the entropy of text
+    positions that are predicted right (certainty forcing of dParallel, for `distill`).
     """
 
     text: ForwardProcess = field(default_factory=ForwardProcess.paper)
@@ -55,8 +57,32 @@ class LossSettings:
         for name in ("text_coefficient", "image_coefficient", "eos_weight", "certainty"):
             check_number(f"losses.{name}", getattr(self, name))
         for name in ("text_normaliser", "image_normaliser"):
-            if getattr(self, name) not in ("example", "token", "masked"):
-                raise InputError(f"losses.{name} must be 'example', 'token' or 'masked', got {getattr(self, name)!r}")
+            check_choice(f"losses.{name}", getattr(self, name), ("example", "token", "masked"))
+
+    def of(self, modality: Modality) -> ModalityLoss:
+        """The settings of one modality."""
+        if modality == "text":
+            return ModalityLoss(self.text, self.text_normaliser, self.text_coefficient, self.certainty)
+        # No certainty term: which of many right pictures is drawn is not a matter of being sure.
+        return ModalityLoss(self.image, self.image_normaliser, self.image_coefficient, 0.0)
+
+
+@dataclass(frozen=True)
+class ModalityLoss:
+    """Settings of the loss of one modality; see `LossSettings`."""
+
+    process: ForwardProcess
+    normaliser: Normaliser
+    coefficient: float
+    certainty: float
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is predicted of one modality: ``masked_BL`` the positions, ``weight_BL`` their normalised weights (0 elsewhere)."""
+
+    masked_BL: Tensor
+    weight_BL: Tensor
 
 
 def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
@@ -80,7 +106,11 @@ def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
 
 
 class MaskedDiffusionLearner:
-    """Batches by step, sample pictures of a saved model (``show``) and a way to save one (``write``) come from the recipe."""
+    """Learner of the transformer, as `mmada.training.loop.train` runs it.
+
+    ``batches(step)``: the batch of a step. ``show``: sample pictures of a saved model. ``write``: saves one. ``micro_batch``:
+    rows of a forward and backward pass; gradients are accumulated over the batch (0: the whole batch at once).
+    """
 
     def __init__(
         self,
@@ -94,69 +124,93 @@ class MaskedDiffusionLearner:
         write: Callable[[MMaDAModel, Path], None],
         device: torch.device,
         compile_model: bool = False,
+        micro_batch: int = 0,
     ) -> None:
+        check_whole("micro_batch", micro_batch, 0)
         torch.nn.Module.to(model, device)
         self.device = device
         self.module: nn.Module = model
-        self.model, self.vocabulary, self.batches, self.coefficients = model, vocabulary, batches, losses
-        self.seed, self.show, self.write = seed, show, write
+        self.model, self.vocabulary, self.batches, self.settings = model, vocabulary, batches, losses
+        self.seed, self.show, self.write, self.micro_batch = seed, show, write, micro_batch
         self.hidden = compiled(model) if compile_model else model.hidden
         self.examples = 0
         self.statistics: dict[str, float] = {}
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """Text and image losses of the batch of ``step``."""
+        """Losses of the batch of ``step`` by modality, a micro-batch at a time; they add up to those of the whole batch."""
         batch = self.batches(step)
         self.examples = batch.examples
+        tokens_BL, masks = self.corrupted(batch, step)
+        # Batches and masks are drawn on the CPU, whatever the device, so that a seed means the same everywhere.
+        batch, tokens_BL = batch.to(self.device), tokens_BL.to(self.device)
+        targets = {
+            modality: self.targets(batch, modality, masked_BL.to(self.device), weight_BL.to(self.device))
+            for modality, (masked_BL, weight_BL) in masks.items()
+        }
+        size = self.micro_batch or len(tokens_BL)
+        for first in range(0, len(tokens_BL), size):
+            rows = slice(first, first + size)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                hidden_BLD = self.hidden(tokens_BL[rows], segment_BL=batch.segment_BL[rows], position_BL=batch.position_BL[rows])
+                found: dict[str, Tensor] = {
+                    modality: self.modality_loss(hidden_BLD, batch.tokens_BL[rows], modality, chosen, rows)
+                    for modality, chosen in targets.items()
+                }
+            yield found
+
+    def corrupted(self, batch: Batch, step: int) -> tuple[Tensor, dict[Modality, tuple[Tensor, Tensor]]]:
+        """Tokens with masks, and for each modality the masked positions and their weights (B, L)."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         times_S = systematic_times(batch.examples, generator)
         tokens_BL = batch.tokens_BL
-        masked: dict[int, tuple[Tensor, Tensor]] = {}
-        for modality, noise in ((TEXT, self.coefficients.text), (IMAGE, self.coefficients.image)):
-            places_BL = batch.editable_BL & (batch.modality_BL == modality)
+        masks: dict[Modality, tuple[Tensor, Tensor]] = {}
+        for modality in self.vocabulary.ranges:
             noised = corrupt(
                 tokens_BL,
-                places_BL,
+                batch.positions(modality),
                 batch.segment_BL,
                 mask_id=self.vocabulary.mask,
-                noise=noise,
+                noise=self.settings.of(modality).process,
                 generator=generator,
                 times_S=times_S,
             )
             tokens_BL = noised.tokens_BL
-            masked[modality] = (noised.masked_BL, noised.weight_BL)
-        # Batches and masks are drawn on the CPU, whatever the device, so that a seed means the same everywhere.
-        batch, tokens_BL = batch.to(self.device), tokens_BL.to(self.device)
-        masked = {k: (m.to(self.device), w.to(self.device)) for k, (m, w) in masked.items()}
-        with torch.autocast(self.device.type, torch.bfloat16):
-            hidden_BLD = self.hidden(tokens_BL, segment_BL=batch.segment_BL, position_BL=batch.position_BL)
-            found = {
-                "text": self.coefficients.text_coefficient * self.modality_loss(hidden_BLD, batch, TEXT, *masked[TEXT]),
-                "image": self.coefficients.image_coefficient * self.modality_loss(hidden_BLD, batch, IMAGE, *masked[IMAGE]),
-            }
-        yield found
+            masks[modality] = (noised.masked_BL, noised.weight_BL)
+        return tokens_BL, masks
 
-    def modality_loss(self, hidden_BLD: Tensor, batch: Batch, modality: int, masked_BL: Tensor, weight_BL: Tensor) -> Tensor:
-        """The loss over the masked places of one modality, over its own vocabulary range."""
-        v, chosen = self.vocabulary, self.coefficients
-        vocab = v.ranges["text"] if modality == TEXT else v.ranges["image"]
-        vocab = range(v.size) if chosen.whole_vocabulary else vocab
-        if modality == IMAGE and chosen.frame_targets:
+    def targets(self, batch: Batch, modality: Modality, masked_BL: Tensor, weight_BL: Tensor) -> Targets:
+        """Positions to predict, and weights under which the sum of their losses is the loss of the modality."""
+        v = self.vocabulary
+        if modality == "image" and self.settings.frame_targets:
             drawn_S = torch.bincount(batch.segment_BL[masked_BL], minlength=batch.examples + 1) > 0
             frame_BL = torch.isin(batch.tokens_BL, batch.tokens_BL.new_tensor([v.soi, v.eoi]))
             masked_BL = masked_BL | (frame_BL & drawn_S[batch.segment_BL])
-        target_M = batch.tokens_BL[masked_BL] - vocab.start
-        certainty = chosen.certainty if modality == TEXT else 0.0  # which of many right pictures is drawn is no certainty
-        hidden_MD = hidden_BLD[masked_BL]
-        loss_M = chunked_cross_entropy(hidden_MD, self.model.head(vocab), target_M, chunk=4096, certainty=certainty)
-        counts_BL = torch.where(batch.tokens_BL == v.eos, chosen.eos_weight, 1.0)
-        places_BL = batch.editable_BL & (batch.modality_BL == modality)
-        places_S = torch.bincount(
-            batch.segment_BL[places_BL] - 1, weights=counts_BL[places_BL], minlength=max(1, batch.examples)
+        counts_BL = torch.where(batch.tokens_BL == v.eos, self.settings.eos_weight, 1.0)
+        editable_BL = batch.positions(modality)
+        positions_S = torch.bincount(
+            batch.segment_BL[editable_BL] - 1, weights=counts_BL[editable_BL], minlength=max(1, batch.examples)
         ).float()
-        normaliser = chosen.text_normaliser if modality == TEXT else chosen.image_normaliser
-        weight_M = (weight_BL * counts_BL)[masked_BL]
-        return weighted_mean(loss_M, weight_M, batch.segment_BL[masked_BL] - 1, places_S, normaliser=normaliser)
+        weight_M = normalised_weights(
+            (weight_BL * counts_BL)[masked_BL],
+            batch.segment_BL[masked_BL] - 1,
+            positions_S,
+            normaliser=self.settings.of(modality).normaliser,
+        )
+        return Targets(masked_BL, torch.zeros_like(counts_BL).masked_scatter(masked_BL, weight_M))
+
+    def modality_loss(self, hidden_BLD: Tensor, tokens_BL: Tensor, modality: Modality, targets: Targets, rows: slice) -> Tensor:
+        """The part of a modality's loss that comes from ``rows``; ``tokens_BL`` are their true tokens."""
+        chosen = self.settings.of(modality)
+        vocab = range(self.vocabulary.size) if self.settings.whole_vocabulary else self.vocabulary.ranges[modality]
+        masked_BL = targets.masked_BL[rows]
+        loss_M = chunked_cross_entropy(
+            hidden_BLD[masked_BL],
+            self.model.head(vocab),
+            tokens_BL[masked_BL] - vocab.start,
+            chunk=4096,
+            certainty=chosen.certainty,
+        )
+        return chosen.coefficient * (loss_M * targets.weight_BL[rows][masked_BL]).sum()
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
         """Sample pictures of the saved model."""
