@@ -66,6 +66,10 @@ class Names(Mapping[str, Any]):
             raise unknown_name(self.kind, name, self)
         return self[name]
 
+    def __contains__(self, name: object) -> bool:
+        plugins()
+        return name in self.targets  # without importing what it names
+
     def __getitem__(self, name: str) -> Any:
         plugins()
         target = self.targets[name]

@@ -1,6 +1,7 @@
 """The commands, with a model that draws one colour: what they print, write and refuse, and how they end."""
 
 import inspect
+import io
 import json
 import os
 import subprocess
@@ -10,100 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
+from tests.cli.fake_model import CALLS, FakeMMaDA
 
 from mmada.cli import main
-from mmada.errors import InputError
-from mmada.io.live_view import View
 from mmada.registry import RECIPES, plugins
-
-CALLS: list[tuple[str, dict[str, Any]]] = []
-
-
-@dataclass(frozen=True)
-class Result:
-    text: str
-    thinking: str
-    tokens: tuple[int, ...] = (1, 2, 3)
-    nfe: int = 4
-
-
-def watched(options: dict[str, Any]) -> None:
-    if options.get("watch"):
-        for step in range(1, 4):
-            options["watch"](step)
-
-
-class FakeMMaDA:
-    """Has the methods of the real one (a test compares them) and notes every call."""
-
-    @classmethod
-    def load(cls, source: str = "nano", **options: Any) -> "FakeMMaDA":
-        if source != "nano":
-            raise InputError(f"model '{source}' is unknown; did you mean 'nano'?")
-        return cls()
-
-    def generate(self, prompt: str, **options: Any) -> Result:
-        CALLS.append(("generate", {"prompt": prompt, **options}))
-        watched(options)
-        return Result("7", "3 + 4 = 7" if options["thinking"] else "")
-
-    def ask(self, image: Image.Image, question: str, **options: Any) -> Result:
-        CALLS.append(("ask", {"image": image, "question": question, **options}))
-        return Result("two", "")
-
-    def infill(self, text: str, **options: Any) -> Result:
-        CALLS.append(("infill", {"text": text, **options}))
-        return Result("2 + 3 = 5", "")
-
-    def draw(self, prompt: Any, **options: Any) -> Any:
-        CALLS.append(("draw", {"prompt": prompt, **options}))
-        watched(options)
-        image = Image.new("RGB", (8, 8), (options.get("seed", 0), 0, 0))
-        if options.get("thinking"):
-            image.info["thinking"] = "a red disc on white"
-        return image if isinstance(prompt, str) else [image] * len(prompt)
-
-    def inpaint(self, image: Image.Image, mask: np.ndarray, prompt: str = "", **options: Any) -> Image.Image:
-        CALLS.append(("inpaint", {"image": image, "mask": mask, "prompt": prompt, **options}))
-        return image
-
-    def extend(self, image: Image.Image, prompt: str = "", **options: Any) -> Image.Image:
-        CALLS.append(("extend", {"image": image, "prompt": prompt, **options}))
-        return image
-
-    def view(self, frame: int, row: int = 0, *, size: tuple[int, int] | None = None) -> View:
-        return View(frame, 3, (("seven", frame < 3),), Image.new("RGB", (8, 8), (0, 80 * frame, 0)))
-
-    def info(self) -> dict[str, object]:
-        return {"source": "nano", "parameters": 7}
-
-
-@pytest.fixture(autouse=True)
-def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty working folder, and the fake in the place of the pipeline (so nothing here imports torch)."""
-    pipeline = types.ModuleType("mmada.pipeline")
-    pipeline.MMaDA = FakeMMaDA  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mmada.pipeline", pipeline)
-    monkeypatch.chdir(tmp_path)
-    CALLS.clear()
-    return tmp_path
-
-
-@pytest.fixture
-def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("pictures") / "scene.png"
-    Image.new("RGB", (16, 12), "red").save(path)
-    return str(path)
-
-
-@pytest.fixture
-def hole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("pictures") / "hole.png"
-    Image.new("L", (16, 12), 255).save(path)
-    return str(path)
 
 
 def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,89 +98,6 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "source  a/folder\nmemory  int8 0.5 GiB, int4 0.3 GiB\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["drw", "x"], "command 'drw' is unknown; did you mean 'draw'?"),
-        (["generate", "x", "--model", "nanno"], "did you mean 'nano'?"),
-        (["generate", ""], "prompt is empty"),
-        (["generate", "  "], "prompt is empty"),
-        (["generate", "x", "--thinking", "--no-thinking"], "asked for and forbidden"),
-        (["generate", "x", "--block", "0"], "block must be a whole number of at least 1, got 0"),
-        (["generate", "x", "--temperature", "nan"], "temperature must be a number of at least 0, got nan"),
-        (["draw", "x", "--steps", "-3"], "steps must be a whole number of 1 to 10000, got -3"),
-        (["draw", "x", "--steps", "0"], "got 0"),
-        (["draw", "x", "--seed", "-1"], "seed must be a whole number of 0 to"),
-        (["draw", "x", "--count", "0"], "count must be a whole number of at least 1, got 0"),
-        (["draw", "x", "--guidance", "-1"], "guidance must be a number of at least 0, got -1"),
-        (["draw", "x", "-o", "picture.doc"], "should end in"),
-        (["draw", "x", "--size", "512"], "'512' is no size; write it as 512x256."),
-        (["draw", "x", "--seed", "9223372036854775807", "--count", "2"], "seed must be a whole number of 0 to"),
-        (["generate", "x", "--dtype", "int2"], "int2"),
-        (["convert", "nano", "SCENE"], "is a file; give a folder"),
-        (["convert", "nano", "out", "--noise", "-1"], "noise must be a number"),
-        (["convert", "nano", "out", "--rows", "100000000000"], "rows must be a whole number of 1 to 1048576"),
-        (["draw", "x", "-o", "none/a.png"], "does not exist"),
-        (["draw", "x", "--gif", "a.png"], "should end in .gif"),
-        (["ask", "none.png", "how many?"], "'none.png' does not exist"),
-        (["ask", "SCENE", ""], "question is empty"),
-        (["inpaint", "SCENE", "SMALL", "x"], "4x4 pixels but its image is 16x12"),
-        (["inpaint", "SCENE", "none.png", "x"], "mask 'none.png' does not exist"),
-        (["extend", "SCENE"], "no edge is given"),
-        (["extend", "SCENE", "--left", "-2"], "left must be a whole number of at least 0, got -2"),
-        (["infill", ""], "text is empty"),
-        (["demo", "--image", "none.png"], "'none.png' does not exist"),
-        (["demo", "--prompt", ""], "prompt is empty"),
-        (["train"], "recipe is missing"),
-        (["train", "x", "--set", "lr"], "set 'lr' is no assignment"),
-        (["eval", "nano", "--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
-        (["eval", "nano", "--out", "results.txt"], "should end in .json"),
-        (["eval", "nano", "--beside", "missing.json"], "beside missing.json does not exist"),
-        (["eval", "nano", "--beside", "results.json"], "is where the new results go"),
-        (["info", ""], "model is empty"),
-    ],
-)
-def test_bad_input_is_one_sentence(
-    arguments: list[str],
-    said: str,
-    scene: str,
-    folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    small = tmp_path_factory.mktemp("small") / "small.png"
-    Image.new("L", (4, 4), 255).save(small)
-    places = {"SCENE": scene, "SMALL": str(small)}
-    assert main([places.get(word, word) for word in arguments]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("mmada: error: ")
-    assert shown.err.count("\n") == 1
-    assert said in shown.err
-    assert list(folder.iterdir()) == []
-    assert CALLS == []
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["draw", "x", "--steps", "2.5"],
-        ["draw"],
-        ["draw", "x", "--stpes", "3"],
-        ["--verson"],
-        ["eval", "nano", "--beside"],
-        ["convert", "nano", "there", "--mean"],
-        ["bench", "--modes", "--json"],
-    ],
-)
-def test_misused_options_exit_2(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("mmada: error: ")
-    assert said.count("\n") == 1
-    assert list(folder.iterdir()) == []
-
-
 def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     class Pretrain:
         """Learn from everything."""
@@ -298,44 +128,94 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert "0.9877" in shown
     assert "results.json" in shown
     Path("cot.json").write_text('{"rows": [{"name": "digits", "value": 0.5432}]}')
-    assert main(["eval", "nano", "--beside", "cot.json"]) == 0
+    assert main(["eval", "nano", "--compare", "cot.json"]) == 0
     assert {"cot", "0.5432", "0.9877"} <= set(capsys.readouterr().out.split())
-    assert main(["eval", "nano", "--beside", "cot.json", "--json"]) == 0
+    assert main(["eval", "nano", "--compare", "cot.json", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["cot.json"] == 0.5432
     Path("few.json").write_text('{"rows": [], "settings": {"seeds": 3, "limit": 32}}')
     Path("all.json").write_text('{"rows": [], "settings": {"seeds": 3, "limit": null}}')
-    assert main(["eval", "nano", "--beside", "all.json"]) == 0
+    assert main(["eval", "nano", "--compare", "all.json"]) == 0
     assert "differ" not in capsys.readouterr().out
-    assert main(["eval", "nano", "--beside", "few.json", "all.json", "cot.json"]) == 0
+    assert main(["eval", "nano", "--compare", "few.json", "all.json", "cot.json"]) == 0
     told = "value has seeds 3 and no limit; few has seeds 3 and limit 32; all has seeds 3 and no limit; cot has none on record."
     assert f"Seeds or limits differ: {told}\n" in capsys.readouterr().out
     Path("cot.json").write_text('{"rows": [{"name": "digits"}]}')
-    assert main(["eval", "nano", "--beside", "cot.json"]) == 2
+    assert main(["eval", "nano", "--compare", "cot.json"]) == 2
     assert "cot.json holds no results" in capsys.readouterr().err
     assert main(["eval", "nanno"]) == 2
     assert "did you mean 'nano'?" in capsys.readouterr().err
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def load(source: str, **options: object) -> FakeMMaDA:
-        raise error
+def test_the_fields_of_a_recipe_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Plan:
+        """A plan. ``steps``: optimizer steps. ``seed``, ``rate``: not both."""
 
-    monkeypatch.setattr(FakeMMaDA, "load", load)
+        steps: int = 7
+        seed: int | None = None
+        rate: float = 1e-3
+
+    @dataclass(frozen=True)
+    class Recipe:
+        """A recipe.
+
+        ``plan``: how long.
+        """
+
+        plan: Plan
+        names: tuple[str, ...] = ("a", "b")
+
+    plugins()
+    monkeypatch.setattr(RECIPES, "targets", {"short": lambda: Recipe(Plan())})
+    assert main(["train", "short", "--fields"]) == 0
+    fields = capsys.readouterr().out
+    assert [line.split() for line in fields.splitlines()] == [
+        ["plan", "Plan", "(Plan)", "#", "how", "long"],
+        ["plan.steps", "int", "7", "#", "optimizer", "steps"],
+        ["plan.seed", "int", "|", "None", "null", "#", "not", "both"],
+        ["plan.rate", "float", "0.001", "#", "not", "both"],
+        ["names", "tuple[str,", "...]", "[a,", "b]"],
+    ]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "short", "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith(fields)
+    assert "--start-from" in shown
 
 
-def test_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    failing(monkeypatch, KeyboardInterrupt())
-    assert main(["generate", "x"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["generate", "draw"])
+def test_a_prompt_from_standard_input(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: str
+) -> None:
+    for given, taken in {"a disc\n": "a disc", "two\nlines\n\n": "two\nlines", "größe\r\n": "größe"}.items():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+        assert main([command, "-"]) == 0
+        assert CALLS.pop()[1]["prompt"] == taken
+    for bad, said in {b"": "is empty", b" \n": "is empty", b"\xff\xfe": "UTF-8", b"x" * 1_000_001: "longer"}.items():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bad)))
+        capsys.readouterr()
+        assert main([command, "-"]) == 2
+        assert "error: prompt " in (shown := capsys.readouterr().err)
+        assert said in shown
+    assert CALLS == []
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    failing(monkeypatch, ModuleNotFoundError("No module named 'sklearn'", name="sklearn.datasets"))
-    assert main(["generate", "x"]) == 2
-    assert "scikit-learn" in capsys.readouterr().err
-    failing(monkeypatch, ModuleNotFoundError("No module named 'mmada.lost'", name="mmada.lost"))
-    with pytest.raises(ModuleNotFoundError):
-        main(["generate", "x"])
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_one_line_of_progress_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for arguments, shows in {("generate", "x"): True, ("draw", "x"): True, ("generate", "x", "--json"): False}.items():
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(arguments) == 0
+        shown = terminal.getvalue()
+        assert (shown.count("\n") == 1 and " forward passes, " in shown and " s left" in shown) if shows else shown == ""
+    monkeypatch.undo()
+    capsys.readouterr()
 
 
 def test_a_closed_pipe_is_quiet() -> None:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mmada.io.live_view import View, Watcher, half_blocks, plain
+from mmada.io.live_view import ProgressLine, View, Watcher, half_blocks, plain
 
 
 def console(terminal: bool) -> tuple[Console, StringIO]:
@@ -79,3 +79,35 @@ def test_markup_in_an_answer_is_text() -> None:
     with Watcher(target) as watcher:
         watcher.show(View(1, 1, (("[bold]x[/nonsense]", False),)))
     assert "[bold]x[/nonsense]" in file.getvalue()
+
+
+def test_one_line_of_progress_is_rewritten_and_ends_with_passes_and_seconds() -> None:
+    shown, file = console(terminal=True)
+    seconds = iter([0.0, 0.0, 1.0, 2.0, 4.0, 4.0, 6.0, 7.0])
+    with ProgressLine(shown, clock=lambda: next(seconds)) as line:
+        line.show(0, 4, 0)
+        line.show(1, 4, 1)
+        line.show(2, 4, 2)
+        line.show(4, 4, 3)
+        line.show(0, 2, 0)  # a second run of the model
+        line.show(1, 2, 2)
+    lines = file.getvalue().split("\r\x1b[K")[1:]
+    assert lines == [
+        "step 0/4, 0 forward passes, 0.0 s",
+        "step 1/4, 1 forward passes, 1.0 s, about 3 s left",
+        "step 2/4, 2 forward passes, 2.0 s, about 2 s left",
+        "step 4/4, 3 forward passes, 4.0 s",
+        "step 0/2, 3 forward passes, 4.0 s",
+        "step 1/2, 5 forward passes, 6.0 s, about 2 s left",
+        "5 forward passes, 7.0 s\n",
+    ]
+
+
+def test_an_error_leaves_no_line_of_progress() -> None:
+    shown, file = console(terminal=True)
+    line = ProgressLine(shown)
+    with line:
+        line.show(1, 4, 1)
+    assert file.getvalue().endswith(" s\n")
+    line.__exit__(ValueError, ValueError("stop"), None)
+    assert file.getvalue().endswith("\r\x1b[K")

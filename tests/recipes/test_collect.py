@@ -358,17 +358,17 @@ def test_own_right_answers_of_the_bundled_model_are_kept(tmp_path: Path) -> None
 
 def test_the_command_reports_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
-    assert main(["reason", "nano:math:4", "--out", out, "--json"]) == 0
+    assert main(["collect", "nano:math:4", "--out", out, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == [{"source": "nano:math", "read": 4, "kept": 4, "unchecked": 0, "dropped": {}}]
     for arguments, message in {
         ("nano:math:4", "--out", out): "already holds files",
         ("nano:math:0", "--out", f"{out}2"): "at least 1",
         ("nano:math:4", "--out", f"{out}2", "--temperature", "0"): "temperature is 0",
-        ("nano:math:4", "--out", f"{out}2", "--forbid", "gone.txt"): "forbid 'gone.txt' does not exist",
+        ("nano:math:4", "--out", f"{out}2", "--decontaminate", "gone.txt"): "forbid 'gone.txt' does not exist",
         ("--out", f"{out}2"): "source",
     }.items():
-        assert main(["reason", *arguments]) == 2
+        assert main(["collect", *arguments]) == 2
         assert message in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

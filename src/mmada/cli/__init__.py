@@ -1,5 +1,5 @@
 """The command line."""
 
-from mmada.cli.app import main, parse
+from mmada.cli.main import main, parse
 
 __all__ = ["main", "parse"]

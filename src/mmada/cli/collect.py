@@ -1,97 +1,107 @@
-"""The command that makes reasoning data: reason."""
+"""The command collect: reasoning data."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
-from rich.table import Table
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+from mmada.cli.arguments import FOLDER, NUMBER, PATH, argument, flag, option, text, whole
+from mmada.cli.options import SEED, ModelOptions
+from mmada.errors import InputError, check_folder
 
-from mmada.cli.options import ModelOptions, Whole, check_whole_given
-from mmada.errors import MAX_SEED, InputError, check_folder, check_number, check_whole
+if TYPE_CHECKING:
+    from mmada.recipes.collect import Report
 
-__all__ = ["Reason"]
+__all__ = ["Collect"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reason(ModelOptions):
-    """Collect reasoning data: keep what is right and well formed, and report what was dropped and why.
+class Collect(ModelOptions):
+    """Collect reasoning data: keep examples that are correct and well formed, and report what was dropped and why.
 
-    Example: mmada reason nano:math:1000 own:nano:vision:200 --out runs/reason
+    Example: mmada collect nano:math:1000 own:nano:vision:200 --out runs/reason
     """
 
-    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
-    """SET:FILE (gsm8k, limo, s1k, openthoughts, acemath, reasonflux, geo170k, clevr, llava), nano:TASK:N, folder:FOLDER, or
-    own:SOURCE:N."""
-    out: Annotated[Path, arg(aliases=("-o",), metavar="FOLDER")]
-    """Where to write the examples, their pictures and the report."""
-    images: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FOLDER", help_behavior_hint="(repeatable)")] = ()
-    """Where the pictures of a set are, beside its file."""
-    forbid: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE", help_behavior_hint="(repeatable)")] = ()
-    """Test set whose prompts must not occur: .jsonl, .json, .parquet or .txt."""
-    longest: Annotated[int | None, Whole, arg(help_behavior_hint="(default: any)")] = None
-    """Most tokens of prompt and answer, as the model counts."""
-    per_prompt: Annotated[int | None, Whole, arg(help_behavior_hint="(default: any)")] = None
-    """Most answers to one prompt."""
-    unchecked: FlagCreatePairsOff[bool] = False
-    """Keep also what has no gold answer to check against."""
-    samples: Annotated[int, Whole] = 4
-    """Own answers drawn for each prompt."""
-    temperature: Annotated[float, arg(metavar="T")] = 1.0
-    """Sampling temperature of own answers, above 0."""
-    seed: Annotated[int, Whole] = 0
-    """Seed of the nano world and of own answers."""
+    source: tuple[str, ...] = argument(
+        "SET:FILE (gsm8k, limo, s1k, openthoughts, acemath, reasonflux, geo170k, clevr, llava), nano:TASK:N, folder:FOLDER, or "
+        "own:SOURCE:N.",
+        text("SOURCE"),
+        many="list",
+    )
+    out: Path = option("The folder to write: examples, their images and the report.", FOLDER, names=("-o", "--output"))
+    images: tuple[Path, ...] = option("Folder with the images of a set.", FOLDER, (), many="repeat", shown="the file's folder")
+    decontaminate: tuple[Path, ...] = option(
+        "Test set whose prompts must not occur: .jsonl, .json, .parquet or .txt.", PATH, (), many="repeat", shown="none"
+    )
+    max_tokens: int | None = option("Maximum tokens of prompt and answer, counted by the model.", whole(1), None, shown="any")
+    per_prompt: int | None = option("Maximum number of answers kept for one prompt.", whole(1), None, shown="any")
+    unchecked: bool = flag("Also keep examples without a gold answer to check against.")
+    samples: int = option("Answers sampled for each prompt of an own: source.", whole(1, 10_000), 4)
+    temperature: float = option("Sampling temperature of these answers, above 0.", NUMBER, 1.0)
+    seed: int = option("Random seed of the nano world and of sampled answers.", SEED, 0)
 
     def check(self) -> None:
-        """Raise `InputError` for an option out of range."""
+        """Raise `InputError` for a file in the folder's place, and for a temperature of 0."""
         super().check()
-        if not self.sources:
-            raise InputError("source is missing; name one, as in nano:math:1000")
-        check_folder("out", self.out)
-        check_whole_given("longest", self.longest, 1)
-        check_whole_given("per_prompt", self.per_prompt, 1)
-        check_whole("samples", self.samples, 1)
-        check_whole("seed", self.seed, 0, MAX_SEED)
-        if check_number("temperature", self.temperature) == 0:
-            raise InputError("temperature is 0, so all answers to a prompt would be the same; give one above 0")
+        check_folder("--out", self.out)
+        if self.temperature == 0:
+            raise InputError("--temperature is 0, so all answers to a prompt would be the same; give one above 0")
 
     def run(self) -> None:
         """Collect, write, and print the report."""
         from mmada.recipes.collect import Choice, collect_reasoning
         from mmada.rl.rollout import Sampler
 
-        choice = Choice(unchecked=self.unchecked, per_prompt=self.per_prompt, longest=self.longest)
-        columns = SpinnerColumn(), TextColumn("{task.description} {task.completed}")
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("reading", total=None)
+        choice = Choice(unchecked=self.unchecked, per_prompt=self.per_prompt, longest=self.max_tokens)
+        with counting() as advance:
             report = collect_reasoning(
-                self.sources,
+                self.source,
                 self.out,
                 load=self.load,
                 tokenizer=self.model,
                 images=self.images,
-                forbid=self.forbid,
+                forbid=self.decontaminate,
                 choice=choice,
                 samples=self.samples,
                 sampler=Sampler(temperature=self.temperature, image_temperature=self.temperature),
                 seed=self.seed,
-                advance=lambda source: progress.update(task, advance=1, description=source),
+                advance=advance,
             )
         if self.json:
             print(json.dumps(report.table(), ensure_ascii=False))
             return
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        for column in ("source", "read", "kept", "unchecked", "dropped because"):
-            table.add_column(column, overflow="fold", justify="left" if column in ("source", "dropped because") else "right")
-        for row in report.table():
-            reasons = row.pop("dropped")
-            assert isinstance(reasons, dict)
-            table.add_row(*map(str, row.values()), ", ".join(f"{reason} {n}" for reason, n in reasons.items()))
-        Console().print(table)
+        show(report)
         print(self.out)
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str], None]]:
+    """A counter of examples on a terminal's error stream; elsewhere nothing is shown."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description} {task.completed}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=None)
+        yield lambda source: progress.update(task, advance=1, description=source)
+
+
+def show(report: Report) -> None:
+    """Print what became of the examples of each source."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in ("source", "read", "kept", "unchecked", "dropped because"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("source", "dropped because") else "right")
+    for row in report.table():
+        reasons = row.pop("dropped")
+        assert isinstance(reasons, dict)
+        table.add_row(*map(str, row.values()), ", ".join(f"{reason} {n}" for reason, n in reasons.items()))
+    Console().print(table)

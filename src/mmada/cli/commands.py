@@ -1,32 +1,36 @@
-"""The commands: each a frozen dataclass whose fields are its options and whose docstring is its help."""
+"""The commands by name. A class is imported when its command is used, so that one command does not pay for the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from mmada.cli.collect import Reason
-from mmada.cli.draw import Draw, Extend, Inpaint
-from mmada.cli.generate import Ask, Generate, Infill
-from mmada.cli.options import Command
-from mmada.cli.show import Convert, Demo, Info
-from mmada.cli.train import Bench, Eval, Tokenizer, Train
+if TYPE_CHECKING:
+    from mmada.cli.options import Command
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "command_class"]
 
-COMMANDS: dict[str, Callable[..., Command]] = {
-    "demo": Demo,
-    "generate": Generate,
-    "ask": Ask,
-    "draw": Draw,
-    "inpaint": Inpaint,
-    "extend": Extend,
-    "infill": Infill,
-    "train": Train,
-    "reason": Reason,
-    "eval": Eval,
-    "bench": Bench,
-    "tokenizer": Tokenizer,
-    "info": Info,
-    "convert": Convert,
+COMMANDS = {
+    "demo": "demo:Demo",
+    "generate": "generate:Generate",
+    "ask": "generate:Ask",
+    "infill": "generate:Infill",
+    "draw": "draw:Draw",
+    "inpaint": "draw:Inpaint",
+    "extend": "draw:Extend",
+    "train": "train:Train",
+    "eval": "evaluate:Eval",
+    "bench": "evaluate:Bench",
+    "collect": "collect:Collect",
+    "tokenizer": "train:Tokenizer",
+    "info": "info:Info",
+    "convert": "info:Convert",
 }
-"""Every command by name, in the order of the help page."""
+"""Every command, in the order of the help page: its module and class."""
+
+
+def command_class(name: str) -> type[Command]:
+    """The class of a command: a frozen dataclass whose fields are its options and whose docstring is its help."""
+    module, _, kind = COMMANDS[name].partition(":")
+    found: type[Command] = getattr(import_module(f"mmada.cli.{module}"), kind)
+    return found

@@ -1,193 +1,216 @@
-"""What the commands share: options of the model, checks that need no model, and output."""
+"""Options that commands share: the model, sampling, acceleration, output; and how a model is loaded and watched."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from rich.console import Console
-from tyro.conf import FlagCreatePairsOff, arg
-from tyro.constructors import PrimitiveConstructorSpec
-
-from mmada.errors import MAX_SEED, MAX_STEPS, check_number, check_text, check_whole
-from mmada.io.live_view import Watcher
+from mmada.cli.arguments import FOLDER, Kind, choice, flag, option, text, whole
+from mmada.errors import MAX_SEED, MAX_STEPS, InputError, check_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmada.pipeline import Frame, MMaDA
     from mmada.sampling import Acceleration
 
 __all__ = [
-    "MODEL_DEFAULT",
+    "MODEL",
+    "OWN",
+    "SEED",
+    "STEPS",
     "Command",
-    "Count",
-    "Guidance",
     "ModelOptions",
-    "OwnPart",
     "SamplingOptions",
     "SpeedOptions",
-    "Temperature",
-    "Whole",
-    "check_number_given",
-    "check_whole_given",
     "emit",
+    "image_tokenizer_option",
+    "output_option",
+    "preset_option",
+    "prompt_text",
 ]
 
-
-def _whole(texts: list[str]) -> int:
-    try:
-        return int(texts[0])
-    except ValueError:
-        raise ValueError(f"'{texts[0]}' is no whole number.") from None
-
-
-MODEL_DEFAULT = "(default: the model's own)"
+OWN = "the model's own"
 """How the help says that the model's preset decides."""
-Whole = PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="N",
-    instance_from_str=_whole,
-    is_instance=lambda value: value is None or isinstance(value, int),
-    str_from_instance=lambda value: [str(value)],
-)
-"""How an optional whole number is read: None is 'not given', and cannot be typed."""
-Count = Annotated[int | None, Whole, arg(help_behavior_hint=MODEL_DEFAULT)]
-Temperature = Annotated[float | None, arg(metavar="T", help_behavior_hint=MODEL_DEFAULT)]
-Guidance = Annotated[float | None, arg(metavar="W", help_behavior_hint=MODEL_DEFAULT)]
-
-
-OwnPart = Annotated[str | None, arg(metavar="FOLDER|HUB-ID", help_behavior_hint=MODEL_DEFAULT)]
-Dtype = Literal["float32", "bfloat16", "float16", "int8", "fp8", "int4"]
+MODEL = text("nano|FOLDER|HUB-ID")
+SEED = whole(0, MAX_SEED)
+STEPS = whole(1, MAX_STEPS)
+MAX_INPUT = 1_000_000
+"""Bytes that are read from standard input: far more than any model takes, far less than the memory."""
 
 
 class Command(Protocol):
     """One command, its options filled in."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def check(self) -> None:
-        """Raise `InputError` for an option out of range; needs no model and no torch."""
+        """Raise `InputError` for options that do not go together; needs no model and no torch."""
 
     def run(self) -> None:
         """Do it, after `check`; raises `InputError` before anything is written when an input is wrong."""
+
+
+def output_option(help: str, default: Path, kind: Kind) -> Any:
+    """``-o``, ``--out`` or ``--output``: the one name of what a command writes."""
+    return option(help, kind, default, names=("-o", "--output"))
+
+
+def image_tokenizer_option() -> Any:
+    """The option ``--image-tokenizer``."""
+    return option("Another image tokenizer: a folder or a hub id.", text("FOLDER|HUB-ID"), None, group="model", shown=OWN)
+
+
+def preset_option(help: str = "Settings of a known checkpoint: mixcot, base, pretrain or llada.") -> Any:
+    """The option ``--preset``."""
+    return option(help, text("NAME"), None, group="model", shown=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which model, and how to print."""
 
-    model: Annotated[str, arg(metavar="nano|FOLDER|HUB-ID")] = "nano"
-    """The bundled model, a folder with a checkpoint, or a hub id."""
-    json: FlagCreatePairsOff[bool] = False
-    """Print JSON instead of text; what --watch shows then goes to the error stream."""
-    image_tokenizer: OwnPart = None
-    """Image tokenizer in place of the model's own: a folder or a hub id."""
-    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=MODEL_DEFAULT)] = None
-    """Settings of a known checkpoint: mixcot, base, pretrain or llada."""
-    device: Annotated[str, arg(metavar="auto|cpu|cuda|mps")] = "auto"
-    """Where to compute."""
-    dtype: Annotated[Dtype | None, arg(metavar="float32|bfloat16|float16|int8|fp8|int4", help_behavior_hint=MODEL_DEFAULT)] = None
-    """Type of the weights; int8, fp8 and int4 quantize them (needs torchao)."""
-
-    adapter: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
-    """LoRA adapters to put on the model (needs peft)."""
+    json: bool = flag("Print one line of JSON instead of text.")
+    model: str = option("The bundled model, a folder with a checkpoint, or a hub id.", MODEL, "nano", group="model")
+    preset: str | None = preset_option()
+    image_tokenizer: str | None = image_tokenizer_option()
+    device: str = option("Device to compute on: auto, cpu, cuda, cuda:1, mps.", text("DEVICE"), "auto", group="model")
+    dtype: str | None = option(
+        "Type of the weights; int8, fp8 and int4 quantize them (needs torchao).",
+        choice("float32", "bfloat16", "float16", "int8", "fp8", "int4"),
+        None,
+        group="model",
+        shown=OWN,
+    )
+    adapter: Path | None = option(
+        "LoRA adapters to merge into the model (needs peft).", FOLDER, None, group="model", shown="none"
+    )
 
     def check(self) -> None:
-        """Raise `InputError` for an option out of range."""
-        check_text("model", self.model)
+        """Nothing here depends on another option."""
 
     def load(self) -> MMaDA:
-        """The model. Imports torch, so it comes after every check that does not need it."""
+        """Load the model. Imports torch, so it comes after every check that does not need it."""
         import torch
 
         from mmada.pipeline import MMaDA
 
-        quantised = None if self.dtype == "float32" or self.dtype == "bfloat16" or self.dtype == "float16" else self.dtype
+        quantisation: Any = self.dtype if self.dtype in ("int8", "fp8", "int4") else None
         return MMaDA.load(
             self.model,
             device=self.device,
-            dtype=None if self.dtype is None or quantised else getattr(torch, self.dtype),
+            dtype=None if self.dtype is None or quantisation else getattr(torch, self.dtype),
             image_tokenizer=self.image_tokenizer,
             preset=self.preset,
-            quantisation=quantised,
+            quantisation=quantisation,
             adapter=self.adapter,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(ModelOptions):
-    """The options that every command has that completes a canvas."""
+    """Options of every command that completes a canvas."""
 
-    seed: Annotated[int, Whole] = 0
-    """Seed of all randomness: the same seed gives the same output."""
-    steps: Count = None
-    """Denoising steps: more are slower and mostly better."""
-    watch: FlagCreatePairsOff[bool] = False
-    """Show the denoising live in the terminal."""
-
-    def check(self) -> None:
-        """Raise `InputError` for an option out of range."""
-        super().check()
-        check_whole("seed", self.seed, 0, MAX_SEED)
-        check_whole_given("steps", self.steps, 1, MAX_STEPS)
+    steps: int | None = option("Denoising steps; more are slower and mostly better.", STEPS, None, shown=OWN)
+    seed: int = option("Random seed; the same seed gives the same output.", SEED, 0)
+    watch: bool = flag("Show the denoising live in the terminal (with --json on the error stream).")
 
     @contextmanager
     def watching(
         self, model: MMaDA, keep: Callable[[Any], None] | None = None, size: tuple[int, int] | None = None
     ) -> Iterator[Callable[[Frame], None] | None]:
-        """The ``watch`` argument for a call of ``model``: shows frames if asked to, and feeds ``keep``; ``size`` of a picture."""
-        if not self.watch:
-            yield (lambda frame: keep(model.view(frame, size=size))) if keep else None
-            return
-        with Watcher(Console(stderr=self.json)) as watcher:
+        """The callback of a call of ``model``: the live view with ``--watch``, else one line of progress on a terminal.
 
-            def show(frame: Frame) -> None:
+        ``keep`` is given each view. ``size``: of the image, as in `MMaDA.draw`.
+        """
+        from rich.console import Console
+
+        from mmada.io.live_view import ProgressLine, Watcher
+
+        def viewing(show: Callable[[Any], None]) -> Callable[[Frame], None]:
+            def on_frame(frame: Frame) -> None:
                 view = model.view(frame, size=size)
-                watcher.show(view)
+                show(view)
                 if keep:
                     keep(view)
 
-            yield show
+            return on_frame
+
+        if self.watch:
+            with Watcher(Console(stderr=self.json)) as watcher:
+                yield viewing(watcher.show)
+            return
+        console = Console(stderr=True)
+        if self.json or not console.is_terminal:
+            yield viewing(lambda view: None) if keep else None
+            return
+        with ProgressLine(console) as line:
+            kept = viewing(lambda view: None) if keep else None
+
+            def on_frame(frame: Frame) -> None:
+                line.show(frame.step, frame.steps, max(frame.nfe, default=0))
+                if kept:
+                    kept(frame)
+
+            yield on_frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedOptions(SamplingOptions):
-    """How fast a canvas is completed, beside its steps; the defaults approximate nothing."""
+    """Acceleration of the decoding; the defaults approximate nothing."""
 
-    parallel: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: the fixed pace)")] = None
-    """Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2 or draft."""
-    reuse: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="(default: none)")] = None
-    """Keep keys and values between steps: prefix, block, delayed or drift."""
-    lookahead: Annotated[int, Whole] = 0
-    """Steps to guess ahead in one pass; exact."""
-
-    def check(self) -> None:
-        """Raise `InputError` for an option out of range."""
-        super().check()
-        check_whole("lookahead", self.lookahead, 0)
+    parallel: str | None = option(
+        "Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2 or draft.",
+        text("RULE"),
+        None,
+        group="faster decoding",
+        shown="the fixed schedule",
+    )
+    reuse: str | None = option(
+        "Keep keys and values between steps: prefix, block, delayed or drift.",
+        text("RULE"),
+        None,
+        group="faster decoding",
+        shown="none",
+    )
+    lookahead: int = option(
+        "Draft length of speculative decoding: steps that one forward pass verifies. Exact.", whole(0), 0, group="faster decoding"
+    )
 
     def load(self) -> MMaDA:
-        """The model, after the choices are known to be right."""
+        """Load the model, after the names of rules are known to be right."""
         self.speed()
         return super().load()
 
     def speed(self) -> Acceleration:
-        """The choices. Imports torch."""
+        """The acceleration that the options ask for. Imports torch."""
         from mmada.sampling import Acceleration
 
         return Acceleration.of(self.parallel, self.reuse, self.lookahead)
 
 
-def check_whole_given(field: str, value: int | None, least: int, most: int | None = None) -> None:
-    """`check_whole`; None is 'not given' and passes."""
-    if value is not None:
-        check_whole(field, value, least, most)
-
-
-def check_number_given(field: str, value: float | None) -> None:
-    """`check_number`; None is 'not given' and passes."""
-    if value is not None:
-        check_number(field, value)
+def prompt_text(field: str, value: str) -> str:
+    """The value of an argument, or the text of standard input where it is "-". Raises InputError."""
+    if value != "-":
+        return value
+    if sys.stdin is None:
+        raise InputError(f"{field} is '-' but standard input is closed; give the text itself")
+    stream = getattr(sys.stdin, "buffer", None)
+    try:
+        data = sys.stdin.read(MAX_INPUT + 1).encode() if stream is None else stream.read(MAX_INPUT + 1)
+        read: str = data.decode()
+    except (UnicodeError, OSError) as error:
+        raise InputError(f"{field} cannot be read from standard input; give text in UTF-8") from error
+    if len(data) > MAX_INPUT:
+        raise InputError(f"{field} from standard input is longer than {MAX_INPUT // 1000} kB; give less text")
+    if not read.strip():
+        raise InputError(f"{field} is '-' but standard input is empty; give some text")
+    check_text(field, read)
+    return read.rstrip("\r\n")
 
 
 def emit(as_json: bool, record: Mapping[str, object], text: str) -> None:

@@ -142,13 +142,13 @@ def read_reasoned(folder: Path) -> Iterator[Reasoned]:
     """The records of a folder, their pictures as paths. Raises InputError for a folder or line that is none of ours."""
     path = folder / EXAMPLES
     if not path.is_file():
-        raise InputError(f"reasoning folder '{folder}' has no {EXAMPLES}; give a folder that `mmada reason` wrote")
+        raise InputError(f"reasoning folder '{folder}' has no {EXAMPLES}; give a folder that `mmada collect` wrote")
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield of_fields(json.loads(line), folder)
             except ValueError as error:
-                raise InputError(f"{path} is damaged in line {number} ({error}); make it again with `mmada reason`") from error
+                raise InputError(f"{path} is damaged in line {number} ({error}); make it again with `mmada collect`") from error
 
 
 def of_fields(fields: Mapping[str, Any], folder: Path) -> Reasoned:

@@ -1,12 +1,13 @@
-"""Denoising, live in a terminal: tokens appear in the text, and the picture sharpens out of half blocks.
+"""Live view of denoising in a terminal: text appears, the image sharpens out of half blocks; or one line of progress.
 
-Each character cell shows two pixels of the picture: the upper half block takes the colour of the upper one,
-its background that of the lower. Where the output is no terminal, a handful of plain snapshots is printed
-instead.
+Each character cell shows two pixels of the image: the upper half block takes the colour of the upper one, its background that of
+the lower. Where the output is not a terminal, a few plain snapshots are printed instead, and no progress.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -18,7 +19,7 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
-__all__ = ["View", "Watcher", "half_blocks", "plain", "render"]
+__all__ = ["ProgressLine", "View", "Watcher", "half_blocks", "plain", "render"]
 
 _SNAPSHOTS = 4
 _RAMP = "@%#*+=-:. "  # dark to light: a bright background becomes blank paper
@@ -28,10 +29,10 @@ _MASK = "░"
 
 @dataclass(frozen=True)
 class View:
-    """What one frame shows a person.
+    """A frame for a person.
 
-    ``step``: steps done, 1 to ``steps``. ``pieces``: the answer so far as (text, still masked) in reading
-    order, or None. ``image``: the picture so far, or None.
+    ``step``: steps done, 0 to ``steps``. ``pieces``: the answer so far as (text, still masked) in reading
+    order, or None. ``image``: the image so far, or None.
     """
 
     step: int
@@ -79,6 +80,47 @@ class Watcher:
     def _print(self, view: View) -> None:
         self._console.print(plain(view), markup=False, highlight=False, soft_wrap=True)
         self._last = None
+
+
+class ProgressLine:
+    """One line of progress, rewritten in place: ``with ProgressLine(console) as line: line.show(step, steps, passes)``.
+
+    It ends with the forward passes and the seconds in all. Several runs of the model in one block are added up. Meant for a
+    terminal: whoever makes it checks that there is one.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._start = 0.0
+        self._before = 0  # forward passes of earlier runs of the model
+        self._passes = 0
+        self._run = 0.0
+
+    def __enter__(self) -> ProgressLine:
+        self._start = self._run = self._clock()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        done = f"{self._before + self._passes} forward passes, {self._clock() - self._start:.1f} s"
+        self._write(done + "\n" if kind is None else "")
+
+    def show(self, step: int, steps: int, passes: int) -> None:
+        """Show that ``step`` of ``steps`` is done, after ``passes`` forward passes of this run."""
+        now = self._clock()
+        if passes < self._passes or step == 0:  # the next run has begun
+            self._before, self._run = self._before + self._passes, now
+        self._passes = passes
+        line = f"step {step}/{steps}, {self._before + passes} forward passes, {now - self._start:.1f} s"
+        if 0 < step < steps:
+            line += f", about {(now - self._run) / step * (steps - step):.0f} s left"
+        self._write(line)
+
+    def _write(self, line: str) -> None:
+        """Replace the line; it is cut to the terminal, as one that wraps could not be rewritten."""
+        shown = line if line.endswith("\n") else line[: max(self._console.width - 1, 1)]
+        self._console.file.write(f"\r\x1b[K{shown}")
+        self._console.file.flush()
 
 
 def render(view: View, width: int, height: int) -> RenderableType:

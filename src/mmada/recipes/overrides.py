@@ -1,21 +1,24 @@
-"""Override, check and dump the frozen dataclasses that live beside their owners.
+"""Settings of recipes: override fields by dotted name, describe them, and write them as YAML.
 
-`override(config, {"plan.steps": "100"})` returns a checked copy; a wrong name suggests the nearest, a wrong value says what was
-expected.
+`override(config, {"plan.steps": "100"})` returns a checked copy of a frozen dataclass; the error for a wrong name suggests the
+nearest one, the error for a wrong value says what was expected.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from mmada.errors import InputError
 
-__all__ = ["dumped", "override", "plain", "text_of"]
+__all__ = ["FieldDoc", "describe_fields", "dumped", "override", "plain", "text_of"]
 
 Config = TypeVar("Config")
 
@@ -37,7 +40,7 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
     for path, text in values.items():
         full = ".".join((*above, *path))
         if not dataclasses.is_dataclass(config) or isinstance(config, type):
-            raise InputError(f"setting {full!r} goes too deep: {'.'.join(path)!r} lies inside a plain value")
+            raise InputError(f"setting {full!r} goes too deep: {above[-1]!r} is a plain value; set {'.'.join(above)!r} itself")
         names = [f.name for f in dataclasses.fields(config)]
         if path[0] not in names:
             near = difflib.get_close_matches(path[0], names, 1)
@@ -56,11 +59,13 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
 
 
 def parsed(full: str, text: str) -> Any:
-    """Text as YAML."""
+    """Text read as YAML. Raises InputError."""
     try:
         return yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:  # 2020-13-45 is a date to YAML, and none
-        raise InputError(f"setting {full!r} cannot be {text!r}: it is not YAML") from error
+    except RecursionError as error:
+        raise InputError(f"setting {full!r} cannot be '{text[:40]}...': it is nested too deep; give a simpler value") from error
+    except (ValueError, yaml.YAMLError) as error:  # 2020-13-45 looks like a date to YAML but is not one
+        raise InputError(f"setting {full!r} cannot be {text!r}: it is not valid YAML; quote text that has signs in it") from error
 
 
 def checked(full: str, kind: Any, text: str) -> Any:
@@ -113,3 +118,48 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     return value
+
+
+@dataclass(frozen=True)
+class FieldDoc:
+    """A field that `override` can set: its dotted name, its type, its value as YAML, and its line of documentation."""
+
+    name: str
+    type: str
+    default: str
+    doc: str
+
+
+def describe_fields(config: Any, above: str = "") -> Iterator[FieldDoc]:
+    """Every field of a frozen dataclass, however deep, in order. A field that holds fields is followed by those."""
+    docs = field_docs(type(config))
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{above}{field.name}"
+        kind = re.sub(
+            r"\b[\w.]+\.(?=\w)", "", field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+        )
+        if dataclasses.is_dataclass(value) and dataclasses.fields(value):
+            yield FieldDoc(name, kind, f"({type(value).__name__})", docs.get(field.name, ""))
+            yield from describe_fields(value, f"{name}.")
+        else:
+            yield FieldDoc(name, kind, one_line(value), docs.get(field.name, ""))
+
+
+def one_line(value: Any) -> str:
+    """A value as YAML on one line; what YAML cannot say is shown as Python does."""
+    try:
+        text: str = yaml.safe_dump(plain(value), sort_keys=False, default_flow_style=True, width=10**6)
+    except yaml.YAMLError:
+        return repr(value)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def field_docs(kind: type[Any]) -> dict[str, str]:
+    """Field -> what the docstrings of a class and of those that it extends say after its name: "``steps``, ``seed``: ..."."""
+    named = r"``\w+``(?:, ``\w+``)*(?: and ``\w+``)?:"
+    docs: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        text = " ".join((owner.__doc__ or "").replace("\n\n", " \0 ").split())
+        for match in re.finditer(rf"({named}) (.*?)(?= {named}| \0|$)", text):
+            docs |= dict.fromkeys(re.findall(r"\w+", match[1]), match[2].strip().rstrip(";."))
+    return docs

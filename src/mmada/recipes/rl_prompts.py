@@ -1,7 +1,7 @@
 """Prompts of policy optimisation: of the nano world, or from files.
 
-    math: gsm8k:train.jsonl         a public set, from a file in its own layout, as `mmada reason` reads it
-    vision: folder:runs/reason      what `mmada reason` kept
+    math: gsm8k:train.jsonl         a public set, from a file in its own layout, as `mmada collect` reads it
+    vision: folder:runs/reason      what `mmada collect` kept
     image: captions:wanted.txt      a caption a line, for rewards that judge a picture by its words
 
 A task is a function of a random generator that gives a prompt; what has been read is asked in random order, with replacement.

@@ -65,7 +65,7 @@ class Stage:
 class SftRecipe:
     """A training stage of the transformer on packed canvases.
 
-    ``reasoning``: a folder that `mmada reason` wrote, which then takes the share ``reasoning_share`` of the mixture.
+    ``reasoning``: a folder that `mmada collect` wrote, which then takes the share ``reasoning_share`` of the mixture.
     """
 
     name: str

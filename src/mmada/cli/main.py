@@ -1,0 +1,145 @@
+"""The command line: ``mmada COMMAND ...``.
+
+Exit status: 0 done; 1 an error of the program; 2 bad input, reported in one sentence with nothing written; 130 interrupted
+(SIGINT); 143 terminated (SIGTERM). Torch is imported by the commands that need a model, after every check that does not need it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mmada.errors import InputError, unknown_name
+from mmada.io.atomic import no_place
+
+if TYPE_CHECKING:
+    from mmada.cli.options import Command
+
+__all__ = ["main", "parse"]
+
+_EXTRAS = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+MAX_WORD = 120
+"""Characters of one value that an error repeats."""
+MAX_SENTENCE = 1200
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; ``arguments`` are those of the process by default."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal or pipe that is not UTF-8 shows escapes instead of failing
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader is gone (`mmada ... | head`); Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        command = parse(arguments)
+        command.check()
+        command.run()
+    except InputError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = _EXTRAS.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise
+        return _fail(f"this needs {package}; install it with: pip install 'mmada[nano]'")
+    except Exception as error:
+        if sentence := no_place(error):
+            return _fail(sentence)
+        raise
+    except KeyboardInterrupt:
+        print("mmada: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that ``arguments`` ask for.
+
+    Raises `InputError` for an unknown command and for misused options, and exits (0) for ``--help`` and ``--version``.
+    """
+    from mmada.cli.arguments import parse_command
+    from mmada.cli.commands import COMMANDS, command_class
+
+    first, *rest = arguments or ["--help"]
+    if first == "--version":
+        from mmada import __version__
+
+        print(f"mmada {__version__}")
+        raise SystemExit(0)
+    if first in ("--help", "-h"):
+        print(_help())
+        raise SystemExit(0)
+    if first in COMMANDS:
+        if first == "train":
+            _recipe_help(rest)
+        return parse_command(first, command_class(first), rest)
+    if first.startswith("-"):
+        raise InputError(f"option '{first}' is unknown here; give a command first, see mmada --help")
+    raise unknown_name("command", first, COMMANDS)
+
+
+def _recipe_help(words: Sequence[str]) -> None:
+    """``mmada train RECIPE --help`` also lists the recipe's fields."""
+    from mmada.registry import RECIPES
+
+    recipe = next((word for word in words if word in RECIPES), None)
+    if recipe is not None and not {"-h", "--help"}.isdisjoint(words):
+        from mmada.cli.arguments import parser_of
+        from mmada.cli.train import Train, print_fields
+
+        parser_of("train", Train).print_help()
+        print(f"\nfields of {recipe}, for --set:")
+        print_fields(recipe)
+        raise SystemExit(0)
+
+
+def _help() -> str:
+    """The help page of the program."""
+    from mmada.cli.commands import COMMANDS, command_class
+
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {(command_class(name).__doc__ or '').partition('.')[0]}." for name in COMMANDS]
+    return "\n".join(
+        [
+            "usage: mmada COMMAND ...",
+            "",
+            "Unified masked diffusion over text and images: write, look and draw with one model.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "options:",
+            "  -h, --help  Show this help and stop.",
+            "  --version   Show the version and stop.",
+            "",
+            "Help on a command: mmada COMMAND --help",
+        ]
+    )
+
+
+def _fail(sentence: str) -> int:
+    print(f"mmada: error: {one_line(sentence)}", file=sys.stderr)
+    return 2
+
+
+def one_line(sentence: str) -> str:
+    """An error on one line: control characters escaped, long values cut in their middle."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in sentence)
+    line = re.sub(rf"(?<=')[^']{{{MAX_WORD},}}(?=')|\S{{{MAX_WORD},}}", lambda match: _cut(match[0]), line)
+    return line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}..."
+
+
+def _cut(value: str) -> str:
+    return f"{value[: MAX_WORD // 2]}...{value[-MAX_WORD // 4 :]}"

@@ -1,0 +1,83 @@
+"""A model that draws one colour and notes how it is called: what the tests of the command line run instead of a network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmada.errors import InputError
+from mmada.io.live_view import View
+
+__all__ = ["CALLS", "FakeMMaDA"]
+
+CALLS: list[tuple[str, dict[str, Any]]] = []
+
+
+@dataclass(frozen=True)
+class Result:
+    text: str
+    thinking: str
+    tokens: tuple[int, ...] = (1, 2, 3)
+    nfe: int = 4
+
+
+@dataclass(frozen=True)
+class Frame:
+    step: int
+    steps: int = 3
+
+    @property
+    def nfe(self) -> tuple[int, ...]:
+        return (self.step,)
+
+
+def watched(options: dict[str, Any]) -> None:
+    if options.get("watch"):
+        for step in range(1, 4):
+            options["watch"](Frame(step))
+
+
+class FakeMMaDA:
+    """Has the methods of the real one (a test compares them) and notes every call."""
+
+    @classmethod
+    def load(cls, source: str = "nano", **options: Any) -> "FakeMMaDA":
+        if source != "nano":
+            raise InputError(f"model '{source}' is unknown; did you mean 'nano'?")
+        return cls()
+
+    def generate(self, prompt: str, **options: Any) -> Result:
+        CALLS.append(("generate", {"prompt": prompt, **options}))
+        watched(options)
+        return Result("7", "3 + 4 = 7" if options["thinking"] else "")
+
+    def ask(self, image: Image.Image, question: str, **options: Any) -> Result:
+        CALLS.append(("ask", {"image": image, "question": question, **options}))
+        return Result("two", "")
+
+    def infill(self, text: str, **options: Any) -> Result:
+        CALLS.append(("infill", {"text": text, **options}))
+        return Result("2 + 3 = 5", "")
+
+    def draw(self, prompt: Any, **options: Any) -> Any:
+        CALLS.append(("draw", {"prompt": prompt, **options}))
+        watched(options)
+        image = Image.new("RGB", (8, 8), (options.get("seed", 0), 0, 0))
+        if options.get("thinking"):
+            image.info["thinking"] = "a red disc on white"
+        return image if isinstance(prompt, str) else [image] * len(prompt)
+
+    def inpaint(self, image: Image.Image, mask: np.ndarray, prompt: str = "", **options: Any) -> Image.Image:
+        CALLS.append(("inpaint", {"image": image, "mask": mask, "prompt": prompt, **options}))
+        return image
+
+    def extend(self, image: Image.Image, prompt: str = "", **options: Any) -> Image.Image:
+        CALLS.append(("extend", {"image": image, "prompt": prompt, **options}))
+        return image
+
+    def view(self, frame: Frame, row: int = 0, *, size: tuple[int, int] | None = None) -> View:
+        return View(frame.step, 3, (("seven", frame.step < 3),), Image.new("RGB", (8, 8), (0, 80 * frame.step, 0)))
+
+    def info(self) -> dict[str, object]:
+        return {"source": "nano", "parameters": 7}
