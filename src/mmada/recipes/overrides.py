@@ -135,9 +135,8 @@ def describe_fields(config: Any, above: str = "") -> Iterator[FieldDoc]:
     docs = field_docs(type(config))
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{above}{field.name}"
-        kind = re.sub(
-            r"\b[\w.]+\.(?=\w)", "", field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
-        )
+        written = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+        kind = re.sub(r"\b[\w.<>]+\.(?=\w)", "", written)  # without modules
         if dataclasses.is_dataclass(value) and dataclasses.fields(value):
             yield FieldDoc(name, kind, f"({type(value).__name__})", docs.get(field.name, ""))
             yield from describe_fields(value, f"{name}.")
