@@ -202,7 +202,7 @@ def test_an_answer_about_a_picture_may_be_judged_by_clip() -> None:
     ("settings", "message"),
     [
         ({"prompts": "{vision: 'clevr:HERE'}"}, "prompts are given for vision, of which tasks has none"),
-        ({"pictures": "[nowhere]"}, "pictures 'nowhere' is no folder"),
+        ({"pictures": "[nowhere]"}, "pictures 'nowhere' does not exist"),
         (
             {"prompts": "{math: 'gsm8k:HERE'}", "rewards": "{math: {reasoning: 1}}"},
             "rewards of math have 'reasoning', which knows",

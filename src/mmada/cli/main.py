@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmada.errors import InputError, unknown_name
-from mmada.io.atomic import no_place
+from mmada.io.atomic import system_sentence
+from mmada.io.signals import Terminated, signals_as_exceptions
 
 if TYPE_CHECKING:
     from mmada.cli.options import Command
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            return _run(sys.argv[1:] if arguments is None else arguments)
+            with signals_as_exceptions():
+                return _run(sys.argv[1:] if arguments is None else arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -55,12 +57,15 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         return _fail(f"this needs {package}; install it with: pip install 'mmada[nano]'")
     except Exception as error:
-        if sentence := no_place(error):
+        if sentence := system_sentence(error):
             return _fail(sentence)
         raise
     except KeyboardInterrupt:
         print("mmada: interrupted", file=sys.stderr)
         return 130
+    except Terminated as end:
+        print(f"mmada: {end}", file=sys.stderr)
+        return 128 + end.number
     return 0
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmada.errors import InputError
-from mmada.io.atomic import beside
+from mmada.io.atomic import atomic_file
 
 __all__ = ["MAX_PIXELS", "ImageSource", "check_output", "load_image", "load_mask", "save_gif", "save_image"]
 
@@ -134,7 +134,7 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, ms: int = 80) -> P
 
 def _write(target: Path, image: Image.Image, options: dict[str, Any]) -> Path:
     try:
-        with beside(target) as part:
+        with atomic_file(target) as part:
             image.save(part, **options)
     except OSError as error:
         raise InputError(f"output '{target}' cannot be written: {error.strerror or error}.") from error

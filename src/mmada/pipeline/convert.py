@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,8 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from mmada.errors import InputError, check_folder
+from mmada.errors import InputError
+from mmada.io.atomic import atomic_folder
 from mmada.io.weights import share_weights
 from mmada.model.loading import read_config, read_model
 from mmada.model.lora import merged
@@ -56,7 +54,7 @@ def convert(
         raise InputError(f"noise {noise} is of new rows and none are asked for; give rows too")
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", shard_size):
         raise InputError(f"shard_size '{shard_size}' cannot be used; write it like 5GB")
-    with _appearing(out) as beside:
+    with atomic_folder(out) as beside:
         card = known_checkpoint(folder, preset)
         text = TextTokenizer.load(folder)
         model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
@@ -85,27 +83,6 @@ def average(model: torch.nn.Module, other: torch.nn.Module, keep: float, name: s
     for key, value in own.items():
         if value.is_floating_point():
             value.copy_(torch.lerp(others[key].float(), value.float(), keep))
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``out`` at the end; nothing is left of it where that is not reached."""
-    try:
-        check_folder("out", out)
-        if out.exists() and any(out.iterdir()):
-            raise InputError(f"out '{out}' is not empty; give a new folder")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"out '{out}' cannot be written ({error.strerror}); give another folder") from error
-    try:
-        yield beside
-        if out.exists():
-            out.rmdir()
-        beside.chmod(0o755)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _complete(config: Any, rows_before: int, text: TextTokenizer, grid: int) -> None:

@@ -8,8 +8,6 @@ FOLDER/dropped.jsonl                a few of the dropped of each source and reas
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +18,7 @@ from mmada import __version__
 from mmada.data.public_sets import prompts_in
 from mmada.data.reasoning import Reasoned, Writer, fault, normalised
 from mmada.errors import InputError, check_folder, check_is_folder, check_whole
+from mmada.io.atomic import atomic_folder
 from mmada.pipeline import MMaDA
 from mmada.pipeline.loading import find_folder
 from mmada.recipes.collect_sources import Candidate, Formulas, Own, Source, source_of, unreadable
@@ -149,20 +148,17 @@ def collect_reasoning(
                 "per_prompt": chosen.per_prompt, "longest": chosen.longest, "forbidden": len(chosen.forbidden)}  # fmt: skip
     if out.name in ("", ".."):
         raise InputError(f"out '{out}' names no new folder; give one, such as runs/reason")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         opened = [source_of(text, images=tuple(images), seed=seed, formulas=formulas, own=own) for text in sources]
-        part.mkdir(parents=True)
-        write(part, zip(sources, opened, strict=True), sieve, settings, advance)
-        if not sieve.report.kept:
-            read = sum(sieve.report.read.values())
-            raise InputError(f"sources hold nothing to keep among {read} examples ({summed(sieve.report)}); give others")
-        os.replace(part, out)
+        with atomic_folder(out) as part:
+            write(part, zip(sources, opened, strict=True), sieve, settings, advance)
+            if not sieve.report.kept:
+                read = sum(sieve.report.read.values())
+                raise InputError(f"sources hold nothing to keep among {read} examples ({summed(sieve.report)}); give others")
     except OSError as error:
         raise InputError(f"out '{out}' cannot be written: {error.strerror or error}") from error
     finally:
         formulas.close()
-        shutil.rmtree(part, ignore_errors=True)
     return sieve.report
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
-from mmada.errors import InputError, check_number, check_whole
+from mmada.errors import InputError
 from mmada.model.loading import cast_weights, read_model, widest_type
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline.known_checkpoints import known_checkpoint
@@ -25,12 +22,9 @@ from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = [
     "BEGUN_FROM",
-    "Lora",
     "Start",
-    "add_lora",
     "begun_from",
     "check_begun_from",
-    "check_lora",
     "read_start",
     "remembered",
     "weights_digest",
@@ -41,21 +35,6 @@ BEGUN_FROM = "begun_from.json"
 
 PICTURE = 64
 """Height and width of the nano world's pictures, in pixels."""
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Adapters beside every matrix of the blocks, all else frozen: ``rank`` 0 is none, ``alpha / rank`` scales what they add."""
-
-    rank: int = 0
-    alpha: int = 32
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_whole("lora.rank", self.rank, 0)
-        check_whole("lora.alpha", self.alpha, 1)
-        check_number("lora.dropout", self.dropout, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,19 +135,3 @@ def check_begun_from(out: Path, start: Path) -> None:
     if before["start"] == now["start"]:
         raise InputError(f"start {start} has other weights now than when the run in {out} began; restore them or begin a new run")
     raise InputError(f"start {start} has other weights than the run in {out} began with; give --start-from {before['start']}")
-
-
-def check_lora(config: PreTrainedConfig, lora: Lora) -> None:
-    """Raises InputError without peft, and for a rank above the model's width, which no matrix of it has."""
-    check_whole("lora.rank", lora.rank, 1, min(config.hidden_size, config.intermediate_size))
-    if find_spec("peft") is None:
-        raise InputError("lora needs peft; install it with: pip install 'mmada[peft]'")
-
-
-def add_lora(model: MMaDAModel, lora: Lora) -> None:
-    """Freeze the model and add trainable adapters that at first change nothing. Raises InputError as `check_lora`."""
-    check_lora(model.config, lora)
-    library: Any = import_module("peft")
-    model.requires_grad_(False)
-    config = library.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
-    model.add_adapter(config)

@@ -21,12 +21,13 @@ from transformers import PreTrainedConfig
 from mmada.errors import InputError, check_choice, check_is_folder, check_number, check_whole
 from mmada.io.device import chosen_device, quick_in_bfloat16
 from mmada.model.loading import read_config
+from mmada.model.lora import Lora, add_lora, check_lora
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import ModelFolder
 from mmada.pipeline.options import Preset
-from mmada.recipes.init_from import Lora, Start, add_lora, check_lora, read_start
+from mmada.recipes.init_from import Start, read_start
 from mmada.recipes.rl_prompts import Ask, Prompts, check_prompts, check_use, fitting_rewards
 from mmada.recipes.sft import show, write_adapters, write_model
 from mmada.rewards import RewardSum, reward_sum_of

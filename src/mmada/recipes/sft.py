@@ -22,12 +22,13 @@ from mmada.errors import InputError, check_number
 from mmada.io.device import chosen_device
 from mmada.io.weights import share_weights
 from mmada.model.factored_codes import factor_codes, plain_state
+from mmada.model.lora import Lora, add_lora
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.nano.examples import ANSWER_LENGTHS, THINK_LENGTH, World, check_mixture, corpus, fits_canvas, mixed
 from mmada.nano.image_sets import ImageSets, ImageSetSizes, ReasoningSet
 from mmada.pipeline import ImageSampling, MMaDA, Preset, TextSampling
 from mmada.pipeline.grids import fit
-from mmada.recipes.init_from import PICTURE, Lora, Start, add_lora, read_start
+from mmada.recipes.init_from import PICTURE, Start, read_start
 from mmada.tokenizers.prompt import Prompter, PromptFormat
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
-from mmada.io.atomic import drop_parts, write_tensors
+from mmada.io.atomic import remove_leftovers, write_tensors
 from mmada.rl import MaskedViews, Update
 
 __all__ = ["Batch", "RolloutStore"]
@@ -109,7 +109,7 @@ class RolloutStore:
 
     def drop(self, *, before: int = 0, since: int = sys.maxsize) -> None:
         """Forget the batches before one, and those since another."""
-        drop_parts(self.folder, "batch_*.safetensors")
+        remove_leftovers(self.folder)
         for file in self.folder.glob("batch_*.safetensors"):
             if not before <= int(file.stem.partition("_")[2]) < since:
                 file.unlink()

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmada.errors import InputError
-from mmada.io.atomic import beside, write_text
+from mmada.io.atomic import atomic_file, write_text
 
 __all__ = ["RunLog", "read_log"]
 
@@ -126,7 +126,7 @@ class RunLog:
             axes.set_yscale("log" if kind == "loss" and all(row["loss"] > 0 for row in rows) else "linear")
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.set_xlabel("step")
-        with beside(self.folder / "curves.png") as part:
+        with atomic_file(self.folder / "curves.png") as part:
             figure.savefig(part, dpi=110, format="png")
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmada.errors import InputError, check_whole
-from mmada.io.atomic import drop_parts
+from mmada.io.atomic import remove_leftovers
 from mmada.training.checkpoint import load_checkpoint, save_checkpoint
 from mmada.training.log import RunLog
 from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
@@ -134,7 +134,7 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
     if resume and not (out / "log.jsonl").exists():
         raise InputError(f"out folder {out} holds no run to resume; leave --resume out to start one")
     out.mkdir(parents=True, exist_ok=True)
-    drop_parts(out, "checkpoint.safetensors", "*.jsonl", "curves.png")
+    remove_leftovers(out)
     module = learner.module
     optimisers = build_optimisers(module, plan.optim)
     average = {n: p.detach().clone() for n, p in trained(module).items()}
