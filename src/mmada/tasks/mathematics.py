@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmada.errors import InputError
+from mmada.tasks.compare_answers import same_answer
 
-__all__ = ["Known", "need_math_verify", "same_formula", "same_short"]
+__all__ = ["Known", "need_math_verify", "same_answer", "same_formula", "same_short"]
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 LONGEST = 20_000
