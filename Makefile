@@ -1,34 +1,52 @@
-# Every target does its own set-up: a virtual environment in $(VENV), made once and refreshed when pyproject.toml changes.
+# Every target does its own set-up: a virtual environment in $(VENV), made once and refreshed when the dependencies change.
 #   make demo                  the bundled model at work, in under a minute after set-up
 #   make demo ARGS='--image photo.png --prompt "a red circle"'
-#   make test                  the test suite;  make check: tests, lint and types
+#   make test                  the test suite;  make check: style, types, tests, documentation
+#   make test TORCH=torch      with the newest torch of the package index (on Linux that brings the CUDA libraries)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?= -n auto
+# On Linux the build of torch for CPUs: the one of PyPI brings gigabytes of CUDA libraries. It is taken from the package index in use
+# if that has it, and from PyTorch's own otherwise.
+PINNED_TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+TORCH ?= $(PINNED_TORCH)$(if $(filter Linux,$(shell uname -s)),+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Another torch than the pinned one comes with versions of its own choice.
+CONSTRAINTS := $(if $(filter $(PINNED_TORCH)%,$(TORCH)),-c constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types check clean
+.PHONY: help demo test lint format types docs check clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo "mmada needs Python 3.11 or newer as '$(PYTHON)': install it, or say which one to take with 'make PYTHON=python3.12'." >&2; exit 1; }
+	  || { echo "mmada needs Python 3.11 or newer as '$(PYTHON)': install it, or name another one with 'make PYTHON=python3.12'." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "$(PYTHON) cannot make virtual environments: install Debian's package python3-venv ('apt install python3-venv')." >&2; exit 1; }
 	@echo "Setting up $(VENV) (once; about a minute, most of it torch) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-# The stamps make the second run quick; `dev` holds all that the plain install holds.
-$(VENV)/.installed: $(BIN)/python pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+$(VENV)/.torch: $(BIN)/python constraints.txt
+	@$(PIP) $(CONSTRAINTS) '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' \
+	  || { echo "$(TORCH) is not available here: name another one with 'make TORCH=torch'." >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.installed-dev: $(BIN)/python pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+# The stamps make the second run quick; `dev` contains the plain install.
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	@$(PIP) $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+	@$(PIP) $(CONSTRAINTS) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.torch pyproject.toml
+	@$(PIP) $(CONSTRAINTS) -e '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## Ask, draw, inpaint with the bundled model; writes a contact sheet.
@@ -48,7 +66,11 @@ format: $(VENV)/.installed-dev  ## Apply style and formatting.
 types: $(VENV)/.installed-dev  ## Check types strictly.
 	@$(BIN)/mypy
 
-check: lint types test  ## All of the above, as CI does.
+docs: $(VENV)/.installed-docs  ## Build the documentation into build/site; warnings are errors.
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
-clean:  ## Remove the virtual environment and caches.
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+check: lint types docs test  ## All of the above, as CI does.
+
+clean:  ## Remove the virtual environment, the built site and caches.
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -1,26 +1,77 @@
-"""The programs of `examples/` run, and documentation code too."""
+"""The programs of `examples/` run, and so does the Python of the documentation."""
 
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+import mmada
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MARKS = ("# not run by the tests", "# a sketch", "# my_")
+"""First lines of blocks that are not run: they need large weights, or stand for a file of the reader's."""
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
-def test_an_example_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(path), run_name="__main__")
+def blocks(page: Path) -> list[str]:
+    """The Python blocks of a page, those in lists too, that are not marked."""
+    found = re.findall(r"^( *)```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    texts = ["\n".join(line.removeprefix(indent) for line in text.splitlines()) for indent, text in found]
+    return [text for text in texts if not text.startswith(MARKS)]
+
+
+CASES = [
+    pytest.param(text, id=f"{page.relative_to(ROOT)}:{number}") for page in PAGES for number, text in enumerate(blocks(page))
+]
+
+
+def test_the_pages_have_python() -> None:
+    assert len(CASES) >= 6
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_the_python_of_a_page_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "<page>", "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/first-steps.md"])
+def test_the_output_that_a_page_promises(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first Python block of the page prints what the text block after it shows."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    program, promised = re.findall(r"```python\n(.*?)```\s+```text\n(.*?)```", text, flags=re.S)[0]
+    exec(program, {})
+    assert capsys.readouterr().out == promised
+
+
+def test_the_fast_decoding_of_the_page_takes_fewer_forward_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    first, batched = blocks(ROOT / "docs" / "how-to" / "decoding.md")
+    exec(first, {})
+    exact, _, fast, _ = capsys.readouterr().out.split()
+    assert int(fast) < int(exact)
+    exec(batched, {})
+    assert capsys.readouterr().out.splitlines()[-1] == "green"
+
+
+def test_the_example_of_a_rule_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "own_rule.py"), run_name="__main__")
     assert "passes" in capsys.readouterr().out
 
 
-def test_the_code_of_the_decoding_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
-    told = []
-    for block in re.findall(r"```python\n(.*?)```", text, flags=re.S):
-        exec(block, {})
-        told.append(capsys.readouterr().out)
-    passes = [int(n) for n in re.findall(r"\b\d+\b", told[0])]
-    assert passes[2] < passes[0]
-    assert told[1].splitlines()[-1] == "green"
+def test_the_animation_of_the_readme_can_be_made(tmp_path: Path) -> None:
+    program = runpy.run_path(str(ROOT / "examples" / "make_readme_images.py"))
+    path = program["animation"](mmada.load("nano"), tmp_path / "a.gif", captions=("a red circle",))
+    with Image.open(path) as image:
+        assert getattr(image, "n_frames", 1) > 4
+
+
+@pytest.mark.parametrize("name", ["contact_sheet.png", "denoising.gif"])
+def test_pictures_of_the_readme_are_small(name: str) -> None:
+    path = ROOT / "docs" / "images" / name
+    assert path.stat().st_size < 400_000
+    assert f"docs/images/{name}" in (ROOT / "README.md").read_text(encoding="utf-8")

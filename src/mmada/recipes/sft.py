@@ -232,7 +232,7 @@ def text_tokenizer(out: Path) -> Path:
 
 
 # The first stages keep their learning rate: what comes after goes on from there, and only the last stage cools down. Text about
-# pictures wants a lower rate than the pictures themselves. Rates, noise and normaliser are measured in docs/log.md.
+# pictures wants a lower rate than the pictures themselves. Rates, noise and normaliser are measured in experiments/log.md.
 OPTIM = Optim(lr=1e-3, muon_lr=4e-3, weight_decay=0.3, warmup=50, decay=0.0)
 GENTLE = replace(OPTIM, lr=6e-4, muon_lr=2.4e-3, warmup=30)
 

@@ -1,0 +1,64 @@
+"""What an installation gets: bounds that lock nobody out, and exact versions for development alone."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def requirements() -> list[Requirement]:
+    """Of the plain install and of the extras that `make` installs."""
+    texts = [*PROJECT["dependencies"], *(text for extra in ("nano", "reason", "docs", "dev") for text in EXTRAS[extra])]
+    return [requirement for requirement in map(Requirement, texts) if requirement.name != "mmada"]
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_the_pinned_version_fits_the_bounds(requirement: Requirement) -> None:
+    pinned = pins()[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pinned), f"constraints.txt has {requirement.name} {pinned}"
+
+
+@pytest.mark.parametrize("version", ["2.9.0", "2.13.0", "2.13.0+cpu", "2.15.0", "2.15.0+cu130", "3.0.0"])
+def test_no_newer_torch_is_locked_out(version: str) -> None:
+    torch = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "torch")
+    assert torch.specifier.contains(Version(version))
+
+
+def test_no_pin_brings_the_cuda_libraries() -> None:
+    assert not [name for name in pins() if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_every_extra_has_lower_bounds() -> None:
+    stubs = {"types-pyyaml"}
+    for extra, texts in EXTRAS.items():
+        for requirement in map(Requirement, texts):
+            bounded = any(one.operator == ">=" for one in requirement.specifier)
+            assert bounded or requirement.name == "mmada" or requirement.name.lower() in stubs, f"{extra}: {requirement}"
+
+
+def test_make_and_ci_install_by_the_constraints() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installs = [line for line in makefile.splitlines() if re.search(r"\$\(PIP\) .* -e ", line)]
+    assert installs
+    assert all("$(CONSTRAINTS)" in line for line in installs)
+
+
+def test_the_extras_are_documented() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    for extra in set(EXTRAS) - {"dev"}:
+        assert re.search(rf"`{extra}`|mmada\[{extra}\]|\.\[{extra}\]", text), f"no page says what [{extra}] is for"
