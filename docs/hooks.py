@@ -62,20 +62,31 @@ def commands_page() -> str:
 
 
 def recipes_page() -> str:
-    """Every recipe of the registry: its first line and its settings with their defaults."""
-    from mmada.recipes.overrides import dumped
+    """Every recipe of the registry: its first paragraph, and its fields as ``mmada train RECIPE --fields`` lists them."""
+    from mmada.recipes.overrides import describe_fields
     from mmada.registry import RECIPES
 
     parts = []
     for name, recipe in RECIPES.items():
         first = (recipe.__doc__ or "").strip().partition("\n\n")[0]
-        parts.append(f"## {name}\n\n{first}\n\n```yaml\n{dumped(recipe())}```")
+        rows = []
+        for field in describe_fields(recipe()):
+            doc = field.doc.replace("|", "\\|")
+            rows.append(f"| `{field.name}` | {cell(field.default)} | {cell(field.type)} | {doc} |")
+        table = "\n".join(["| field | default | type | |", "|---|---|---|---|", *rows])
+        parts.append(f"## {name}\n\n{first}\n\n{table}")
     intro = (
-        "Start one with `mmada train RECIPE`; every setting below can be changed with `--set`, nested ones with dots, as in\n"
-        "`mmada train cot --set plan.steps=500 --set plan.optim.lr=1e-3`. What a run used is in its `recipe.yaml`.\n"
-        "The fields are documented with their classes in the [Python reference](python.md)."
+        "Start one with `mmada train RECIPE`. Every field can be changed with `--set`, as in\n"
+        "`mmada train cot --set plan.steps=500 --set plan.optim.lr=1e-3`; `mmada train RECIPE --fields` prints these tables.\n"
+        "What a run used is in its `recipe.yaml`."
     )
     return "\n\n".join(["# Recipes", intro, *parts]) + "\n"
+
+
+def cell(text: str) -> str:
+    """Code in a cell of a table; a long value is cut, as `mmada train RECIPE --fields` shows it whole."""
+    short = text if len(text) <= 120 else f"{text[:117]}..."
+    return "`" + short.replace("|", "\\|") + "`" if short else ""
 
 
 def python_pages() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Readers of public reasoning sets: from the fields of each set to the one record, and the files that they come in.
 
-A reader takes a row as it stands in the set's file and returns a `Reasoned`; `docs/how-to/reasoning-data.md` says which fields were
-seen where. None of them downloads anything.
+A reader takes a row as it stands in the set's file and returns a `Reasoned`; `docs/how-to/reasoning-data.md` says which
+fields were seen where. None of them downloads anything.
 """
 
 from __future__ import annotations

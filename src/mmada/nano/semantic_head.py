@@ -1,7 +1,8 @@
 """A head that names what codes show, used while the image tokenizer trains: codes that tell things apart are codes that a
 language model can read.
 
-Codes made for reconstruction alone spread one shape over many look-alike codes; figures with and without are in experiments/log.md.
+Codes made for reconstruction alone spread one shape over many look-alike codes; figures with and without are in
+experiments/log.md.
 The head sees a cell only through the codes around it, so that what a code says stays beside what it shows.
 
 Shapes: B pictures, C cells of a square grid, K bits, h x w codes.

@@ -43,7 +43,8 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """Deviations of a checkpoint's prompts from the default format; each released one has some (docs/explanation/compatibility.md).
+    """Deviations of a checkpoint's prompts from the default format; each released one has some
+    (docs/explanation/compatibility.md).
 
     ``caption_length``: captions are cut to this many ids, bos and eos included; None: not cut. ``pads``: padding to the left of
     a shorter caption: "none" (equal in result to masked padding, without its cost), "masked" (present but not attended to: the
