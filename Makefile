@@ -67,7 +67,7 @@ types: $(VENV)/.installed-dev  ## Check types strictly.
 	@$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs  ## Build the documentation into build/site; warnings are errors.
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
 check: lint types docs test  ## All of the above, as CI does.

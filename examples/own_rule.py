@@ -1,9 +1,9 @@
-"""A rule of your own for parallel unmasking, tried on the bundled model beside one token a pass.
+"""A parallel unmasking rule of your own, compared with one token per forward pass on the bundled model.
 
     python examples/own_rule.py
 
-A rule is a frozen object with one method, `accept`: it sees the masked places of a step and says which are decided now. The loop
-commits those, and each row's best one whatever the rule says.
+A rule is a frozen dataclass with one method, `accept`: it sees the candidates of a step (the masked positions of the block) and
+says which are unmasked now. The loop unmasks those, and in any case the most confident one of each row.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mmada.sampling.parallel import Rule
 
 @dataclass(frozen=True)
 class Neighbours(Rule):
-    """Tokens that are sure enough and stand beside no other masked place that is unsure."""
+    """Confident tokens that have no unconfident masked position next to them."""
 
     confidence: float = 0.8
 
-    def accept(self, seen: Candidates) -> Tensor:
-        sure_N = seen.confidence_N >= self.confidence
-        accepted_N = sure_N.clone()
-        beside_N = (seen.row_N.diff() == 0) & (seen.position_N.diff() == 1)
-        accepted_N[1:] &= ~beside_N | sure_N[:-1]
-        accepted_N[:-1] &= ~beside_N | sure_N[1:]
+    def accept(self, candidates: Candidates) -> Tensor:
+        confident_N = candidates.confidence_N >= self.confidence
+        accepted_N = confident_N.clone()
+        adjacent_N = (candidates.row_N.diff() == 0) & (candidates.position_N.diff() == 1)
+        accepted_N[1:] &= ~adjacent_N | confident_N[:-1]
+        accepted_N[:-1] &= ~adjacent_N | confident_N[1:]
         return accepted_N
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     """Answer a problem both ways."""
     model = mmada.load("nano")
     problem = "tom has 3 red and 4 blue pens. he finds 5 more. how many pens does he have?"
-    for name, speed in {"one token a pass": Acceleration(), "neighbours": Acceleration(parallel=Neighbours())}.items():
+    for name, speed in {"one token per pass": Acceleration(), "neighbours": Acceleration(parallel=Neighbours())}.items():
         answer = model.generate(problem, thinking=True, speed=speed)
         print(f"{name}: {answer.nfe} passes: {answer.thinking} -> {answer.text}")
 
