@@ -1,6 +1,8 @@
 """What an installation gets: bounds that lock nobody out, and exact versions for development alone."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -48,6 +50,36 @@ def test_every_extra_has_lower_bounds() -> None:
         for requirement in map(Requirement, texts):
             bounded = any(one.operator == ">=" for one in requirement.specifier)
             assert bounded or requirement.name == "mmada" or requirement.name.lower() in stubs, f"{extra}: {requirement}"
+
+
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "math-verify": "math_verify", "peft": "peft"}
+WITH_TORCH = {"triton"}
+"""Comes with the CUDA builds of torch, and is imported only there."""
+
+
+def imported() -> set[str]:
+    """Top-level names of other packages that the source imports, inside functions too."""
+    names: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").partition(".")[0])
+    return names - set(sys.stdlib_module_names) - {"mmada"}
+
+
+def declared(texts: list[str]) -> set[str]:
+    return {IMPORTED_AS.get(name := Requirement(text).name.lower(), name.replace("-", "_")) for text in texts}
+
+
+def test_what_is_imported_is_declared() -> None:
+    extras = [text for extra in ("nano", "quant", "peft", "reason", "parquet") for text in EXTRAS[extra]]
+    assert imported() <= declared([*PROJECT["dependencies"], *extras]) | WITH_TORCH
+
+
+def test_what_everybody_installs_is_imported() -> None:
+    assert declared(PROJECT["dependencies"]) <= imported()
 
 
 def test_make_and_ci_install_by_the_constraints() -> None:
