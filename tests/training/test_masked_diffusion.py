@@ -17,7 +17,7 @@ from mmada.model.mmada import MMaDAModel
 from mmada.training.image_tokenizer import ImageLosses, entropy_losses
 from mmada.training.masked_diffusion import LossSettings, MaskedDiffusionLearner
 
-EVERYTHING = ForwardProcess(least=1.0, weight="none")
+EVERYTHING = ForwardProcess(min_ratio=1.0, weight="none")
 ALL = LossSettings(text=EVERYTHING, image=EVERYTHING, eos_weight=1.0)
 
 

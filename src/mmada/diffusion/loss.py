@@ -1,8 +1,8 @@
-"""Masked cross-entropy (eq. 1, eq. 2) and the likelihood bound, from hidden states at the masked places only.
+"""Masked cross-entropy (eq. 1, eq. 2) and the likelihood bound, from hidden states at the masked positions only.
 
-Full logits are never built: the head runs on masked places, over the vocabulary range of their modality, in chunks.
+Full logits are never built: the head runs on masked positions, over the vocabulary range of their modality, in chunks.
 
-Shapes: M masked places, D width, V vocab, B rows, L positions, S examples.
+Shapes: M masked positions, D width, V vocab, B rows, L positions, S examples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Normaliser = Literal["example", "token", "masked"]
 def plain_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, certainty: float = 0.0) -> Tensor:
     """Cross-entropy (M,) float32 from one product with the head; the slow twin.
 
-    ``certainty`` times the entropy is added where the target is the most probable column (certainty forcing of dParallel).
+    ``certainty`` times the entropy is added where the target is the most probable token (certainty-forcing distillation of
+    dParallel, arXiv 2509.26488).
     """
     logits_MV = (hidden_MD @ weight_VD.T).float()
     loss_M = F.cross_entropy(logits_MV, target_M, reduction="none")
@@ -52,9 +53,10 @@ def normalised_weights(weight_M: Tensor, segment_M: Tensor, positions_S: Tensor,
     """Weights (M,) under which the sum of the losses of the masked positions is their mean in the sense of ``normaliser``.
 
     ``"example"``: each example's weighted sum over its number of editable positions, averaged over examples: the released
-    answer-length normalisation. ``"token"``: the weighted sum over all editable positions of the batch. ``"masked"``: the plain
-    mean over masked positions: the released image loss. ``segment_M`` counts examples from 0; ``positions_S`` may hold fractions
-    where some positions count less. Being a sum, the loss may be computed a few rows at a time (gradient accumulation).
+    answer-length normalisation; with the weights of `corrupt` the mean bound per position (eq. 1 / length). ``"token"``: the
+    weighted sum over all editable positions of the batch. ``"masked"``: the weighted mean over masked positions: the released
+    image loss. ``segment_M`` counts examples from 0; ``positions_S`` may hold fractions where some positions count less. Being a
+    sum, the loss may be computed a few rows at a time (gradient accumulation).
     """
     if normaliser == "masked":
         return weight_M / weight_M.sum().clamp(min=1.0)
@@ -64,9 +66,9 @@ def normalised_weights(weight_M: Tensor, segment_M: Tensor, positions_S: Tensor,
     return weight_M / positions_S.clamp(min=1e-6)[segment_M] / present
 
 
-def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, places_S: Tensor, *, normaliser: Normaliser) -> Tensor:
+def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, positions_S: Tensor, *, normaliser: Normaliser) -> Tensor:
     """One number from the losses of the masked positions, as `normalised_weights` says."""
-    return (loss_M * normalised_weights(weight_M, segment_M, places_S, normaliser=normaliser)).sum()
+    return (loss_M * normalised_weights(weight_M, segment_M, positions_S, normaliser=normaliser)).sum()
 
 
 @torch.no_grad()
@@ -75,16 +77,17 @@ def likelihood_bound(
 ) -> Tensor:
     """Lower bound on ln p(editable tokens | context) of each row (B,), in nats (LLaDA's exact-count estimator).
 
-    For k = 1..n spread systematically over ``samples`` draws, k of the n editable places are masked uniformly, and n/k times
-    their summed log-probability is averaged. Evaluate all rows with one generator seed to compare models.
+    For k = 1..n spread systematically over ``samples`` draws, k of the n editable positions are masked uniformly, and n/k times
+    their summed log-probability is averaged: an unbiased estimate of eq. 1, of less variance than independent masks (LLaDA,
+    arXiv 2502.09992, eq. 6). Evaluate all rows with one generator seed to compare models.
     """
     editable_BL = canvas.editable_BL & canvas.valid_BL
-    places_B = editable_BL.sum(1)
+    positions_B = editable_BL.sum(1)
     total_B = torch.zeros(canvas.rows)
     offset = float(torch.rand((), generator=generator))
     for sample in range(samples):
         share = (sample + offset) / samples
-        count_B = (share * places_B).floor().long().clamp(max=places_B - 1) + 1
+        count_B = (share * positions_B).floor().long().clamp(max=positions_B - 1) + 1
         draw_BL = torch.rand(canvas.tokens_BL.shape, generator=generator).masked_fill(~editable_BL, 2.0)
         rank_BL = draw_BL.argsort(1).argsort(1)
         masked_BL = editable_BL & (rank_BL < count_B[:, None])
@@ -93,6 +96,6 @@ def likelihood_bound(
         target_M = canvas.tokens_BL[masked_BL] - vocab.start
         log_M = -F.cross_entropy(logits_MV.float(), target_M, reduction="none").cpu()
         row_M = torch.arange(canvas.rows)[:, None].expand_as(masked_BL)[masked_BL]
-        scale_B = places_B.float() / count_B.float()
+        scale_B = positions_B.float() / count_B.float()
         total_B += torch.zeros(canvas.rows).index_add(0, row_M, log_M) * scale_B
     return total_B / samples

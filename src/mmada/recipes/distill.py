@@ -28,7 +28,7 @@ from mmada.training.masked_diffusion import LossSettings
 __all__ = ["DistillRecipe", "distill"]
 
 Random = np.random.Generator
-EVERYTHING = ForwardProcess(least=1.0, weight="none")
+EVERYTHING = ForwardProcess(min_ratio=1.0, weight="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class DistillRecipe(SftRecipe):
     blocks: Mapping[str, float]
     replay: float
     parallel: str = "threshold=0.9"
-    text_noise: ForwardProcess = field(default_factory=lambda: ForwardProcess(least=0.1, weight="none"))
+    text_noise: ForwardProcess = field(default_factory=lambda: ForwardProcess(min_ratio=0.1, weight="none"))
     image_noise: ForwardProcess = field(default_factory=ForwardProcess.released_image)
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class DistillRecipe(SftRecipe):
             if bool(places_BL.any()):
                 one_BL = torch.ones_like(canvas.tokens_BL)
                 masked_BL |= corrupt(
-                    canvas.tokens_BL, places_BL, one_BL, mask_id=mask, noise=noise, generator=generator, times_S=times_S
+                    canvas.tokens_BL, places_BL, one_BL, mask_id=mask, process=noise, generator=generator, times_S=times_S
                 ).masked_BL
         return replace(canvas, editable_BL=masked_BL)
 

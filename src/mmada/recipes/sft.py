@@ -73,7 +73,7 @@ class SftRecipe:
     follows: str
     plan: Plan
     curriculum: tuple[Stage, ...]
-    losses: LossSettings = field(default_factory=lambda: LossSettings(text=ForwardProcess(least=0.1, weight="none")))
+    losses: LossSettings = field(default_factory=lambda: LossSettings(text=ForwardProcess(min_ratio=0.1, weight="none")))
     lora: Lora = field(default_factory=Lora)
     sizes: Sizes = field(default_factory=Sizes)
     pools: ImageSetSizes = field(default_factory=ImageSetSizes)

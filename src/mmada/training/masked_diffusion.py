@@ -170,7 +170,7 @@ class MaskedDiffusionLearner:
                 batch.positions(modality),
                 batch.segment_BL,
                 mask_id=self.vocabulary.mask,
-                noise=self.settings.of(modality).process,
+                process=self.settings.of(modality).process,
                 generator=generator,
                 times_S=times_S,
             )
