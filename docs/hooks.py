@@ -71,9 +71,9 @@ def recipes_page() -> str:
         first = (recipe.__doc__ or "").strip().partition("\n\n")[0]
         rows = []
         for field in describe_fields(recipe()):
-            doc = field.doc.replace("|", "\\|")
-            rows.append(f"| `{field.name}` | {cell(field.default)} | {cell(field.type)} | {doc} |")
-        table = "\n".join(["| field | default | type | |", "|---|---|---|---|", *rows])
+            doc = field.doc.replace("|", "\\|") or f"*{field.type}*".replace("|", "\\|")
+            rows.append(f"| `{field.name}` | {cell(field.default)} | {doc} |")
+        table = "\n".join(["| field | default | meaning, or type |", "|---|---|---|", *rows])
         parts.append(f"## {name}\n\n{first}\n\n{table}")
     intro = (
         "Start one with `mmada train RECIPE`. Every field can be changed with `--set`, as in\n"
@@ -85,7 +85,7 @@ def recipes_page() -> str:
 
 def cell(text: str) -> str:
     """Code in a cell of a table; a long value is cut, as `mmada train RECIPE --fields` shows it whole."""
-    short = text if len(text) <= 120 else f"{text[:117]}..."
+    short = text if len(text) <= 40 else f"{text[:37]}..."
     return "`" + short.replace("|", "\\|") + "`" if short else ""
 
 

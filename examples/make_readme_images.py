@@ -42,10 +42,10 @@ def panel(text: View, drawings: list[View], captions: tuple[str, ...]) -> Image.
     """One frame of the animation: the problem and its answer so far, and the pictures so far with their captions."""
     width = MARGIN + len(captions) * (SIZE + MARGIN)
     font, small = ImageFont.load_default(16), ImageFont.load_default(12)
-    page = Image.new("RGB", (width, 4 * LINE + SIZE + 3 * MARGIN + 2 * LINE), PAPER)
+    page = Image.new("RGB", (width, 7 * LINE + SIZE + 2 * MARGIN), PAPER)
     pen = ImageDraw.Draw(page)
-    pen.text((MARGIN, MARGIN), PROBLEM, fill=INK, font=small)
-    x, y = float(MARGIN), MARGIN + LINE
+    pen.multiline_text((MARGIN, MARGIN), "\n".join(textwrap.wrap(PROBLEM, 60)), fill=INK, font=small)
+    x, y = float(MARGIN), MARGIN + 2 * LINE - 4
     for piece, masked in text.pieces or ():
         shown = piece.replace("<think>", "").replace("</think>", " -> ") if not masked else ""
         length = font.getlength(shown) if shown else 12.0
@@ -56,7 +56,7 @@ def panel(text: View, drawings: list[View], captions: tuple[str, ...]) -> Image.
         else:
             pen.text((x, y), shown, fill=INK, font=font)
         x += length
-    top = MARGIN + 4 * LINE + MARGIN
+    top = MARGIN + 5 * LINE
     for column, (view, caption) in enumerate(zip(drawings, captions, strict=True)):
         left = MARGIN + column * (SIZE + MARGIN)
         assert view.image is not None
