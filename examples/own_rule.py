@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import mmada
-from mmada.sampling import Acceleration, Candidates
+from mmada.pipeline import TextSampling
+from mmada.sampling import Candidates
 from mmada.sampling.parallel import Rule
 
 
@@ -36,8 +37,8 @@ def main() -> None:
     """Answer a problem both ways."""
     model = mmada.load("nano")
     problem = "tom has 3 red and 4 blue pens. he finds 5 more. how many pens does he have?"
-    for name, speed in {"one token per pass": Acceleration(), "neighbours": Acceleration(parallel=Neighbours())}.items():
-        answer = model.generate(problem, thinking=True, speed=speed)
+    for name, sampling in {"one token per pass": TextSampling(), "neighbours": TextSampling(parallel=Neighbours())}.items():
+        answer = model.generate(problem, thinking=True, sampling=sampling)
         print(f"{name}: {answer.nfe} passes: {answer.thinking} -> {answer.text}")
 
 

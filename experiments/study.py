@@ -24,7 +24,7 @@ from experiments.report import curve, plot_study, spread_of
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.evaluation.suite import machine, write_results
 from mmada.nano.measures import STUDIED
-from mmada.pipeline import MMaDA
+from mmada.pipeline import MMaDA, TextSampling
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.recipes.init_from import weights_digest
 from mmada.recipes.overrides import override, plain, text_of
@@ -175,7 +175,7 @@ class StudyRecipe:
         The examples of a measure are the same for all models, whichever other measures there are.
         """
         whole, adapter = (start, folder) if (folder / "adapter_config.json").is_file() else (folder, None)
-        model = MMaDA.load(whole, adapter=adapter, device=self.base.device).paced(text=self.speed)
+        model = MMaDA.load(whole, adapter=adapter, device=self.base.device).with_defaults(text=TextSampling(**vars(self.speed)))
         found: dict[str, object] = {}
         places = [*MEASURED, *STUDIED]
         for name, examples in self.measures.items():

@@ -33,9 +33,9 @@ class Frame:
 
 
 def watched(options: dict[str, Any]) -> None:
-    if options.get("watch"):
+    if options.get("callback"):
         for step in range(1, 4):
-            options["watch"](Frame(step))
+            options["callback"](Frame(step))
 
 
 class FakeMMaDA:

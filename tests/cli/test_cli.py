@@ -30,7 +30,7 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
         9,
         True,
     )
-    assert options["length"] is options["block"] is options["watch"] is None
+    assert options["length"] is options["block"] is options["callback"] is None
 
 
 @pytest.mark.parametrize(("flags", "said"), [([], None), (["--thinking"], True), (["--no-thinking"], False)])

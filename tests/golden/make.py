@@ -106,7 +106,7 @@ def own_answers() -> Values:
 def drawn(captions: list[str], given: Mapping[str, Any], model: Any = None, name: str = "", **options: Any) -> Values:
     """Codes of a batch of drawings."""
     seen = Seen()
-    pictures = (model or nano()).draw(list(captions), watch=seen, **given, **options)
+    pictures = (model or nano()).draw(list(captions), callback=seen, **given, **options)
     assert len(seen.last) == 1
     rows = zip(captions, codes(seen.last[0]), thoughts(seen.last[0]), pictures, strict=True)
     found = {}
@@ -125,7 +125,7 @@ def drawings() -> Values:
         found |= drawn(captions, given)
     for schedule, captions in inputs.SCHEDULES.items():
         preset = nano().preset
-        paced = nano().paced(preset=changed(preset, image=changed(preset.image, schedule=schedule)))
+        paced = nano().with_defaults(preset=changed(preset, image=changed(preset.image, schedule=schedule)))
         found |= drawn(captions, {"seed": 30, "steps": 6}, paced, schedule)
     return found
 
@@ -136,12 +136,12 @@ def fillings() -> Values:
     for name, rows, columns, prompt, given in inputs.INPAINTINGS:
         seen = Seen()
         image = inputs.picture(inputs.SCENES[name])
-        picture = nano().inpaint(image, inputs.hole(rows, columns), prompt, watch=seen, **given)
+        picture = nano().inpaint(image, inputs.hole(rows, columns), prompt, callback=seen, **given)
         value = {"codes": [codes(frame)[0] for frame in seen.last], "shades": shades(picture)}
         found[key("inpaint", name, rows, columns, prompt, given)] = value
     for name, prompt, options in inputs.EXTENSIONS:
         seen = Seen()
-        picture = nano().extend(inputs.picture(inputs.SCENES[name]), prompt, watch=seen, **options)
+        picture = nano().extend(inputs.picture(inputs.SCENES[name]), prompt, callback=seen, **options)
         value = {"codes": [codes(frame)[0] for frame in seen.last], "size": list(picture.size), "shades": shades(picture)}
         found[key("extend", name, prompt, options)] = value
     return found
@@ -155,9 +155,9 @@ def fast(name: str) -> Values:
     speed = speed_of(**SPEEDS[name])
     few = [(given, prompts[:4]) for given, prompts in inputs.TEXTS[:2]]
     asked = [(given, pairs[:count]) for (given, pairs), count in zip(inputs.QUESTIONS[:2], (5, 2), strict=True)]
-    found = texts(few, speed=speed) | answers(asked, speed=speed)
+    found = texts(few, **vars(speed)) | answers(asked, **vars(speed))
     captions = ["a red circle above a blue square", "a green star"]
-    return found | drawn(captions, {"seed": 7, "steps": 8}, name=name, speed=speed) if name in PAINTS else found
+    return found | drawn(captions, {"seed": 7, "steps": 8}, name=name, **vars(speed)) if name in PAINTS else found
 
 
 SPEEDS = {"threshold": {"parallel": "threshold=0.9"}, "reuse": {"reuse": "block"}, "lookahead": {"lookahead": 3}}
@@ -243,7 +243,7 @@ def begun(call: Callable[..., Any]) -> list[Values]:
         raise Enough
 
     with suppress(Enough):
-        call(watch=watch)
+        call(callback=watch)
     return found
 
 

@@ -18,7 +18,7 @@ from mmada.nano.world.digits import digit_image, digit_indices, digit_label
 from mmada.nano.world.flags import flag_picture
 from mmada.nano.world.render import CLEAN, render
 from mmada.nano.world.scenes import COLORS, SHAPES, Scene, Thing
-from mmada.pipeline import Preset
+from mmada.pipeline import ImageSampling, Preset
 
 RNG = np.random.default_rng(0)
 DIGITS = {digit_label(i): digit_image(i) for i in digit_indices("train")}
@@ -153,12 +153,12 @@ def test_pictures_are_drawn_in_four_steps_where_quickly_is_asked(knows: bool, mo
             drawn.append((self.preset.image.steps, self.preset.image.guidance))
             return oracle.draw(texts, seed, thinking)
 
-    def paced(preset: Preset) -> Oracle:
+    def with_defaults(image: ImageSampling) -> Oracle:
         hurried = Paced.__new__(Paced)
-        hurried.preset, hurried.engine = preset, oracle.engine
+        hurried.preset, hurried.engine = oracle.preset.with_options(None, image), oracle.engine
         return hurried
 
-    oracle.paced = paced
+    oracle.with_defaults = with_defaults
     before = oracle.preset
     hits = STUDIED["quick geneval"][0](oracle, np.random.default_rng(0), 2).hits
     assert set(drawn) == {(4, 0.0)}

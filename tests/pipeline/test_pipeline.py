@@ -14,6 +14,7 @@ from torch import Tensor
 from mmada.errors import InputError
 from mmada.pipeline import Engine, Frame, MMaDA, Preset, TextSampling
 from mmada.pipeline.grids import fit, fit_mask, hole_cells, slide
+from mmada.pipeline.options import TEXT_DEFAULTS
 
 
 class Script:
@@ -59,7 +60,7 @@ def test_generate_splits_the_reasoning_off(model: MMaDA) -> None:
 
 def test_frames_lead_from_masks_to_the_answer(model: MMaDA) -> None:
     seen: list[Frame] = []
-    result = model.generate("how many pens?", watch=seen.append)
+    result = model.generate("how many pens?", callback=seen.append)
     mask = model.engine.parts.vocabulary.mask
     left = [int((frame.tokens_BL == mask).sum()) for frame in result.frames]
     assert left[0] == 8
@@ -132,14 +133,14 @@ def test_guidance_makes_a_difference_and_zero_switches_it_off(model: MMaDA) -> N
     tokens = {}
     for guidance in (0.0, 6.0):
         frames: list[Frame] = []
-        model.draw("a red circle", guidance=guidance, temperature=0, watch=frames.append)
+        model.draw("a red circle", guidance=guidance, temperature=0, callback=frames.append)
         tokens[guidance] = frames[-1].tokens_BL
     assert not torch.equal(tokens[0.0], tokens[6.0])
 
 
 def test_a_thinking_picture_carries_its_thought(model: MMaDA) -> None:
     frames: list[Frame] = []
-    picture = model.draw("a red circle", thinking=True, watch=frames.append)
+    picture = model.draw("a red circle", thinking=True, callback=frames.append)
     assert isinstance(picture.info["thinking"], str)
     assert {frame.phase for frame in frames} == {"text", "image"}
     assert "thinking" not in model.draw("a red circle").info
@@ -149,7 +150,7 @@ def test_inpaint_keeps_known_codes_and_pixels(model: MMaDA, scene: Image.Image) 
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[9, 17] = True  # one pixel: its whole cell, row 1 and column 2, is the hole
     frames: list[Frame] = []
-    picture = _array(model.inpaint(scene, mask, "a red circle", watch=frames.append))
+    picture = _array(model.inpaint(scene, mask, "a red circle", callback=frames.append))
     cell = (slice(CELL, 2 * CELL), slice(2 * CELL, 3 * CELL))
     assert (picture[cell] != _array(scene)[cell]).any()
     picture[cell] = _array(scene)[cell]
@@ -172,7 +173,7 @@ def test_extend_grows_the_picture_around_its_pixels(
     model: MMaDA, scene: Image.Image, edges: dict[str, int], size: tuple[int, int], at: tuple[int, int]
 ) -> None:
     frames: list[Frame] = []
-    picture = model.extend(scene, "a red circle", watch=frames.append, **edges)  # type: ignore[arg-type]
+    picture = model.extend(scene, "a red circle", callback=frames.append, **edges)  # type: ignore[arg-type]
     assert picture.size == size
     inner = picture.crop((*at, at[0] + SIZE, at[1] + SIZE))
     assert inner.tobytes() == scene.tobytes()
@@ -236,7 +237,7 @@ def test_view_shows_unknown_codes_grey(model: MMaDA, scene: Image.Image) -> None
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[:CELL, :CELL] = True
     frames: list[Frame] = []
-    model.inpaint(scene, mask, watch=frames.append)
+    model.inpaint(scene, mask, callback=frames.append)
     first = model.view(frames[0]).image
     assert first is not None
     assert (_array(first)[:CELL, :CELL] == 128).all()
@@ -272,7 +273,7 @@ def test_a_preset_survives_its_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_plan_keeps_its_pace(length: int | None, steps: int | None, block: int | None, expected: TextSampling) -> None:
-    assert PRESET.answer.changed(length=length, steps=steps, block=block) == expected
+    assert TextSampling(length=length, steps=steps, block=block).over(PRESET.answer) == expected.over(TEXT_DEFAULTS)
 
 
 def test_numpy_numbers_are_numbers(model: MMaDA) -> None:

@@ -12,7 +12,7 @@ from mmada import nano
 from mmada.canvas import Canvas, Segment
 from mmada.diffusion.loss import chunked_cross_entropy, plain_cross_entropy
 from mmada.errors import InputError
-from mmada.pipeline import MMaDA
+from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.recipes import trajectories as trails
 from mmada.recipes.distill import distill
 from mmada.recipes.run import run
@@ -94,7 +94,7 @@ def test_trails_are_right_answers_kept_in_a_file(tmp_path: Path, monkeypatch: py
     speed, counts = Acceleration.of("threshold=0.9"), {"math": 3, "questions": 2, "pictures": 2}
     kept = kept_trails(NANO, speed, counts, 0, tmp_path)
     assert {source: len(found) for source, found in kept.items()} == counts
-    model = MMaDA.load(NANO, device="cpu").paced(text=speed, image=speed)
+    model = MMaDA.load(NANO, device="cpu").with_defaults(text=TextSampling(**vars(speed)), image=ImageSampling(**vars(speed)))
     mask = model.engine.parts.vocabulary.mask
     for source, found in kept.items():
         for one in found:

@@ -11,8 +11,7 @@ from tests.helpers import SIZE, tiny_folder
 
 import mmada
 from mmada.errors import InputError
-from mmada.pipeline import MMaDA
-from mmada.sampling import Acceleration
+from mmada.pipeline import MMaDA, TextSampling
 from mmada.serving import Batcher, Cancelled
 
 PROMPTS = ["how many pens?", "tom has 3 red pens and 4 blue pens", "a red circle"]
@@ -26,25 +25,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> MMaDA:
 
 
 @pytest.mark.parametrize(
-    "speed",
-    [Acceleration(), Acceleration.of("threshold=0.5"), Acceleration.of(reuse="block"), Acceleration.of(reuse="delayed=3")],
+    "sampling",
+    [TextSampling(), TextSampling(parallel="threshold=0.5"), TextSampling(reuse="block"), TextSampling(reuse="delayed=3")],
 )
-def test_requests_get_what_they_get_alone(model: MMaDA, speed: Acceleration) -> None:
-    alone = [model.generate(p, speed=speed, length=8).tokens for p in PROMPTS]
+def test_requests_get_what_they_get_alone(model: MMaDA, sampling: TextSampling) -> None:
+    alone = [model.generate(p, sampling=sampling, length=8).tokens for p in PROMPTS]
     with Batcher(model) as batcher:
-        tickets = [batcher.submit(lambda m, w, p=p: m.generate(p, speed=speed, length=8, watch=w)) for p in PROMPTS]  # type: ignore[misc]
+        tickets = [batcher.submit(lambda m, w, p=p: m.generate(p, sampling=sampling, length=8, callback=w)) for p in PROMPTS]  # type: ignore[misc]
         assert [t.result(60).tokens for t in tickets] == alone
         assert len(batcher.passes) <= sum(t.result().nfe for t in tickets)
-    if speed.reuse is not None:
+    if sampling.reuse is not None:
         assert max(batcher.passes) > 1
 
 
 def test_texts_and_pictures_at_the_same_time(model: MMaDA) -> None:
-    fast = Acceleration.of(reuse="block")
-    picture, text = model.draw("a red circle", seed=4), model.generate(PROMPTS[0], speed=fast).tokens
+    fast = TextSampling(reuse="block")
+    picture, text = model.draw("a red circle", seed=4), model.generate(PROMPTS[0], sampling=fast).tokens
     with Batcher(model, rows=2) as batcher:
-        drawn = [batcher.submit(lambda m, w: m.draw("a red circle", seed=4, watch=w)) for _ in range(2)]
-        told = [batcher.submit(lambda m, w: m.generate(PROMPTS[0], speed=fast, watch=w)) for _ in range(3)]
+        drawn = [batcher.submit(lambda m, w: m.draw("a red circle", seed=4, callback=w)) for _ in range(2)]
+        told = [batcher.submit(lambda m, w: m.generate(PROMPTS[0], sampling=fast, callback=w)) for _ in range(3)]
         assert all((np.asarray(t.result(60)) == np.asarray(picture)).all() for t in drawn)
         assert [t.result(60).tokens for t in told] == [text] * 3
     assert picture.size == (SIZE, SIZE)
@@ -52,22 +51,24 @@ def test_texts_and_pictures_at_the_same_time(model: MMaDA) -> None:
 
 def test_frames_stream_and_a_request_can_be_cancelled(model: MMaDA) -> None:
     with Batcher(model) as batcher:
-        ticket = batcher.submit(lambda m, w: m.generate(PROMPTS[0], length=8, watch=w))
+        ticket = batcher.submit(lambda m, w: m.generate(PROMPTS[0], length=8, callback=w))
         frames = list(ticket.frames())
         assert [f.step for f in frames][:3] == [0, 1, 2]
         assert frames[-1].nfe == (ticket.result().nfe,)
-        other = batcher.submit(lambda m, w: m.generate(PROMPTS[1], length=64, steps=64, block=64, watch=w))
+        other = batcher.submit(lambda m, w: m.generate(PROMPTS[1], length=64, steps=64, block=64, callback=w))
         next(other.frames())
         other.cancel()
         with pytest.raises(Cancelled):
             other.result(60)
-        assert batcher.submit(lambda m, w: m.generate(PROMPTS[0], length=8, watch=w)).result(60).tokens == ticket.result().tokens
+        assert (
+            batcher.submit(lambda m, w: m.generate(PROMPTS[0], length=8, callback=w)).result(60).tokens == ticket.result().tokens
+        )
 
 
 def test_a_request_that_fails_leaves_the_others(model: MMaDA) -> None:
     with Batcher(model) as batcher:
-        bad = batcher.submit(lambda m, w: m.generate("", watch=w))
-        good = batcher.submit(lambda m, w: m.generate(PROMPTS[0], watch=w))
+        bad = batcher.submit(lambda m, w: m.generate("", callback=w))
+        good = batcher.submit(lambda m, w: m.generate(PROMPTS[0], callback=w))
         with pytest.raises(InputError, match="prompt"):
             bad.result(60)
         assert good.result(60).tokens == model.generate(PROMPTS[0]).tokens
@@ -75,7 +76,7 @@ def test_a_request_that_fails_leaves_the_others(model: MMaDA) -> None:
 
 def test_closing_ends_what_is_on_its_way(model: MMaDA) -> None:
     batcher = Batcher(model)
-    ticket = batcher.submit(lambda m, w: m.generate(PROMPTS[1], length=96, steps=96, block=96, watch=w))
+    ticket = batcher.submit(lambda m, w: m.generate(PROMPTS[1], length=96, steps=96, block=96, callback=w))
     next(ticket.frames())
     batcher.close()
     with pytest.raises(Cancelled):
@@ -86,7 +87,7 @@ def test_closing_at_any_moment_ends_every_request(model: MMaDA) -> None:
     """A thread that dies of an exception is an error here (pytest's warnings are)."""
     for pause in (0.0, 0.002, 0.005, 0.01, 0.02, 0.03):
         batcher = Batcher(model, rows=8)
-        tickets = [batcher.submit(lambda m, w: m.generate("user", watch=w)) for _ in range(6)]
+        tickets = [batcher.submit(lambda m, w: m.generate("user", callback=w)) for _ in range(6)]
         time.sleep(pause)
         batcher.close()
         for ticket in tickets:

@@ -141,7 +141,7 @@ def test_weights_that_spell_out_another_order_of_bits_are_refused(tiny: ImageTok
     save_file({**state, "quantize.power_vals": powers}, path)
     ImageTokenizer.load(tmp_path)
     save_file({**state, "quantize.power_vals": powers.flip(0)}, path)
-    with pytest.raises(InputError, match=r"quantize\.power_vals \[1, 2, 4, 8, 16\] where \[16, 8, 4, 2, 1\] is expected"):
+    with pytest.raises(InputError, match=r"quantize\.power_vals \[1, 2, 4, 8, 16\], expected \[16, 8, 4, 2, 1\]"):
         ImageTokenizer.load(tmp_path)
 
 

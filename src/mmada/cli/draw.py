@@ -46,7 +46,7 @@ class ImageOptions(SpeedOptions):
             "steps": self.steps,
             "guidance": self.guidance,
             "temperature": self.temperature,
-            "speed": self.speed(),
+            **vars(self.speed()),
             "seed": self.seed,
         }
 
@@ -104,7 +104,7 @@ class Draw(ImageOptions):
         keep = (lambda view: _keep(view, frames)) if self.gif else None
         with self.watching(model, keep, self.size) as watch:
             sampling = {**self.sampling(), "seed": seed, "size": self.size}
-            image = model.draw(prompt, thinking=bool(self.thinking), watch=watch, **sampling)
+            image = model.draw(prompt, thinking=bool(self.thinking), callback=watch, **sampling)
         path = save_image(image, self._numbered(self.out, number))
         record: dict[str, object] = {"command": "draw", "prompt": prompt, "output": str(path)}
         lines = [str(path)]
@@ -140,7 +140,7 @@ class Inpaint(ImageOptions):
         mask = load_mask(self.mask, image.size)
         prompt = prompt_text("prompt", self.prompt)
         asked: dict[str, object] = {"command": "inpaint", "image": str(self.image), "prompt": prompt}
-        self.make(asked, lambda model, watch: model.inpaint(image, mask, prompt, watch=watch, **self.sampling()))
+        self.make(asked, lambda model, watch: model.inpaint(image, mask, prompt, callback=watch, **self.sampling()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ class Extend(ImageOptions):
         prompt = prompt_text("prompt", self.prompt)
         asked: dict[str, object] = {"command": "extend", "image": str(self.image), "prompt": prompt}
         options: dict[str, Any] = {**self.edges(), **self.sampling()}
-        self.make(asked | self.edges(), lambda model, watch: model.extend(image, prompt, watch=watch, **options))
+        self.make(asked | self.edges(), lambda model, watch: model.extend(image, prompt, callback=watch, **options))
 
 
 def _keep(view: View, frames: list[Image.Image]) -> None:

@@ -34,7 +34,7 @@ class AnswerOptions(SpeedOptions):
             "block": self.block,
             "temperature": self.temperature,
             "guidance": self.guidance,
-            "speed": self.speed(),
+            **vars(self.speed()),
             "seed": self.seed,
         }
 
@@ -53,7 +53,7 @@ class Generate(AnswerOptions):
         prompt = prompt_text("prompt", self.prompt)
         model = self.load()
         with self.watching(model) as watch:
-            result = model.generate(prompt, watch=watch, **self.decoding())
+            result = model.generate(prompt, callback=watch, **self.decoding())
         _show(self, {"command": "generate", "prompt": prompt}, result)
 
 
@@ -75,7 +75,7 @@ class Ask(AnswerOptions):
         question = prompt_text("question", self.question)
         model = self.load()
         with self.watching(model) as watch:
-            result = model.ask(image, question, watch=watch, **self.decoding())
+            result = model.ask(image, question, callback=watch, **self.decoding())
         _show(self, {"command": "ask", "image": str(self.image), "question": question}, result)
 
 
@@ -95,7 +95,7 @@ class Infill(SpeedOptions):
         model = self.load()
         with self.watching(model) as watch:
             result = model.infill(
-                given, steps=self.steps, temperature=self.temperature, speed=self.speed(), seed=self.seed, watch=watch
+                given, steps=self.steps, temperature=self.temperature, seed=self.seed, callback=watch, **vars(self.speed())
             )
         _show(self, {"command": "infill", "prompt": given}, result)
 

@@ -28,7 +28,7 @@ from mmada.nano.world.geneval import CATEGORIES, prompts
 from mmada.nano.world.questions import ask_about
 from mmada.nano.world.render import LOOSE, render
 from mmada.nano.world.scenes import sample_scene
-from mmada.pipeline import MMaDA
+from mmada.pipeline import Frame, ImageSampling, MMaDA, TextSampling
 from mmada.sampling import Acceleration
 from mmada.sampling.kv_reuse import CACHES
 
@@ -57,8 +57,9 @@ class Mode:
         """The model in this mode."""
         preset = model.preset
         if self.steps is not None:
-            preset = replace(preset, image=preset.image.changed(steps=self.steps))
-        return model.paced(text=self.speed, image=self.speed, preset=preset)
+            preset = replace(preset, image=replace(preset.image, steps=self.steps))
+        text, image = TextSampling(**vars(self.speed)), ImageSampling(**vars(self.speed))
+        return model.with_defaults(text=text, image=image, preset=preset)
 
 
 def mode_of(name: str) -> Mode:
@@ -192,10 +193,16 @@ def judge_modes(
     per_category = max(1, examples // len(CATEGORIES)) if work == "draw" else examples
     found: dict[str, dict[str, object]] = {}
     for mode in modes:
-        start = len(model.engine.passes)
+        passes, written = list[int](), list[int]()
+
+        def count(last: Frame, tokens: tuple[int, ...], passes: list[int] = passes, written: list[int] = written) -> None:
+            passes += last.nfe
+            written += tokens
+
+        model.engine.observers.append(count)
         peak = memory_mark(model.engine.device)
         hits = [measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score] for seed in range(seeds)]
-        passes, written = model.engine.passes[start:], model.engine.written[start:]
+        model.engine.observers.remove(count)
         found[mode.name] = {
             "accuracy": round(float(np.mean(hits)), 4),
             "accuracy_by_seed": [round(float(np.mean(h)), 4) for h in hits],

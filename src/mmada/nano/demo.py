@@ -102,7 +102,7 @@ def _texts(stage: _Stage) -> None:
     for steps in (1, 2, 3):
         asked = problem(np.random.default_rng(SEED + steps), "test", steps=steps)
         with stage.watching() as watch:
-            result = stage.model.generate(asked.text, thinking=True, watch=watch)
+            result = stage.model.generate(asked.text, thinking=True, callback=watch)
         tiles.append(stage.answer(asked.text, result, asked.answer))
     text, truth = GAPS
     tiles.append(stage.answer(text, stage.model.infill(text), truth))
@@ -130,7 +130,7 @@ def _questions(stage: _Stage, picture: Image.Image, questions: Sequence[tuple[st
 def _draws(stage: _Stage, prompts: list[str]) -> None:
     stage.heading("Drawing: all tokens of a picture masked, then filled in")
     with stage.watching() as watch:
-        first = stage.model.draw(prompts[0], watch=watch)
+        first = stage.model.draw(prompts[0], callback=watch)
     pictures = [first, *stage.model.draw(prompts[1:])]
     for prompt in prompts:
         stage.say(prompt, indent=2)

@@ -7,7 +7,7 @@ pictures it judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ from mmada.nano.world.knowledge import knowledge_item
 from mmada.nano.world.questions import KINDS, ask_about, check_reasoning
 from mmada.nano.world.render import CLEAN, LOOSE, render
 from mmada.nano.world.scenes import Scene, Thing, sample_scene
-from mmada.pipeline import MMaDA, TextResult
+from mmada.pipeline import ImageSampling, MMaDA, TextResult
 from mmada.pipeline.grids import fit
 from mmada.tokenizers.prompt import well_formed
 
@@ -138,8 +138,8 @@ def geneval(model: MMaDA, rng: Random, count: int, *, held_out: bool = False) ->
 
 def quick_geneval(model: MMaDA, rng: Random, count: int) -> Measured:
     """The same in four steps without guidance: more go wrong, which tells models near the ceiling apart."""
-    hurried = replace(model.preset, image=model.preset.image.changed(steps=4, guidance=0.0))
-    result = geneval(model.paced(preset=hurried), rng, count)
+    hurried = model.with_defaults(image=ImageSampling(steps=4, guidance=0.0))
+    result = geneval(hurried, rng, count)
     return Measured({f"in four steps, {k}": v for k, v in result.hits.items()}, result.tiles)
 
 

@@ -1,9 +1,9 @@
-"""The workshop of the pipeline: pictures to codes and back, canvases to frames, frames to text."""
+"""Engine: runs canvases on a loaded model and converts images, codes and text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar, cast
 
@@ -11,70 +11,48 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmada.canvas import IMAGE, TEXT, Canvas, Denoiser
+from mmada.canvas import IMAGE, Canvas, Denoiser
 from mmada.errors import MAX_SEED, InputError, check_whole
-from mmada.pipeline.grids import Grid
+from mmada.io.images import ImageSource, load_image
+from mmada.pipeline.grids import Fit, Grid, fit
 from mmada.pipeline.loading import ModelFolder, read_image_tokenizer
 from mmada.pipeline.options import ImageSampling
-from mmada.sampling import Acceleration, FixedShape, Frame, Phase, denoise, row_generators
+from mmada.pipeline.results import TextResult, read_texts
+from mmada.sampling import FixedShape, Frame, Phase, denoise, row_generators
 from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
-from mmada.tokenizers.prompt import Prompter, split_thinking
+from mmada.tokenizers.prompt import Prompter
 
-__all__ = ["Engine", "TextResult", "Watch", "listed", "paired"]
+__all__ = ["Callback", "Engine", "check_callback", "cropped", "listed", "paired"]
 
-Watch = Callable[[Frame], None]
+Callback = Callable[[Frame], None]
+"""What is called with each frame of a batch."""
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class TextResult:
-    """A completed text.
-
-    ``text``: the answer alone. ``thinking``: the reasoning before it, or "". ``tokens``: ids of what was
-    written, up to its end token.
-    """
-
-    text: str
-    thinking: str
-    tokens: tuple[int, ...]
-    batch: tuple[Frame, ...] = field(repr=False)
-    index: int = field(repr=False)
-
-    @property
-    def frames(self) -> tuple[Frame, ...]:
-        """The frames of this row, from the start, still masked, to the end."""
-        return tuple(frame.row(self.index) for frame in self.batch)
-
-    @property
-    def nfe(self) -> int:
-        """ModelCalls of the model that this row took part in."""
-        return self.batch[-1].nfe[self.index]
-
-
 class Engine:
-    """A model folder at work on one device."""
+    """A loaded model at work on one device."""
 
     def __init__(self, parts: ModelFolder, device: torch.device) -> None:
         self.parts = parts
         self.device = device
         self.denoiser: Denoiser = parts.model
-        """What the loop asks: the model, or something that watches it."""
+        """The model that the loop calls, or a wrapper of it."""
         self.fixed_shape: FixedShape | None = FixedShape() if device.type == "cuda" else None
-        """Places that stay fixed for a block: the same tokens, for a GPU; where the host computes, less arithmetic is faster."""
-        self.passes: list[int] = []
-        """ModelCalls of the model for every row completed so far."""
-        self.written: list[int] = []
-        """Tokens decided in each of them, end tokens and the padding behind them not counted."""
-        # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays beside them.
+        """Steps of fixed shape, for a GPU: the same tokens; on a CPU, less arithmetic is faster."""
+        self.observers: list[Callable[[Frame, tuple[int, ...]], None]] = []
+        """Called at the end of each batch with its last frame and the tokens written in each row; for measurements."""
+        # Sampling draws in float64, which Apple's GPUs lack: there the canvas stays on the CPU.
         self.canvas_device = torch.device("cpu") if device.type == "mps" else device
         self.prompter = Prompter(parts.text, parts.vocabulary, parts.preset.cot_instruction, 0, parts.preset.prompt_format)
 
     @cached_property
     def image(self) -> ImageTokenizer:
-        """The image tokenizer, read when the first picture is at hand. Raises InputError where the model has none."""
+        """The image tokenizer, read with the first image. Raises InputError where the model has none."""
         source = self.parts.image
         if source is None:
-            raise InputError("model has no image tokenizer; name one, such as showlab/magvitv2, for questions about pictures")
+            raise InputError(
+                "model has no image tokenizer; to work with images, give one, as in image_tokenizer='showlab/magvitv2'"
+            )
         tokenizer = source if isinstance(source, ImageTokenizer) else read_image_tokenizer(source)
         if tokenizer.config.codebook_size != self.parts.vocabulary.codebook_size:
             raise InputError(
@@ -86,12 +64,12 @@ class Engine:
 
     @property
     def cell(self) -> int:
-        """Pixels of a code, along each axis."""
+        """Pixels that a code covers, along each axis."""
         return self.image.config.downsample
 
     @property
     def size(self) -> int:
-        """Height and width of the pictures that the model was trained on, in pixels."""
+        """Height and width of the images that the model was trained on, in pixels."""
         return self.parts.preset.image_size or self.image.config.image_size
 
     @property
@@ -100,16 +78,13 @@ class Engine:
         return self.size // self.cell
 
     def shape(self, size: tuple[int, int] | None) -> tuple[int, int]:
-        """(height, width) in codes of a picture of ``size`` (width, height) in pixels; None is the model's own."""
+        """(height, width) in codes of an image of ``size`` (width, height) in pixels; None is the model's own."""
         if size is None:
             return self.grid, self.grid
-        try:
-            width, height = size
-        except (TypeError, ValueError) as error:
-            raise InputError(f"size {size!r} is no pair; give (width, height) in pixels") from error
+        width, height = size
         for name, value in (("width", width), ("height", height)):
             if check_whole(name, value, self.cell) % self.cell:
-                raise InputError(f"{name} {value} is no multiple of {self.cell}, the pixels of a code; give one that is")
+                raise InputError(f"{name} {value} is not a multiple of {self.cell}, the pixels of a code; give one that is")
         rows, columns = height // self.cell, width // self.cell
         if rows * columns > self.parts.max_length:
             raise InputError(
@@ -119,21 +94,31 @@ class Engine:
         return rows, columns
 
     def encode(self, pictures: Sequence[Image.Image]) -> Grid:
-        """Codes (B, h, w) of RGB pictures of one size, a multiple of a cell's."""
+        """Codes (B, h, w) of RGB images of one size, a multiple of a cell's."""
         pixels = to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
         return cast(Grid, self.image.encode(pixels.to(self.device)).cpu().numpy())
 
     def decode(self, codes: Grid) -> list[Image.Image]:
-        """Pictures of codes (B, h, w)."""
+        """Images of codes (B, h, w)."""
         return to_images(self.image.decode(torch.from_numpy(codes).to(self.device)))
 
+    def look(self, sources: Sequence[ImageSource], how: Fit) -> tuple[list[Grid], list[str]]:
+        """(codes, a note on what was cut away) of images as the model is shown them; the same object is encoded once."""
+        unique = list({id(source): source for source in sources}.values())
+        whole = [load_image(source) for source in unique]
+        codes = list(self.encode([fit(image, self.size, how) for image in whole])) if whole else list[Grid]()
+        notes = [cropped(image) if how == "crop" else "" for image in whole]
+        at = {id(source): number for number, source in enumerate(unique)}
+        return [codes[at[id(source)]] for source in sources], [notes[at[id(source)]] for source in sources]
+
     def generators(self, seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
-        """One generator a row: from ``seed``, ``seed + 1``, ..., or from a seed each."""
-        if isinstance(seed, (list, tuple)):
-            seeds = [check_whole("seed", s, 0, MAX_SEED) for s in seed]
+        """One generator a row: from ``seed``, ``seed + 1``, ..., or from a list (array, tensor) of one seed a row."""
+        given: object = seed.tolist() if isinstance(seed, (np.ndarray, np.generic, torch.Tensor)) else seed
+        if isinstance(given, (list, tuple)):
+            seeds = [check_whole("seed", s, 0, MAX_SEED) for s in given]
         else:
-            first = check_whole("seed", seed, 0, MAX_SEED)
-            seeds = [first + row for row in range(rows)]
+            first = check_whole("seed", given, 0, MAX_SEED)
+            seeds = [check_whole("seed of the last row", first + row, 0, MAX_SEED) for row in range(rows)]
         if len(seeds) != rows:
             raise InputError(f"seed lists {len(seeds)} numbers for {rows} rows; give one number, or one a row")
         return row_generators(seeds)
@@ -143,12 +128,13 @@ class Engine:
         canvases: Sequence[Canvas],
         phases: Sequence[Phase],
         generators: Sequence[torch.Generator],
-        watch: Watch | None,
+        callback: Callback | None,
         unconditional: Sequence[Canvas],
+        field: str = "prompt",
     ) -> tuple[Frame, ...]:
-        """Run the loop on the canvases as one batch, showing and keeping its frames."""
+        """The frames of the loop on the canvases as one batch, each passed to ``callback``; errors call a prompt ``field``."""
         for canvas in canvases:
-            self.check_length(canvas)
+            self.check_length(canvas, field)
         guided = any(phase.guidance.scale > 0 for phase in phases)
         frames = []
         for frame in denoise(
@@ -161,10 +147,10 @@ class Engine:
             fixed_shape=self.fixed_shape,
         ):
             frames.append(frame)
-            if watch is not None:
-                watch(frame)
-        self.passes += frames[-1].nfe
-        self.written += self.tokens_of(frames[-1].canvas)
+            if callback is not None:
+                callback(frame)
+        for observe in self.observers:
+            observe(frames[-1], tuple(self.tokens_of(frames[-1].canvas)))
         return tuple(frames)
 
     def tokens_of(self, canvas: Canvas) -> list[int]:
@@ -174,29 +160,23 @@ class Engine:
         found: list[int] = (canvas.editable_BL & ~torch.isin(canvas.tokens_BL, none)).sum(1).tolist()
         return found
 
-    def check_length(self, canvas: Canvas) -> None:
+    def check_length(self, canvas: Canvas, field: str = "prompt") -> None:
         """Raise InputError for a canvas (one row) that is longer than the model's length."""
         filled, longest = int(canvas.editable_BL.sum()), self.parts.max_length
         if canvas.length > longest:
             raise InputError(
-                f"prompt takes {canvas.length - filled} tokens and {filled} are to be filled, "
-                f"{canvas.length} in all, over the model's length of {longest}; shorten either"
+                f"{field} takes {canvas.length - filled} tokens and {filled} are to be filled, "
+                f"{canvas.length} in all, over the model's length of {longest}; shorten one of them"
             )
 
-    def text_results(self, frames: tuple[Frame, ...]) -> list[TextResult]:
-        """What was written into each row: its editable text places up to the first end token."""
-        v, last = self.parts.vocabulary, frames[-1].canvas
-        results = []
-        for index in range(last.rows):
-            written = last.editable_BL[index] & (last.modality_BL[index] == TEXT)
-            tokens: list[int] = last.tokens_BL[index][written].tolist()
-            end = next((i for i, token in enumerate(tokens) if token in (v.eot, v.eos)), len(tokens))
-            text, thinking = split_thinking(self.parts.text.decode(tokens[:end]))
-            results.append(TextResult(text, thinking, tuple(tokens[:end]), frames, index))
-        return results
+    def text_results(
+        self, frames: Sequence[Frame], *, stop: tuple[str, ...] = (), notes: Sequence[str] = (), seconds: float = 0.0
+    ) -> list[TextResult]:
+        """What was written into each row, up to its first end token or stop string."""
+        return read_texts(frames, self.parts.text, self.parts.vocabulary, stop=stop, notes=notes, seconds=seconds)
 
     def codes(self, canvas: Canvas, shape: tuple[int, int]) -> Grid:
-        """Codes (B, h, w) of the pictures of ``shape`` (h, w) on a complete canvas."""
+        """Codes (B, h, w) of the images of ``shape`` (h, w) on a complete canvas."""
         tokens = canvas.tokens_BL[canvas.modality_BL == IMAGE].reshape(canvas.rows, *shape)
         return cast(Grid, self.parts.vocabulary.codes_of(tokens).cpu().numpy())
 
@@ -204,21 +184,22 @@ class Engine:
         self,
         square: Grid,
         prompt: str,
-        plan: ImageSampling,
-        speed: Acceleration,
+        sampling: ImageSampling,
         generators: Sequence[torch.Generator],
-        watch: Watch | None,
+        callback: Callback | None,
     ) -> Grid:
         """A grid of codes with its unknown ones (-1) filled."""
         if not prompt.strip():
-            plan = plan.changed(guidance=0.0)  # there is nothing to guide towards
+            sampling = replace(sampling, guidance=0.0)  # there is nothing to guide towards
         canvas, blank = (self.prompter.draw(text, codes=square) for text in (prompt, ""))
-        frames = self.complete([canvas], [speed.of_phase(plan.phase())], generators, watch, [blank])
+        frames = self.complete([canvas], [sampling.phase()], generators, callback, [blank])
         return cast(Grid, self.codes(frames[-1].canvas, (square.shape[0], square.shape[1]))[0])
 
 
 def listed(value: Value | list[Value]) -> tuple[list[Value], bool]:
     """(the values as a list, whether it was a single one)."""
+    if isinstance(value, tuple):
+        value = list(value)
     if not isinstance(value, list):
         return [value], True
     if not value:
@@ -232,3 +213,18 @@ def paired(images: list[Value], questions: list[str]) -> tuple[list[Value], list
     if len(images) not in (1, rows) or len(questions) not in (1, rows):
         raise InputError(f"{len(images)} images and {len(questions)} questions cannot be paired; give as many of each")
     return images * (rows // len(images)), questions * (rows // len(questions))
+
+
+def check_callback(callback: object) -> None:
+    """Raise InputError for a callback that cannot be called."""
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback is a {type(callback).__name__}; give a function that takes a Frame")
+
+
+def cropped(image: Image.Image) -> str:
+    """The note on an image of which the middle square was used; empty where nothing was cut away."""
+    width, height = image.size
+    side = min(width, height)
+    if width == height:
+        return ""
+    return f"of the {width}x{height} image only the middle {side}x{side} was used; fit='pad' or fit='squash' shows all of it"

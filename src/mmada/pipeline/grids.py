@@ -1,5 +1,4 @@
-"""Pictures and cells: fit a picture to the model's square, lay a hole on its grid of codes, slide a window
-over a larger grid.
+"""Images and their grids of codes: fit an image to the model's square, map a hole to codes, slide a window over a larger grid.
 
 A cell is the square of pixels that one code stands for.
 """
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-__all__ = ["Fit", "Grid", "Mask", "fit", "fit_mask", "hole_cells", "keep_cells", "slide"]
+__all__ = ["Fit", "Grid", "Mask", "fit", "fit_mask", "hole_cells", "keep_cells", "padded", "slide"]
 
 Fit = Literal["crop", "squash", "pad"]
 Grid = np.ndarray[Any, np.dtype[np.int64]]
@@ -22,10 +21,10 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def fit(image: Image.Image, size: int, how: Fit = "crop") -> Image.Image:
-    """A picture as a square of ``size`` pixels; one of that size keeps its pixels. The three released transforms:
+    """An image as a square of ``size`` pixels; one of that size keeps its pixels. The three transforms of the reference:
 
     ``how`` "crop": the short side becomes ``size``, then the middle is taken; "squash": both sides become ``size``; "pad": white
-    is laid around it to a square, which becomes ``size``.
+    is added around it to make a square, which becomes ``size``.
     """
     width, height = image.size
     if how == "pad" and width != height:
@@ -44,7 +43,7 @@ def fit(image: Image.Image, size: int, how: Fit = "crop") -> Image.Image:
 
 
 def fit_mask(mask: Mask, size: int) -> Mask:
-    """The middle square of a mask at ``size`` pixels; a pixel is True if any it covers was."""
+    """The middle square of a mask at ``size`` pixels; a pixel is True if any pixel that it covers was."""
     left, top, right, bottom = _middle((mask.shape[1], mask.shape[0]))
     square = mask[top:bottom, left:right]
     if square.shape[0] == size:
@@ -66,11 +65,18 @@ def keep_cells(made: Image.Image, original: Image.Image, hole: Mask, cell: int) 
     return Image.composite(made, original, inside)
 
 
+def padded(grid: Grid, side: str, cells: int) -> Grid:
+    """A grid with ``cells`` more unknown columns or rows on one side."""
+    pad = (cells, 0) if side in ("left", "up") else (0, cells)
+    pads = ((0, 0), pad) if side in ("left", "right") else (pad, (0, 0))
+    return np.pad(grid, pads, constant_values=-1)
+
+
 def slide(grid: Grid, window: int, side: str) -> Iterator[tuple[slice, slice]]:
     """Windows (rows, columns) that fill the unknown cells of a grid on one side, known cells first.
 
-    Each holds ``window`` x ``window`` cells of which at most half are new in the direction of growth, so that
-    it always sees what it continues. Every window is taken after the one before has been filled.
+    Each has ``window`` x ``window`` cells, at most half of them new in the direction of growth, so that it always shows what it
+    continues. A window is taken after the one before it has been filled.
     """
     view = _towards_right(grid, side)  # a view: filling the grid fills it
     height, width = view.shape

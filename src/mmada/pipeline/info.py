@@ -1,4 +1,4 @@
-"""What there is to know of a model before it is used: sizes, ids, memory. The shapes of its weights are enough."""
+"""Facts of a model: sizes, ids, memory. The shapes of its weights are enough, so they need not be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmada.pipeline.engine import Engine
 from mmada.pipeline.loading import find_folder, read_folder
 from mmada.tokenizers.image import ImageTokenizer
 
-__all__ = ["describe", "facts"]
+__all__ = ["describe", "facts", "summary"]
 
 
 def describe(source: str | Path, *, image_tokenizer: str | Path | None = None, preset: str | None = None) -> dict[str, object]:
@@ -54,3 +54,19 @@ def facts(engine: Engine, source: str) -> dict[str, object]:
         "image_size": engine.size,
         "image_codes": engine.grid**2,
     }
+
+
+def summary(engine: Engine, source: str) -> str:
+    """One line on a loaded model: source, parameters, device, type, sizes. Reads nothing from disk."""
+    parts = engine.parts
+    found = [repr(source) if source else "unnamed"]
+    if isinstance(parts.model, torch.nn.Module):
+        weights = list(parts.model.parameters())
+        found += [f"{sum(p.numel() for p in weights):,} parameters"]
+        found += [str(weights[0].dtype).removeprefix("torch.")] if weights else []
+    found.append(str(engine.device))
+    if isinstance(parts.image, ImageTokenizer):
+        found.append(f"images of {engine.size}x{engine.size} pixels in {engine.grid**2} codes")
+    elif parts.image is not None:
+        found.append(f"image tokenizer {str(parts.image)!r}")
+    return ", ".join([*found, f"up to {parts.max_length} tokens"])

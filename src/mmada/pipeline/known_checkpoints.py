@@ -14,7 +14,7 @@ from typing import Any
 
 from mmada.errors import InputError, unknown_name
 from mmada.model.loading import config_fields
-from mmada.pipeline.options import Preset
+from mmada.pipeline.preset import Preset
 from mmada.tokenizers.vocabulary import RESERVED
 
 __all__ = ["KnownCheckpoint", "known_checkpoint", "known_checkpoints"]

@@ -1,11 +1,11 @@
-"""Where a model comes from, and what its folder holds.
+"""Loading: find a model folder and read it.
 
 config.json, model.safetensors (or shards)                    the transformer
 tokenizer.json, tokenizer_config.json                         the text tokenizer
 image_tokenizer/config.json, image_tokenizer/model.safetensors
-preset.json                                                   how it likes to be sampled
+preset.json                                                   default sampling options
 
-The released checkpoints have the first two rows alone; `mmada.pipeline.known_checkpoints` knows the rest.
+The released checkpoints have the first two rows only; `mmada.pipeline.known_checkpoints` knows the rest.
 """
 
 from __future__ import annotations
@@ -13,31 +13,45 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from mmada.canvas import Denoiser
-from mmada.errors import InputError, unknown_name
+from mmada.errors import InputError, check_choice, unknown_name
+from mmada.io.device import chosen_device
 from mmada.model.loading import cast_weights, checked_weights, read_config, read_model, widest_type
 from mmada.model.lora import merged
 from mmada.model.quantize import Quantisation, quantize
-from mmada.pipeline.known_checkpoints import KnownCheckpoint, known_checkpoint
-from mmada.pipeline.options import Preset
+from mmada.pipeline.known_checkpoints import KnownCheckpoint, known_checkpoint, known_checkpoints
+from mmada.pipeline.preset import Preset
 from mmada.registry import MODELS
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["ModelFolder", "check_ids", "find_folder", "image_source", "read_folder", "read_image_tokenizer"]
+__all__ = [
+    "ModelFolder",
+    "check_ids",
+    "check_model_folder",
+    "find_folder",
+    "image_source",
+    "load_folder",
+    "read_folder",
+    "read_image_tokenizer",
+]
 
 NEEDED = ("config.json", "tokenizer.json")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a model folder holds, read. ``image``: the image tokenizer, or where it is found once a picture is at hand (None:
-    nowhere). ``max_length``: longest canvas, in tokens.
+    """The contents of a model folder.
+
+    ``image``: the image tokenizer, or where to read it when the first image comes (None: there is none). ``max_length``: longest
+    canvas, in tokens.
     """
 
     model: Denoiser
@@ -48,10 +62,67 @@ class ModelFolder:
     max_length: int
 
 
-def find_folder(source: str | Path) -> Path:
-    """The folder of a bundled model, of a path, or of a hub id (then downloaded). Raises InputError."""
+def load_folder(
+    source: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    *,
+    image_tokenizer: str | Path | None = None,
+    preset: str | None = None,
+    quantisation: Quantisation | None = None,
+    adapter: str | Path | None = None,
+) -> tuple[ModelFolder, torch.device]:
+    """(what a model folder holds, the device) of the arguments of `MMaDA.load`, checked before anything is read."""
+    place = chosen_device("auto" if device is None else device)
+    if place.type == "meta":
+        raise InputError("device 'meta' computes nothing; choose auto, cpu, cuda or mps")
+    wanted = checked_dtype(dtype)
+    if preset is not None and not isinstance(preset, str):
+        raise InputError(f"preset is a {type(preset).__name__}; give the name of one: {', '.join(known_checkpoints())}")
+    if quantisation is not None:
+        check_choice("quantisation", quantisation, get_args(Quantisation))
+    if adapter is not None:
+        check_source("adapter", adapter)
+    if image_tokenizer is not None:
+        check_source("image_tokenizer", image_tokenizer)
+        if not HUB_ID.fullmatch(str(image_tokenizer)):  # one of the hub is downloaded with the first image
+            find_folder(image_tokenizer, "image_tokenizer")
+    folder = find_folder(source)
+    parts = read_folder(
+        folder, place, wanted, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
+    )
+    return parts, place
+
+
+def checked_dtype(dtype: object) -> torch.dtype | None:
+    """The type of weights that a name or a torch type means. Raises InputError for one that the model cannot compute in."""
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in (*DTYPES.values(), torch.float64)):
+        return dtype
+    if isinstance(dtype, str):
+        if dtype in DTYPES:
+            return DTYPES[dtype]
+        if dtype in get_args(Quantisation):
+            raise InputError(f"dtype {dtype!r} is a quantisation; give it as quantisation={dtype!r}")
+        raise unknown_name("dtype", dtype, DTYPES)
+    raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+
+
+def check_source(field: str, source: object) -> None:
+    """Raise InputError for what is not a path or a name."""
     if not isinstance(source, (str, Path)) or not str(source).strip():
-        raise InputError(f"model {source!r} is no name; give 'nano', a folder or a hub id")
+        raise InputError(f"{field} {source!r:.80} is not a name; give a folder or a hub id")
+    text = str(source)
+    try:
+        usable = "\0" not in text and bool(text.encode())
+    except UnicodeEncodeError:  # lone surrogates
+        usable = False
+    if not usable:
+        raise InputError(f"{field} {text[:80]!a} is not a usable path; check it")
+
+
+def find_folder(source: str | Path, field: str = "model") -> Path:
+    """The folder of a bundled model, of a path, or of a hub id (then downloaded). Raises InputError, which calls it ``field``."""
+    check_source(field, source)
     if source in MODELS:
         bundled: Path = MODELS[str(source)]()
         return bundled
@@ -60,14 +131,14 @@ def find_folder(source: str | Path) -> Path:
         if path.is_dir():
             return path
         if path.exists():
-            raise InputError(f"model '{source}' is a file; give the folder that holds it")
-    except (OSError, UnicodeError) as error:  # a name too long for the file system, or no text
-        raise InputError(f"model '{str(source)[:80]!a}' is not a usable path; check it") from error
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
+            raise InputError(f"{field} '{source}' is a file; give the folder that holds it")
+    except OSError as error:  # such as a name that is too long for the file system
+        raise InputError(f"{field} {str(source)[:80]!a} is not a usable path; check it") from error
+    if HUB_ID.fullmatch(str(source)):
         return _download(str(source))
     if len(path.parts) > 1 or isinstance(source, Path) or source.startswith((".", "~")):
-        raise InputError(f"model folder '{source}' does not exist; check the path")
-    raise unknown_name("model", str(source), MODELS)
+        raise InputError(f"{field} folder '{source}' does not exist; check the path")
+    raise unknown_name(field, str(source), MODELS)
 
 
 def read_folder(
@@ -81,14 +152,10 @@ def read_folder(
     adapter: str | Path | None = None,
     weights: bool = True,
 ) -> ModelFolder:
-    """Read a model folder. ``dtype`` None is the preset's; ``preset`` names a card; without ``weights`` only their headers are
-    read. Raises InputError for what is missing, damaged, or of another model.
+    """Read a model folder. ``dtype`` None is the preset's; ``preset``: name of a known checkpoint whose settings to use; without
+    ``weights`` only their headers are read. Raises InputError for what is missing, damaged, or of another model.
     """
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
-    if missing:
-        inside = folder / "model"
-        mend = str(inside) if (inside / "config.json").is_file() else "one of `mmada train` or of the released layout"
-        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give {mend}")
+    check_model_folder(folder)
     if dtype is not None and quantisation is not None:
         raise InputError(f"dtype {dtype} and quantisation {quantisation!r} are both types of the weights; give one of them")
     card = known_checkpoint(folder, preset)
@@ -113,8 +180,17 @@ def read_folder(
     return ModelFolder(model, text, image, vocabulary, card.preset, max_length)
 
 
+def check_model_folder(folder: Path) -> None:
+    """Raise InputError for a folder that is not a model's."""
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        inside = folder / "model"
+        fix = str(inside) if (inside / "config.json").is_file() else "a folder that `mmada train` wrote, or a released checkpoint"
+        raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give {fix}")
+
+
 def image_source(folder: Path, card: KnownCheckpoint) -> Path | str | None:
-    """Where the image tokenizer of a model is: in its folder, beside it under its hub name, on the hub, or nowhere."""
+    """The image tokenizer of a model: in its folder, in a neighbour named as on the hub, or a hub id; None without one."""
     if (folder / "image_tokenizer").is_dir():
         return folder / "image_tokenizer"
     if card.image_tokenizer is None:
@@ -124,8 +200,8 @@ def image_source(folder: Path, card: KnownCheckpoint) -> Path | str | None:
 
 
 def read_image_tokenizer(source: str | Path) -> ImageTokenizer:
-    """The image tokenizer of a folder, a model's or its own, or of a hub id. Raises InputError."""
-    path = find_folder(source)
+    """The image tokenizer in a folder, a model's or its own, or of a hub id. Raises InputError."""
+    path = find_folder(source, "image_tokenizer")
     own = path / "image_tokenizer"
     return ImageTokenizer.load(own if own.is_dir() else path)
 
@@ -147,7 +223,9 @@ def check_ids(config: Any, vocabulary: Vocabulary) -> None:
     """Raise InputError where config.json states another mask or another number of codes than the tokenizers have."""
     for name, value in (("mask_token_id", vocabulary.mask), ("codebook_size", vocabulary.codebook_size)):
         if (stated := getattr(config, name, None)) not in (None, value):
-            raise InputError(f"{name} {stated} of config.json is not its tokenizers' {value}; mend either")
+            raise InputError(
+                f"{name} {stated} of config.json is not the {value} of its tokenizers; put the files of one model together"
+            )
 
 
 def _download(name: str) -> Path:

@@ -1,23 +1,27 @@
-"""How a model likes to be sampled: the ``preset.json`` of its folder, and what a call may change of it."""
+"""Sampling options: `TextSampling` and `ImageSampling` declare each option once.
+
+Every method of `MMaDA`, the command line, recipes and servers take these objects, or their fields by name. An option that is
+None is not given: the model's preset decides (`mmada.pipeline.preset`).
+"""
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, TypeVar, cast
 
 from mmada.diffusion.schedule import SCHEDULES
-from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_whole
-from mmada.io.atomic import write_text
-from mmada.pipeline.grids import Fit
+from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_text, check_whole, unknown_name
 from mmada.sampling import (
+    Acceleration,
     Blocks,
+    CacheRule,
     Greedy,
     Guidance,
     GumbelConfidence,
+    Lookahead,
     LowConfidence,
     MaskSchedule,
     Phase,
@@ -25,182 +29,258 @@ from mmada.sampling import (
     Temperature,
     TokenSampler,
     UniformSchedule,
+    UnmaskingRule,
 )
-from mmada.tokenizers.prompt import PromptFormat
+from mmada.sampling.speculative import MAX_DRAFT_LENGTH
 
-__all__ = ["ImageSampling", "Preset", "TextSampling", "drawing"]
+__all__ = [
+    "IMAGE_DEFAULTS",
+    "TEXT_DEFAULTS",
+    "ImageSampling",
+    "Sampling",
+    "TextSampling",
+    "chosen",
+    "takes_options",
+    "token_sampler",
+]
+
+NONE = "none"
+"""The name that switches a rule of the preset off."""
 
 
-def drawing(temperature: float) -> TokenSampler:
-    """How tokens are drawn at a temperature; 0 takes the most probable."""
+def token_sampler(temperature: float) -> TokenSampler:
+    """The token sampler of a temperature; 0 takes the most probable token."""
     temperature = check_number("temperature", temperature)
     return Greedy() if temperature == 0 else Temperature(temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSampling:
-    """How a text is decoded: ``length`` tokens in blocks of ``block``, ``steps`` forwards shared evenly by
-    the blocks.
+class Sampling:
+    """Options that text and images share.
 
-    ``stop``: a text ends with the block that holds an end token. ``open_vocabulary``: codes and control tokens
-    compete too. The released sampler does not stop and is open.
+    ``steps``: denoising steps. ``temperature``: 0 takes the most probable token. ``guidance``: scale of classifier-free guidance
+    against the canvas without its prompt; 0 is without. ``parallel``: a rule that unmasks several tokens a step, or its name
+    with its numbers ("threshold=0.9"). ``reuse``: which keys and values are kept between steps ("block"). ``lookahead``: draft
+    length of exact speculation, 0 for none; it goes with neither of the two. "none" switches a rule of the model off.
     """
 
-    length: int
-    steps: int
-    block: int
-    stop: bool = True
-    open_vocabulary: bool = False
+    steps: int | None = None
+    temperature: float | None = None
+    guidance: float | None = None
+    parallel: UnmaskingRule | str | None = None
+    reuse: CacheRule | str | None = None
+    lookahead: int | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("length", None), ("steps", MAX_STEPS), ("block", None)):
-            check_whole(name, getattr(self, name), 1, most)
-        if self.block > self.length:
-            raise InputError(f"block {self.block} is longer than the answer; give 1 to its length, {self.length}")
-        if self.steps % self.blocks:
-            raise InputError(
-                f"steps {self.steps} cannot be shared evenly by {self.blocks} blocks "
-                f"(length {self.length}, block {self.block}); give a multiple of {self.blocks}"
-            )
+        self._check_whole("steps", MAX_STEPS)
+        self._check_numbers("temperature", "guidance")
+        if isinstance(self.lookahead, Lookahead):
+            self._set("lookahead", self.lookahead.draft_length)
+        if self.lookahead is not None:
+            self._set("lookahead", check_whole("lookahead", self.lookahead, 0, MAX_DRAFT_LENGTH))
+        _ = self.acceleration
 
     @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return math.ceil(self.length / self.block)
+    def acceleration(self) -> Acceleration:
+        """The accelerations as one object."""
+        parallel, reuse = (None if rule is None or rule == NONE else rule for rule in (self.parallel, self.reuse))
+        return Acceleration.of(parallel, reuse, self.lookahead or 0)  # type: ignore[arg-type]
 
-    def changed(self, *, length: int | None = None, steps: int | None = None, block: int | None = None) -> TextSampling:
-        """The plan with other numbers; steps that are not given keep the pace in tokens a step."""
-        length = self.length if length is None else check_whole("length", length, 1)
-        block = None if block is None else check_whole("block", block, 1)
-        steps = None if steps is None else check_whole("steps", steps, 1, MAX_STEPS)
-        block = min(self.block, length) if block is None else block
-        if steps is None:
-            steps = max(1, round(self.steps / self.length * block)) * math.ceil(length / block)
-        return replace(self, length=length, steps=steps, block=block)
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that are given, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
-    def phase(self, ends: tuple[int, ...], temperature: float, guidance: float) -> Phase:
-        """The sampling phase; ``ends`` are the tokens that end an answer."""
-        return Phase(
-            modality="text",
-            schedule=UniformSchedule(self.steps // self.blocks),
-            remasking=LowConfidence(),
-            token_sampler=drawing(temperature),
-            guidance=Guidance(check_number("guidance", guidance)),
-            blocks=Blocks(self.block),
-            stop=StopAtEos(ends) if self.stop else None,
-            open_vocabulary=self.open_vocabulary,
-        )
+    def over(self, base: Self) -> Self:
+        """These options, and those of ``base`` where one is not given."""
+        return replace(base, **self.changes(base))
+
+    def changes(self, base: Self) -> dict[str, Any]:
+        """Options in which the result differs from ``base``: those given, and rules that exclude them."""
+        if self.lookahead:
+            return {"parallel": None, "reuse": None} | self.given
+        rules = any(rule is not None and rule != NONE for rule in (self.parallel, self.reuse))
+        return ({"lookahead": None} if rules else {}) | self.given
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_whole(self, name: str, most: int | None = None) -> None:
+        if (value := getattr(self, name)) is not None:
+            self._set(name, check_whole(name, value, 1, most))
+
+    def _check_numbers(self, *names: str) -> None:
+        for name in names:
+            if (value := getattr(self, name)) is not None:
+                self._set(name, check_number(name, value))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSampling:
-    """How a picture is decoded.
+class TextSampling(Sampling):
+    """Options of a text, which is written in blocks from left to right.
 
-    ``schedule``: how many places each step decides, by name (`mmada.diffusion.schedule`). The surest places come first, so what
-    is left to the end is what the caption leaves open: decided at once, its parts need not agree. ``guidance``: weight of
-    classifier-free guidance. ``temperature``: of the draw of codes, 0 takes the most probable. ``order_noise``: noise on the
-    order in which places are committed, times the temperature; it is annealed as `GumbelConfidence` says.
+    ``length``: tokens at most. ``block``: tokens of one block. ``steps``: in all, shared evenly by the blocks; by default the
+    model's number of tokens a step. ``stop``: strings that end the answer and are left out of it; the reasoning may hold them.
+    ``stop_at_eos``: end with the block that holds an end token. ``open_vocabulary``: image codes and control tokens compete
+    too. The released sampler does not stop at end tokens and is open. More: `Sampling`.
     """
 
-    steps: int = 16
-    guidance: float = 2.0
-    temperature: float = 1.0
-    order_noise: float = 1.0
-    annealing: Literal["linear", "compounding"] = "linear"
-    schedule: str = "cosine"
+    length: int | None = None
+    block: int | None = None
+    stop: tuple[str, ...] | str | None = None
+    stop_at_eos: bool | None = None
+    open_vocabulary: bool | None = None
 
     def __post_init__(self) -> None:
-        check_whole("steps", self.steps, 1, MAX_STEPS)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        for name in ("guidance", "temperature", "order_noise"):
-            check_number(name, getattr(self, name))
-        self.phase()  # every choice checks its own numbers
+        super().__post_init__()
+        self._check_whole("length")
+        self._check_whole("block")
+        if self.stop is not None:
+            self._set("stop", _stop_strings(self.stop))
+        for name in ("stop_at_eos", "open_vocabulary"):
+            if getattr(self, name) not in (None, True, False):
+                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.length is not None and self.block is not None:
+            if self.block > self.length:
+                raise InputError(f"block {self.block} is longer than the answer; give 1 to its length, {self.length}")
+            blocks = math.ceil(self.length / self.block)
+            if self.steps is not None and self.steps % blocks:
+                raise InputError(
+                    f"steps {self.steps} cannot be shared evenly by {blocks} blocks "
+                    f"(length {self.length}, block {self.block}); give a multiple of {blocks}"
+                )
 
-    def changed(
-        self, *, steps: int | None = None, guidance: float | None = None, temperature: float | None = None
-    ) -> ImageSampling:
-        """The plan with other numbers."""
-        given = {"steps": steps, "guidance": guidance, "temperature": temperature}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """(length, steps, block) of options that give all three, as a preset's do."""
+        if self.length is None or self.steps is None or self.block is None:
+            raise InputError(f"length, steps and block must all be given, got {self.length}, {self.steps} and {self.block}")
+        return self.length, self.steps, self.block
+
+    def changes(self, base: Self) -> dict[str, Any]:
+        """As `Sampling.changes`; steps that are not given keep the number of tokens a step of ``base``."""
+        length, steps, block = base.numbers
+        pace = steps / length
+        length = length if self.length is None else self.length
+        block = min(block, length) if self.block is None else self.block
+        replace(self, length=length, block=block, steps=None)  # names a block that is too long before steps are computed
+        steps = max(1, round(pace * block)) * math.ceil(length / block) if self.steps is None else self.steps
+        return super().changes(base) | {"length": length, "steps": steps, "block": block}
+
+    def phase(self, ends: tuple[int, ...], stop: StopAtEos | None = None) -> Phase:
+        """The sampling phase; ``ends`` are the tokens that end an answer, ``stop`` is in place of stopping at them alone."""
+        length, steps, block = self.numbers
+        at_eos = StopAtEos(ends) if self.stop_at_eos is None or self.stop_at_eos else None
+        phase = Phase(
+            modality="text",
+            schedule=UniformSchedule(steps // math.ceil(length / block)),
+            remasking=LowConfidence(),
+            token_sampler=token_sampler(self.temperature or 0.0),
+            guidance=Guidance(self.guidance or 0.0),
+            blocks=Blocks(block),
+            stop=stop or at_eos,
+            open_vocabulary=bool(self.open_vocabulary),
+        )
+        return self.acceleration.of_phase(phase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSampling(Sampling):
+    """Options of an image, whose codes are decoded in parallel, the most confident first.
+
+    ``schedule``: how many codes each step decides, by name (`mmada.diffusion.schedule`). What is left to the end is what the
+    caption leaves open; decided at once, its parts need not agree. ``order_noise``: noise on the order in which codes are
+    decided, times the temperature; annealed as `GumbelConfidence` says. ``size``: (width, height) in pixels, by default the
+    square that the model was trained on; other sizes were not tested. More: `Sampling`.
+    """
+
+    order_noise: float | None = None
+    annealing: Literal["linear", "compounding"] | None = None
+    schedule: str | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_numbers("order_noise")
+        if self.schedule is not None:
+            check_choice("schedule", self.schedule, SCHEDULES)
+        if self.annealing is not None:
+            check_choice("annealing", self.annealing, ("linear", "compounding"))
+        if self.size is not None:
+            self._set("size", _size(self.size))
 
     def phase(self) -> Phase:
-        """The sampling phase."""
-        return Phase(
+        """The sampling phase; what is not given is that of `IMAGE_DEFAULTS`."""
+        full = self.over(IMAGE_DEFAULTS)
+        steps, temperature, order_noise = full.steps or 1, full.temperature or 0.0, full.order_noise or 0.0
+        phase = Phase(
             modality="image",
-            schedule=MaskSchedule(SCHEDULES[self.schedule], self.steps),
-            remasking=GumbelConfidence(self.order_noise * self.temperature, self.annealing),
-            token_sampler=drawing(self.temperature),
-            guidance=Guidance(self.guidance),
+            schedule=MaskSchedule(SCHEDULES[full.schedule or "cosine"], steps),
+            remasking=GumbelConfidence(order_noise * temperature, full.annealing or "linear"),
+            token_sampler=token_sampler(temperature),
+            guidance=Guidance(full.guidance or 0.0),
         )
+        return full.acceleration.of_phase(phase)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """What ``preset.json`` holds.
+Kind = TypeVar("Kind", bound=Sampling)
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-    ``cot_instruction``: the words before a message that ask for reasoning, as in training. ``answer``,
-    ``reasoning``, ``thought``: plans for direct answers, for answers with reasoning, and for the thought
-    before a picture. ``ask_thinking``: whether questions about pictures are reasoned on by default.
-    ``max_length``: longest canvas, in tokens. ``image_size``: height and width of a picture in pixels, None as
-    the image tokenizer was trained. ``fit``: how a picture of another shape becomes a square: its middle
-    ("crop"), all of it out of proportion ("squash") or with white beside it ("pad"). ``dtype``: of the weights;
-    "stored" is what the file has. ``image_dtype``: of the image tokenizer; in half precision some codes
-    change (benchmarks/image_types.py). ``prompt_format``: quirks of the prompts.
+
+def chosen(kind: type[Kind], sampling: object, options: Mapping[str, Any], others: Iterable[str] = ()) -> Kind:
+    """The options of a call: an object of ``kind`` or None, and fields by name, which come before it.
+
+    ``others``: further names that the method takes, for suggestions. Raises InputError for an unknown name, with the nearest.
     """
-
-    cot_instruction: str
-    answer: TextSampling = field(default_factory=lambda: TextSampling(length=16, steps=16, block=16))
-    reasoning: TextSampling = field(default_factory=lambda: TextSampling(length=96, steps=96, block=16))
-    thought: TextSampling = field(default_factory=lambda: TextSampling(length=24, steps=24, block=24))
-    image: ImageSampling = field(default_factory=ImageSampling)
-    ask_thinking: bool = False
-    max_length: int = 512
-    image_size: int | None = None
-    fit: Fit = "crop"
-    dtype: Literal["float32", "bfloat16", "float16", "stored"] = "float32"
-    image_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    prompt_format: PromptFormat = field(default_factory=PromptFormat)
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None:
-            check_whole("image_size", self.image_size, 1)
-        check_choice("fit", self.fit, get_args(Fit))
-        check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16", "stored"))
-        check_choice("image_dtype", self.image_dtype, ("float32", "bfloat16", "float16"))
-        if not isinstance(self.cot_instruction, str) or not self.cot_instruction.strip():
-            raise InputError(f"cot_instruction must be the words used in training, got {self.cot_instruction!r}")
-        check_whole("max_length", self.max_length, 1)
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``preset.json``."""
-        write_text(Path(folder) / "preset.json", json.dumps(asdict(self), indent=2) + "\n")
-
-    @staticmethod
-    def load(folder: str | Path) -> Preset:
-        """Read the ``preset.json`` of a model folder. Raises InputError where it is missing, damaged or
-        unknown in part.
-        """
-        path = Path(folder) / "preset.json"
-        try:
-            return Preset.of(json.loads(path.read_text(encoding="utf-8")))
-        except InputError as error:
-            raise InputError(f"preset {path}: {error}") from error
-        except (OSError, ValueError, TypeError) as error:
-            known = ", ".join(f.name for f in fields(Preset))
-            raise InputError(f"preset {path} cannot be read ({error}); it holds {known}") from error
-
-    @staticmethod
-    def of(values: Mapping[str, Any]) -> Preset:
-        """From plain values, as in a file. Raises InputError for values without names."""
-        if not isinstance(values, Mapping):
-            raise InputError(f"it holds {values!r:.40}; it needs an object with a cot_instruction")
-        return Preset(**{name: _PARTS[name](**value) if name in _PARTS else value for name, value in values.items()})
+    names = [f.name for f in fields(kind)]
+    for name in options:
+        if name not in names:
+            raise unknown_name("option", name, [*names, *others])
+    if sampling is not None and not isinstance(sampling, kind):
+        raise InputError(f"sampling is a {type(sampling).__name__}; give a {kind.__name__}, or its fields by name")
+    given = {name: value for name, value in options.items() if value is not None}
+    return kind(**given) if sampling is None else replace(sampling, **given)
 
 
-_PARTS: dict[str, Any] = {
-    "answer": TextSampling,
-    "reasoning": TextSampling,
-    "thought": TextSampling,
-    "image": ImageSampling,
-    "prompt_format": PromptFormat,
-}
+def takes_options(kind: type[Sampling], *without: str) -> Callable[[Method], Method]:
+    """Show the fields of ``kind`` in the signature of a method that takes them as ``**options``: for help and completion."""
+
+    def decorate(method: Method) -> Method:
+        signature = inspect.signature(method)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        new = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=f.type)
+            for f in fields(kind)
+            if f.name not in without
+        ]
+        method.__signature__ = signature.replace(parameters=[*own, *new])  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+def _stop_strings(stop: object) -> tuple[str, ...]:
+    strings = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(strings, (list, tuple)):
+        raise InputError(f"stop is a {type(stop).__name__}; give a string or a list of strings")
+    for text in strings:
+        check_text("stop", text, empty=True)
+        if not text:
+            raise InputError("stop holds an empty string, which would end every answer at once; leave it out")
+    return tuple(strings)
+
+
+def _size(size: object) -> tuple[int, int]:
+    try:
+        width, height = cast(Iterable[int], size)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"size {size!r} is not a pair; give (width, height) in pixels") from error
+    return check_whole("width", width, 1), check_whole("height", height, 1)
+
+
+TEXT_DEFAULTS = TextSampling(
+    length=16, steps=16, block=16, temperature=0.0, guidance=0.0, stop=(), stop_at_eos=True, open_vocabulary=False
+)
+"""Options of a text that neither a call nor a preset gives."""
+IMAGE_DEFAULTS = ImageSampling(steps=16, temperature=1.0, guidance=2.0, order_noise=1.0, annealing="linear", schedule="cosine")
+"""Options of an image that neither a call nor a preset gives."""

@@ -283,7 +283,7 @@ class Own:
             steps=self.sampler.image_steps,
             guidance=self.sampler.guidance,
             temperature=self.sampler.image_temperature,
-            watch=frames.append,
+            callback=frames.append,
         )
         thoughts = model.engine.text_results(tuple(frames))
         for candidate, made, thought in zip(every, shown, thoughts, strict=True):

@@ -81,7 +81,7 @@ class DistillRecipe(SftRecipe):
     def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
         """As `SftRecipe.examples`."""
         trails = kept_trails(start, Acceleration.of(self.parallel), self.trails, self.plan.seed, cache / "trails")
-        block = known_checkpoint(start).preset.reasoning.block
+        block = known_checkpoint(start).preset.reasoning.numbers[2]
         return lambda step, rng: self.states(world, trails, block, step, rng)
 
     def states(self, world: World, trails: Mapping[str, list[Trail]], block: int, step: int, rng: Random) -> Iterator[Canvas]:

@@ -15,7 +15,7 @@ from mmada.model.loading import cast_weights, read_model, widest_type
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import check_ids, find_folder, image_source, read_image_tokenizer
-from mmada.pipeline.options import Preset
+from mmada.pipeline.preset import Preset
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary

@@ -26,7 +26,7 @@ from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import ModelFolder
-from mmada.pipeline.options import Preset
+from mmada.pipeline.preset import Preset
 from mmada.recipes.init_from import Start, read_start
 from mmada.recipes.rl_prompts import Ask, Prompts, check_prompts, check_use, fitting_rewards
 from mmada.recipes.sft import show, write_adapters, write_model

@@ -91,7 +91,7 @@ class Prompts:
         if task not in self.read:
             return ASK[task]
         made, longest = self.read[task], model.engine.parts.max_length
-        room = model.preset.reasoning.length if length is None else length
+        room = model.preset.reasoning.numbers[0] if length is None else length
         fitting = [one for one in made if fits(one, model, room)]
         if not fitting:
             raise InputError(

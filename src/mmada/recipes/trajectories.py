@@ -26,7 +26,7 @@ from mmada.nano.world.detector import detect
 from mmada.nano.world.questions import ask_about
 from mmada.nano.world.render import LOOSE, render
 from mmada.nano.world.scenes import sample_scene
-from mmada.pipeline import MMaDA
+from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.recipes.init_from import weights_digest
 from mmada.sampling import Acceleration, Frame
@@ -87,10 +87,10 @@ def retrace(frames: Sequence[Frame], row: int, block: int) -> Trail:
 def math(model: MMaDA, rng: Random) -> Iterator[Trail]:
     """Worded problems, every step of the reasoning right."""
     asked, frames = [problem(rng) for _ in range(ROWS)], list[Frame]()
-    answers = model.generate([p.text for p in asked], thinking=True, watch=frames.append)
+    answers = model.generate([p.text for p in asked], thinking=True, callback=frames.append)
     for row, (given, answer) in enumerate(zip(asked, answers, strict=True)):
         if given.solved(answer.thinking, answer.text):
-            yield retrace(frames, row, model.preset.reasoning.block)
+            yield retrace(frames, row, model.preset.reasoning.numbers[2])
 
 
 def questions(model: MMaDA, rng: Random) -> Iterator[Trail]:
@@ -98,16 +98,16 @@ def questions(model: MMaDA, rng: Random) -> Iterator[Trail]:
     scenes, frames = [sample_scene(rng) for _ in range(ROWS)], list[Frame]()
     asked = [ask_about(scene, rng) for scene in scenes]
     pictures = [Image.fromarray(render(scene, rng, LOOSE)) for scene in scenes]
-    answers = model.ask(list(pictures), [q.text for q in asked], thinking=False, watch=frames.append)
+    answers = model.ask(list(pictures), [q.text for q in asked], thinking=False, callback=frames.append)
     for row, (question, answer) in enumerate(zip(asked, answers, strict=True)):
         if answer.text.strip().rstrip(".") == question.answer:
-            yield retrace(frames, row, model.preset.answer.block)
+            yield retrace(frames, row, model.preset.answer.numbers[2])
 
 
 def pictures(model: MMaDA, rng: Random) -> Iterator[Trail]:
     """Pictures that show what their caption says."""
     asked, frames = [drawable(rng) for _ in range(ROWS)], list[Frame]()
-    drawn = model.draw([item.text for item in asked], watch=frames.append, seed=int(rng.integers(2**31)))
+    drawn = model.draw([item.text for item in asked], callback=frames.append, seed=int(rng.integers(2**31)))
     for row, (item, picture) in enumerate(zip(asked, drawn, strict=True)):
         if satisfies(item.meaning, detect(np.asarray(picture))):
             yield retrace(frames, row, 0)
@@ -136,7 +136,7 @@ def kept_trails(folder: Path, speed: Acceleration, counts: Mapping[str, int], se
     digest = weights_digest(folder, (speed, seed, known_checkpoint(folder).preset))[:16]
     paths = {s: cache / f"trails_{s}_{n}_{digest}.safetensors" for s, n in counts.items() if n}
     if missing := [source for source, path in paths.items() if not path.is_file()]:
-        model = MMaDA.load(folder).paced(text=speed, image=speed)
+        model = MMaDA.load(folder).with_defaults(text=TextSampling(**vars(speed)), image=ImageSampling(**vars(speed)))
         cache.mkdir(parents=True, exist_ok=True)
         with Progress(transient=True) as progress:
             for source in missing:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +26,9 @@ from mmada.nano.world.geneval import CATEGORIES, of_split, prompts
 from mmada.nano.world.questions import KINDS, ask_about
 from mmada.nano.world.render import LOOSE, render
 from mmada.nano.world.scenes import sample_scene
-from mmada.pipeline import MMaDA, TextResult
-from mmada.pipeline.api import TextOptions
-from mmada.pipeline.engine import Watch
-from mmada.pipeline.options import Preset
+from mmada.pipeline import MMaDA, TextResult, TextSampling
+from mmada.pipeline.engine import Callback
+from mmada.pipeline.preset import Preset
 from mmada.rewards.completion import DRAWN, Completion, Prompt
 from mmada.sampling import Acceleration, Frame
 from mmada.tokenizers.vocabulary import Vocabulary
@@ -111,14 +111,14 @@ class Sampler:
         if self.length is not None:
             check_whole("sampler.length", self.length, 1, longest - 1)
         try:
-            preset.reasoning.changed(length=self.length, steps=self.steps)
+            TextSampling(length=self.length, steps=self.steps).over(preset.reasoning)
         except InputError as error:
             raise InputError(f"sampler with the model's preset: {error}") from error
 
-    def text_options(self, seeds: list[int], watch: Watch) -> TextOptions:
+    def text_options(self, seeds: list[int], callback: Callback) -> dict[str, Any]:
         """How an answer with reasoning is drawn."""
-        plan: TextOptions = {"thinking": True, "length": self.length, "steps": self.steps, "temperature": self.temperature}
-        return {**plan, "seed": seeds, "watch": watch}
+        plan = TextSampling(length=self.length, steps=self.steps, temperature=self.temperature)
+        return {"sampling": plan, "thinking": True, "seed": seeds, "callback": callback}
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def roll_out(model: MMaDA, asked: Sequence[Prompt], *, group: int, seed: int, sa
     chosen = Sampler() if sampler is None else sampler
     check_whole("group", group, 1)
     # What the policy is asked about later is text alone, and a text ends at its end token, whatever a released sampler does.
-    closed = replace(model.preset.reasoning, stop=True, open_vocabulary=False)
-    model = model.paced(text=chosen.speed, preset=replace(model.preset, reasoning=closed))
+    closed = replace(model.preset.reasoning, stop_at_eos=True, open_vocabulary=False)
+    model = model.with_defaults(text=TextSampling(**vars(chosen.speed)), preset=replace(model.preset, reasoning=closed))
     rows = [one for one in asked for _ in range(group)]
     seeds = np.random.SeedSequence(seed).generate_state(len(rows), np.uint64) >> np.uint64(2)
     parts: dict[int, Rollouts] = {}
@@ -213,7 +213,7 @@ def pictures(model: MMaDA, asked: Sequence[Prompt], seeds: list[int], sampler: S
         guidance=sampler.guidance,
         temperature=sampler.image_temperature,
         seed=seeds,
-        watch=frames.append,
+        callback=frames.append,
     )
     vocabulary = model.engine.parts.vocabulary
     return [

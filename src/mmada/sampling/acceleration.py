@@ -33,10 +33,14 @@ class Acceleration:
     lookahead: Lookahead | None = None
 
     def __post_init__(self) -> None:
-        for name, method in (("parallel", "accept"), ("reuse", "recompute"), ("lookahead", "draft_length")):
+        for name, method, example in (
+            ("parallel", "accept", "'threshold=0.9'"),
+            ("reuse", "recompute", "'block'"),
+            ("lookahead", "draft_length", "3"),
+        ):
             value = getattr(self, name)
             if value is not None and not hasattr(value, method):
-                raise InputError(f"{name} cannot be {value!r}; give a rule, or its name with Acceleration.of('threshold=0.9')")
+                raise InputError(f"{name} cannot be {value!r}; give a rule, or its name, such as {example}")
         if self.lookahead is not None and (self.parallel is not None or self.reuse is not None):
             raise InputError("lookahead is exact and works with the fixed schedule only; leave out parallel and reuse")
 

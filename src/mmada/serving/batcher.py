@@ -1,9 +1,9 @@
-"""Continuous batching: requests come and go at any step, and what is cheaper together runs together.
+"""Continuous batching: requests come and go at any step, and passes that are cheaper together run together.
 
-Every request runs the ordinary loop in a thread of its own; what it asks of the model arrives here. Steps that reuse keys and
-values are bound by reading the weights, so those of all requests become one pass. Full passes and pictures are bound by
-arithmetic and gain nothing from company: they take turns, a pass each. Rows do not see each other, so a request gets what it gets
-alone.
+Every request runs the ordinary loop in a thread of its own; its calls of the model arrive here. Passes that reuse keys and values
+are bound by reading the weights, so those of all requests are joined into one. Full passes, of texts and images, are bound by
+arithmetic and gain nothing from being joined: they take turns. Rows do not attend to each other, so a request gets the result
+that it gets alone.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from mmada.canvas import KVCache
 from mmada.errors import InputError, check_whole
 from mmada.model.inference import JoinedKVCache
 from mmada.model.mmada import MMaDAModel
-from mmada.pipeline import MMaDA
-from mmada.pipeline.engine import Engine, Watch
-from mmada.sampling import Frame
+from mmada.pipeline import Engine, Frame, MMaDA
+from mmada.pipeline.engine import Callback
 
 __all__ = ["Batcher", "Cancelled", "Ticket"]
 
 Result = TypeVar("Result")
-WAIT = 0.05  # seconds between looks whether a request that waits for its turn is still wanted
-PATIENCE = 0.002  # seconds that a pass waits for requests that are between two steps
+POLL = 0.05  # seconds between checks of whether a waiting request was cancelled
+GATHER = 0.002  # seconds that a pass waits for requests that are between two steps
+HISTORY = 1024  # passes of which the number of rows is remembered
 
 
 class Cancelled(Exception):
@@ -41,19 +41,19 @@ class Cancelled(Exception):
 
 @dataclass
 class Ticket(Generic[Result]):
-    """A request on its way."""
+    """A request that was submitted."""
 
     done: Future[Result] = field(default_factory=Future)
-    shown: SimpleQueue[Frame | None] = field(default_factory=SimpleQueue)
+    queue: SimpleQueue[Frame | None] = field(default_factory=SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def frames(self) -> Iterator[Frame]:
         """The frames as they come, until the request has ended."""
-        while (frame := self.shown.get()) is not None:
+        while (frame := self.queue.get()) is not None:
             yield frame
 
     def result(self, timeout: float | None = None) -> Result:
-        """What the request gives. Raises what it raised, `Cancelled`, or TimeoutError."""
+        """The value that the request returned. Raises what it raised, `Cancelled`, or TimeoutError."""
         return self.done.result(timeout)
 
     def cancel(self) -> None:
@@ -61,19 +61,19 @@ class Ticket(Generic[Result]):
         self.cancelled.set()
 
     def check(self) -> None:
-        """Raise `Cancelled` if it is."""
+        """Raise `Cancelled` if the request was cancelled."""
         if self.cancelled.is_set():
             raise Cancelled
 
-    def watch(self, frame: Frame) -> None:
-        """Show a frame, or stop here."""
+    def callback(self, frame: Frame) -> None:
+        """Queue a frame for `frames`, or end a request that was cancelled."""
         self.check()
-        self.shown.put(frame)
+        self.queue.put(frame)
 
 
 @dataclass(eq=False)
-class Question:
-    """One pass that a request waits for."""
+class Request:
+    """One forward pass that a request waits for."""
 
     tokens_BL: Tensor
     query_BL: Tensor
@@ -82,55 +82,58 @@ class Question:
     answer: Future[Tensor] = field(default_factory=Future)
 
     @property
-    def cheap(self) -> bool:
-        """Whether it computes a part of the places only."""
+    def partial(self) -> bool:
+        """Whether it recomputes a part of the positions only, so that joining it with others saves time."""
         return self.more.get("recompute_BL") is not None and self.more.get("verify_BL") is None
 
 
 class Batcher:
-    """Runs requests on a model, at most ``rows`` at a time; others wait their turn. Use it as a context, or `close` it."""
+    """Runs requests on a model, at most ``rows`` at a time; others wait. Use it as a context manager, or `close` it."""
 
     def __init__(self, model: MMaDA, *, rows: int = 8) -> None:
+        if not isinstance(model, MMaDA):
+            raise InputError(f"model is a {type(model).__name__}; give one that mmada.load returned")
         network = model.engine.parts.model
         if not isinstance(network, MMaDAModel):
-            raise InputError(f"batcher needs a model of ours, got {type(network).__name__}")
+            raise InputError(f"batcher needs an MMaDAModel, got {type(network).__name__}")
         self.network, self.free = network, threading.Semaphore(check_whole("rows", rows, 1))
-        self.model = MMaDA(Engine(model.engine.parts, model.engine.device), model.source)
+        self.model = MMaDA(Engine(model.engine.parts, model.engine.device), model.source, model.preset)
         self.model.engine.denoiser = self
-        self.model.text_speed, self.model.image_speed = model.text_speed, model.image_speed
-        self.waiting: deque[Question] = deque()
-        self.live, self.open = 0, True
-        self.passes: list[int] = []
-        """Rows of every pass so far."""
+        self.waiting: deque[Request] = deque()
+        self.running, self.open = 0, True
+        self.passes: deque[int] = deque(maxlen=HISTORY)
+        """Rows of each of the latest passes."""
         self.change = threading.Condition()
         self.worker = threading.Thread(target=self.work, name="mmada-batcher", daemon=True)
         self.worker.start()
 
-    def submit(self, job: Callable[[MMaDA, Watch], Result]) -> Ticket[Result]:
-        """Start a request: ``job`` calls one method of the model it is given, with that ``watch``.
+    def submit(self, job: Callable[[MMaDA, Callback], Result]) -> Ticket[Result]:
+        """Start a request: ``job`` calls one method of the model that it is given, with that ``callback``.
 
-        Raises InputError once it is closed.
+        Raises InputError for what cannot be called, and once the batcher is closed.
         """
+        if not callable(job):
+            raise InputError(f"job is a {type(job).__name__}; give a function of a model and a callback")
         if not self.open:
             raise InputError("batcher is closed; make another one")
         ticket: Ticket[Result] = Ticket()
         threading.Thread(target=self.run, args=(job, ticket), daemon=True).start()
         return ticket
 
-    def run(self, job: Callable[[MMaDA, Watch], Result], ticket: Ticket[Result]) -> None:
-        """A request's thread."""
+    def run(self, job: Callable[[MMaDA, Callback], Result], ticket: Ticket[Result]) -> None:
+        """Run a request to its end, in its own thread."""
         try:
             with self.turn(ticket):
-                ticket.done.set_result(job(self.model, ticket.watch))
+                ticket.done.set_result(job(self.model, ticket.callback))
         except BaseException as error:
             ticket.done.set_exception(error)
         finally:
-            ticket.shown.put(None)
+            ticket.queue.put(None)
 
     @contextmanager
     def turn(self, ticket: Ticket[Any]) -> Iterator[None]:
-        """A place among the requests that run; one that is cancelled while it waits, or a batcher that closes, ends the wait."""
-        while not self.free.acquire(timeout=WAIT):
+        """One of the ``rows`` places for running requests; cancelling the request or closing the batcher ends the wait."""
+        while not self.free.acquire(timeout=POLL):
             self.check(ticket)
         try:
             self.check(ticket)
@@ -143,84 +146,87 @@ class Batcher:
             self.free.release()
 
     def check(self, ticket: Ticket[Any]) -> None:
-        """Raise `Cancelled` for a request that is to end."""
+        """Raise `Cancelled` for a request that should end."""
         ticket.check()
         if not self.open:
             raise Cancelled
 
     def count(self, change: int) -> None:
-        """Requests that are running, one more or less."""
+        """Add to the number of running requests."""
         with self.change:
-            self.live += change
+            self.running += change
             self.change.notify_all()
 
     def kv_cache(self, rows: int) -> KVCache:
-        """As the model's."""
+        """An empty KV cache, as of the model."""
         return self.network.kv_cache(rows)
 
     def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, **more: Any) -> Tensor:
-        """As the model's, when its turn comes."""
-        question = Question(tokens_BL, query_BL, vocab, more)
+        """Logits, as of the model, once the worker has run the pass."""
+        request = Request(tokens_BL, query_BL, vocab, more)
         with self.change:
             if not self.open:
                 raise Cancelled
-            self.waiting.append(question)
+            self.waiting.append(request)
             self.change.notify_all()
-        return question.answer.result()
+        return request.answer.result()
 
     def work(self) -> None:
-        """The worker's thread: one pass after another."""
-        while questions := self.next():
+        """Run one pass after another, in the worker's thread."""
+        while requests := self.next():
             try:
-                self.passes.append(sum(len(q.tokens_BL) for q in questions))
-                for question, logits in zip(questions, self.together(questions), strict=True):
-                    question.answer.set_result(logits)
-            except BaseException as error:  # the request that asked is told; the others go on
-                for question in questions:
+                self.passes.append(sum(len(r.tokens_BL) for r in requests))
+                for request, logits in zip(requests, self.together(requests), strict=True):
+                    request.answer.set_result(logits)
+            except BaseException as error:  # the requests of this pass get it; the others continue
+                for request in requests:
                     with suppress(Exception):
-                        question.answer.set_exception(error)
+                        request.answer.set_exception(error)
 
-    def next(self) -> list[Question]:
-        """What to run in one pass: all cheap questions over the same vocab, or the oldest other one; none at the end."""
+    def next(self) -> list[Request]:
+        """The requests of the next pass: all partial ones over the same vocabulary slice, or the oldest other one.
+
+        Empty once the batcher is closed.
+        """
         with self.change:
             self.change.wait_for(lambda: self.waiting or not self.open)
             if not self.open:
                 return []
-            self.change.wait_for(lambda: len(self.waiting) >= self.live or not self.open, PATIENCE)
+            self.change.wait_for(lambda: len(self.waiting) >= self.running or not self.open, GATHER)
             if not self.open:
                 return []
             first = self.waiting[0]
-            alike = [q for q in self.waiting if q.cheap and q.vocab == first.vocab] if first.cheap else [first]
-            for question in alike:
-                self.waiting.remove(question)
-            return alike
+            joined = [r for r in self.waiting if r.partial and r.vocab == first.vocab] if first.partial else [first]
+            for request in joined:
+                self.waiting.remove(request)
+            return joined
 
-    def together(self, questions: list[Question]) -> list[Tensor]:
-        """The answers of one pass."""
-        if len(questions) == 1:
-            q = questions[0]
-            return [self.network.predict(q.tokens_BL, query_BL=q.query_BL, vocab=q.vocab, **q.more)]
-        length = max(q.tokens_BL.shape[1] for q in questions)
+    def together(self, requests: list[Request]) -> list[Tensor]:
+        """The logits of each request, from one pass."""
+        if len(requests) == 1:
+            r = requests[0]
+            return [self.network.predict(r.tokens_BL, query_BL=r.query_BL, vocab=r.vocab, **r.more)]
+        length = max(r.tokens_BL.shape[1] for r in requests)
 
         def joined(tensors: list[Tensor]) -> Tensor:
             return torch.cat([torch.nn.functional.pad(x, (0, length - x.shape[1])) for x in tensors])
 
         logits_NV = self.network.predict(
-            joined([q.tokens_BL for q in questions]),
-            query_BL=joined([q.query_BL for q in questions]),
-            vocab=questions[0].vocab,
-            valid_BL=joined([q.more["valid_BL"] for q in questions]),
-            recompute_BL=joined([q.more["recompute_BL"] for q in questions]),
-            cache=JoinedKVCache([(q.more["cache"], len(q.tokens_BL)) for q in questions]),
+            joined([r.tokens_BL for r in requests]),
+            query_BL=joined([r.query_BL for r in requests]),
+            vocab=requests[0].vocab,
+            valid_BL=joined([r.more["valid_BL"] for r in requests]),
+            recompute_BL=joined([r.more["recompute_BL"] for r in requests]),
+            cache=JoinedKVCache([(r.more["cache"], len(r.tokens_BL)) for r in requests]),
         )
-        return list(torch.split(logits_NV, [int(q.query_BL.sum()) for q in questions]))
+        return list(torch.split(logits_NV, [int(r.query_BL.sum()) for r in requests]))
 
     def close(self) -> None:
-        """Take no more questions; requests on their way end with `Cancelled`."""
+        """Stop taking requests; those that are running end with `Cancelled`."""
         with self.change:
             self.open = False
-            for question in self.waiting:
-                question.answer.set_exception(Cancelled())
+            for request in self.waiting:
+                request.answer.set_exception(Cancelled())
             self.waiting.clear()
             self.change.notify_all()
         self.worker.join()

@@ -106,19 +106,23 @@ def _check_order(files: list[WeightFile], quantize: LookupFreeQuantizer) -> None
         stored = stored_tensor(file, "quantize.power_vals")
         if stored is not None and stored.tolist() != ours:
             raise InputError(
-                f"weights {file.path} have quantize.power_vals {stored.tolist()} where {ours} is expected; mend them"
+                f"weights {file.path} have quantize.power_vals {stored.tolist()}, expected {ours}; get the released file again"
             )
 
 
 def _read_config(folder: Path) -> ImageTokenizerConfig:
-    """The sizes of a folder; the released one names its class alone."""
+    """The configuration in a folder; the released one holds only the name of its class."""
     try:
         fields: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if fields.get("_class_name") == "MAGVITv2":
             return RELEASED_IMAGE
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return ImageTokenizerConfig(**values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = (
+            error.strerror if isinstance(error, OSError) else "nested too deeply" if isinstance(error, RecursionError) else error
+        )
         raise InputError(
-            f"image tokenizer folder {folder} cannot be read ({error}); give one that `mmada train` wrote, or showlab/magvitv2"
+            f"image tokenizer folder {folder} cannot be read (config.json: {reason}); "
+            f"give one that `mmada train` wrote, or showlab/magvitv2"
         ) from error

@@ -214,10 +214,14 @@ class Prompter:
 
 
 def split_thinking(answer: str) -> tuple[str, str]:
-    """(answer alone, reasoning) of a text such as ``<think> ... </think> answer``; an unclosed thought has no answer yet."""
+    """(answer alone, reasoning) of a text such as ``<think> reasoning </think> answer``.
+
+    A reasoning without an end has no answer yet; one without its opening tag begins with the text.
+    """
     before, opened, rest = answer.partition("<think>")
     if not opened:
-        return answer.strip(), ""
+        thought, closed, tail = answer.partition("</think>")
+        return (tail.strip(), thought.strip()) if closed else (answer.strip(), "")
     thought, _, tail = rest.partition("</think>")
     return (before + tail).strip(), thought.strip()
 
