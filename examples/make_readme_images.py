@@ -34,7 +34,7 @@ PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (170, 170, 170)
 def views_of(model: MMaDA, caption: str) -> list[View]:
     """Every frame of a drawing."""
     views: list[View] = []
-    model.draw(caption, seed=7, watch=lambda frame: views.append(model.view(frame)))
+    model.draw(caption, seed=7, callback=lambda frame: views.append(model.view(frame)))
     return views
 
 
@@ -69,7 +69,7 @@ def panel(text: View, drawings: list[View], captions: tuple[str, ...]) -> Image.
 def animation(model: MMaDA, path: Path, captions: tuple[str, ...] = CAPTIONS) -> Path:
     """Write the animation; the text and the pictures take the same number of frames."""
     texts: list[View] = []
-    model.generate(PROBLEM, thinking=True, watch=lambda frame: texts.append(model.view(frame)))
+    model.generate(PROBLEM, thinking=True, callback=lambda frame: texts.append(model.view(frame)))
     drawings = [views_of(model, caption) for caption in captions]
     count = max(len(views) for views in drawings)
     spread = [texts[round(i * (len(texts) - 1) / (count - 1))] for i in range(count)]

@@ -199,7 +199,7 @@ def answered(model: MMaDA, asked: Sequence[Prompt], results: Sequence[TextResult
     parts = model.engine.parts
     made = []
     for row, (one, result) in enumerate(zip(asked, results, strict=True)):
-        completion = Completion(one, parts.text.decode(list(result.tokens)), result.text)
+        completion = Completion(one, result.raw_text, result.text)
         made.append(retraced(frames, row, completion, parts.vocabulary))
     return made
 
