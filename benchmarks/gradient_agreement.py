@@ -21,10 +21,10 @@ import mmada
 from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.evaluation.suite import machine
+from mmada.nano.tasks import PROMPTS
 from mmada.pipeline import MMaDA
-from mmada.recipes.rl import NOISES
+from mmada.recipes.rl import MASKINGS, RLRecipe
 from mmada.recipes.run import RECIPES
-from mmada.rewards import reward_sum_of
 from mmada.rl import (
     CoupledCounts,
     Elbo,
@@ -39,10 +39,10 @@ from mmada.rl import (
     unigrpo,
 )
 from mmada.rl.learner import group_advantages
-from mmada.rl.rollout import ASK, roll_out
+from mmada.rl.rollout import roll_out
 
 GROUP = 8
-PLANS = {**NOISES, "full, clean prompt": FullMask(0.0)}
+PLANS = {**MASKINGS, "full, clean prompt": FullMask(0.0)}
 Half = tuple[Canvas, Tensor, Tensor]
 
 
@@ -56,14 +56,13 @@ def policies() -> dict[str, Policy]:
 
 def halves(model: MMaDA, task: str, prompts: int, seed: int) -> tuple[Half, Half, float]:
     """Canvas, rewards and steps of every other group that teaches something; and the share of groups that does."""
-    recipe = RECIPES["rl"]()
+    recipe: RLRecipe = RECIPES["rl"]()
     rng = np.random.default_rng((seed, 9))
-    asked = [ASK[task](rng) for _ in range(prompts)]
+    drawn = [PROMPTS[task](rng) for _ in range(prompts)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rollouts = roll_out(model, asked, group=GROUP, seed=seed, sampler=recipe.sampler)  # type: ignore[attr-defined]
-    judge = reward_sum_of(recipe.rewards[task], timeout=60.0, where="thread", models={}, device="cpu")  # type: ignore[attr-defined]
-    reward_B = judge(rollouts.completions).total_B
-    judge.close()
+        rollouts = roll_out(model, drawn, group_size=GROUP, seed=seed, sampling=recipe.sampling)
+    with recipe.reward_of_task(task) as reward:
+        reward_B = reward(rollouts.completions).total_B
     reward_PG = reward_B.view(-1, GROUP)
     teaches = (reward_PG.amax(1) > reward_PG.amin(1)).nonzero()[:, 0]
     if len(teaches) < 2:
@@ -73,7 +72,7 @@ def halves(model: MMaDA, task: str, prompts: int, seed: int) -> tuple[Half, Half
         rows = (groups[:, None] * GROUP + torch.arange(GROUP)).flatten()
         c = rollouts.canvas
         canvas = Canvas(c.tokens_BL[rows], c.editable_BL[rows], c.valid_BL[rows], c.modality_BL[rows])
-        return canvas, reward_B[rows], rollouts.step_BL[rows]
+        return canvas, reward_B[rows], rollouts.decided_BL[rows]
 
     return half(teaches[::2]), half(teaches[1::2]), len(teaches) / prompts
 
@@ -109,7 +108,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--task", default="math", choices=list(ASK))
+    parser.add_argument("--task", default="math", choices=list(PROMPTS))
     for name, value in {"prompts": 64, "seeds": 3, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", default="")

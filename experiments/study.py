@@ -24,12 +24,12 @@ from experiments.report import curve, plot_study, spread_of
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.evaluation.suite import machine, write_results
 from mmada.nano.measures import STUDIED
+from mmada.nano.rl_recipes import PAPER_REWARDS, rl, rl_math
 from mmada.pipeline import MMaDA, TextSampling
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.recipes.init_from import weights_digest
 from mmada.recipes.overrides import override, plain, text_of
-from mmada.recipes.rl import PAPER_REWARDS, Method, RLRecipe, rl, rl_math
-from mmada.recipes.rl_prompts import fitting_rewards
+from mmada.recipes.rl import MethodChoice, RLRecipe
 from mmada.sampling import Acceleration
 from mmada.training.log import read_log
 
@@ -138,7 +138,7 @@ class StudyRecipe:
             try:
                 recipe.check()
                 recipe.check_start(start)
-                if (sources := (recipe.prompts, recipe.pictures)) not in read:
+                if (sources := (recipe.prompts, recipe.image_folders)) not in read:
                     recipe.read_prompts()
                     read.append(sources)
             except InputError as error:
@@ -186,8 +186,7 @@ class StudyRecipe:
 
 def what_counts(recipe: RLRecipe) -> dict[str, Any]:
     """What a run depends on: two recipes that have it in common are one run."""
-    rewards = fitting_rewards(recipe.rewards, recipe.prompts)
-    asked = {task: dict(sorted(rewards[task].items())) for task, count in recipe.tasks.items() if count}
+    asked = {task: dict(sorted(recipe.fitting_rewards(task).items())) for task in recipe.active}
     return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.policy()}
 
 
@@ -264,9 +263,9 @@ def inner_updates(updates: int) -> RLRecipe:
     """Problems alone, 40 batches of 24, several updates on each by one view of a completion, rewards as the paper has them."""
     base = rl_math()
     plan = replace(base.plan, steps=40 * updates, optim=replace(base.plan.optim, lr=3e-5))
-    sampler = replace(base.sampler, temperature=1.0)
-    method = Method(name="unigrpo", updates=updates)
-    return replace(base, plan=plan, tasks={"math": 24}, rewards=PAPER_REWARDS, sampler=sampler, method=method)
+    sampling = replace(base.sampling, temperature=1.0)
+    method = MethodChoice(name="unigrpo", updates=updates)
+    return replace(base, plan=plan, tasks={"math": 24}, rewards=PAPER_REWARDS, sampling=sampling, method=method)
 
 
 def study_noising() -> StudyRecipe:
@@ -279,13 +278,13 @@ def study_noising() -> StudyRecipe:
         follows="cot",
         base=inner_updates(4),
         arms={
-            "systematic": {"method.noise": "systematic"},
-            "moments": {"method.noise": "moments"},
+            "systematic": {"method.masking": "systematic"},
+            "moments": {"method.masking": "moments"},
             "path_grpo": {"method.name": "path_grpo", "method.samples": "1"},
-            "algorithm1": {"method.noise": "algorithm1"},
-            "independent": {"method.noise": "iid"},
-            "high_ratios": {"method.noise": "truncated"},
-            "d1_full_mask": {"method.noise": "full"},
+            "algorithm1": {"method.masking": "algorithm1"},
+            "independent": {"method.masking": "iid"},
+            "high_ratios": {"method.masking": "truncated"},
+            "d1_full_mask": {"method.masking": "full"},
         },
         measures={"arithmetic": 384},
     )

@@ -13,7 +13,7 @@ from tests.helpers import SHORT_RUN
 from torch import Tensor
 
 from mmada import nano
-from mmada.rewards import Completion
+from mmada.tasks.task import Completion
 from mmada.training.log import read_log
 
 NANO = Path(nano.__path__[0]) / "assets"
@@ -21,7 +21,7 @@ FEW = SHORT_RUN | {
     "plan.steps": "7",
     "plan.save_every": "2",
     "plan.optim.lr": "1e-3",
-    "group": "3",
+    "group_size": "3",
     "method.updates": "3",
 }
 MODULE = "tests.reinforcing"
@@ -29,7 +29,7 @@ MODULE = "tests.reinforcing"
 
 def varied(completions: Sequence[Completion]) -> list[float]:
     """Another number for every completion, the same each time."""
-    return [zlib.crc32(c.drawn.tobytes() if c.drawn else c.written.encode()) % 97 / 97 for c in completions]
+    return [zlib.crc32(c.image.tobytes() if c.image else c.raw_text.encode()) % 97 / 97 for c in completions]
 
 
 def equal(completions: Sequence[Completion]) -> list[float]:

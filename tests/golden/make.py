@@ -194,18 +194,18 @@ POLICY = {
     "plan.optim.lr": "1e-4",
     "tasks": "{math: 1, vision: 1, image: 1}",
     "rewards": str({task: {REWARD: 1.0} for task in ("math", "vision", "image")}),
-    "group": "3",
+    "group_size": "3",
     "method.updates": "2",
-    "sampler.length": "16",
-    "sampler.image_steps": "3",
-    "half": "false",
+    "sampling.length": "16",
+    "sampling.image_steps": "3",
+    "bf16": "false",
     "device": "cpu",
 }
 
 
 def varied(completions: Iterable[Any]) -> list[float]:
     """A number for every completion that its text or its picture alone decides, mostly another one for each."""
-    return [float(np.asarray(c.drawn).mean()) / 255 if c.drawn else sum(map(ord, c.written)) % 97 / 97 for c in completions]
+    return [float(np.asarray(c.image).mean()) / 255 if c.image else sum(map(ord, c.raw_text)) % 97 / 97 for c in completions]
 
 
 def log_of(name: str, settings: Mapping[str, str], start: Path) -> Values:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from mmada.rewards.completion import Completion, Prompt
 from PIL import Image
 from tests.recipes.test_collect import GEO, GOOD, dump
 
@@ -16,7 +17,6 @@ from mmada.data.reasoning import Reasoned, Writer, normalised, read_reasoned
 from mmada.pipeline import MMaDA
 from mmada.recipes.collect import Choice, Report, collect_reasoning
 from mmada.recipes.collect_sources import NANO
-from mmada.rewards.completion import Completion, Prompt
 from mmada.tokenizers.prompt import split_thinking
 
 Draws = Callable[[str], Image.Image]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmada.rewards.verified import FORMULAS
 from PIL import Image
 from tests.helpers import SHORT_RUN
 
@@ -19,7 +20,6 @@ from mmada.recipes.rl import rl
 from mmada.recipes.rl_prompts import Prompts
 from mmada.recipes.run import run
 from mmada.rewards import Caption, Completion, Correctness, Detector, RewardSum, WeightedReward
-from mmada.rewards.verified import FORMULAS
 from mmada.rl.rollout import ASK
 from mmada.training.log import read_log
 

@@ -23,12 +23,12 @@ __all__ = ["Collect"]
 class Collect(ModelOptions):
     """Collect reasoning data: keep examples that are correct and well formed, and report what was dropped and why.
 
-    Example: mmada collect nano:math:1000 own:nano:vision:200 --out runs/reason
+    Example: mmada collect nano:math:1000 self:nano:vision:200 --out runs/reason
     """
 
     source: tuple[str, ...] = argument(
         "SET:FILE (gsm8k, limo, s1k, openthoughts, acemath, reasonflux, geo170k, clevr, llava), nano:TASK:N, folder:FOLDER, or "
-        "own:SOURCE:N.",
+        "self:SOURCE:N.",
         text("SOURCE"),
         many="list",
     )
@@ -40,7 +40,7 @@ class Collect(ModelOptions):
     max_tokens: int | None = option("Maximum tokens of prompt and answer, counted by the model.", whole(1), None, shown="any")
     per_prompt: int | None = option("Maximum number of answers kept for one prompt.", whole(1), None, shown="any")
     unchecked: bool = flag("Also keep examples without a gold answer to check against.")
-    samples: int = option("Answers sampled for each prompt of an own: source.", whole(1, 10_000), 4)
+    samples: int = option("Answers sampled for each prompt of an self: source.", whole(1, 10_000), 4)
     temperature: float = option("Sampling temperature of these answers, above 0.", NUMBER, 1.0)
     seed: int = option("Random seed of the nano world and of sampled answers.", SEED, 0)
 
@@ -54,7 +54,7 @@ class Collect(ModelOptions):
     def run(self) -> None:
         """Collect, write, and print the report."""
         from mmada.recipes.collect import Choice, collect_reasoning
-        from mmada.rl.rollout import Sampler
+        from mmada.rl.rollout import RolloutSampling
 
         choice = Choice(unchecked=self.unchecked, per_prompt=self.per_prompt, longest=self.max_tokens)
         with counting() as advance:
@@ -67,7 +67,7 @@ class Collect(ModelOptions):
                 forbid=self.decontaminate,
                 choice=choice,
                 samples=self.samples,
-                sampler=Sampler(temperature=self.temperature, image_temperature=self.temperature),
+                sampling=RolloutSampling(temperature=self.temperature, image_temperature=self.temperature),
                 seed=self.seed,
                 advance=advance,
             )

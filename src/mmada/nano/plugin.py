@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmada.registry import MODELS, RECIPES, SUITES
+from mmada.registry import MODELS, RECIPES, SOURCES, SUITES, TASKS
 
 __all__ = ["register_all"]
 
@@ -13,16 +13,19 @@ NANO_RECIPES = {
     "instruct": "mmada.recipes.sft:instruct",
     "cot": "mmada.recipes.sft:cot",
     "distill": "mmada.recipes.distill:distill",
-    "rl_math": "mmada.recipes.rl:rl_math",
-    "rl_vision": "mmada.recipes.rl:rl_vision",
-    "rl_image": "mmada.recipes.rl:rl_image",
-    "rl": "mmada.recipes.rl:rl",
+    "rl_math": "mmada.nano.rl_recipes:rl_math",
+    "rl_vision": "mmada.nano.rl_recipes:rl_vision",
+    "rl_image": "mmada.nano.rl_recipes:rl_image",
+    "rl": "mmada.nano.rl_recipes:rl",
 }
 
 
 def register_all() -> None:
-    """Add the bundled model, its recipes and its suite."""
+    """Add the bundled model, its recipes, suite, sources and tasks."""
     MODELS.register("nano", "mmada.nano.assets:folder")
     SUITES.register("nano", "mmada.evaluation.suite:run_nano")
+    SOURCES.register("nano", "mmada.nano.sources:NANO")
+    for name, attribute in (("nano_math", "MATH"), ("nano_vision", "VISION"), ("nano_image", "IMAGE")):
+        TASKS.register(name, f"mmada.nano.tasks:{attribute}")
     for name, target in NANO_RECIPES.items():
         RECIPES.register(name, target)

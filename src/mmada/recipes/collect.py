@@ -21,8 +21,8 @@ from mmada.errors import InputError, check_folder, check_is_folder, check_whole
 from mmada.io.atomic import atomic_folder
 from mmada.pipeline import MMaDA
 from mmada.pipeline.loading import find_folder
-from mmada.recipes.collect_sources import Candidate, Formulas, Own, Source, source_of, unreadable
-from mmada.rl.rollout import Sampler
+from mmada.recipes.collect_sources import Candidate, Formulas, SelfGenerated, Source, source_of, unreadable
+from mmada.rl.rollout import RolloutSampling
 from mmada.tokenizers.text import TextTokenizer
 
 __all__ = ["CandidateFilter", "Choice", "Report", "collect_reasoning"]
@@ -79,7 +79,7 @@ class CandidateFilter:
     def keeps(self, candidate: Candidate) -> str:
         """Count the candidate; the reason why it is dropped, empty if it is kept. The dearest question comes last."""
         example = candidate.example
-        reason = "unusable row" if candidate.broken else fault(example) or candidate.amiss or self.unwanted(example)
+        reason = "unusable row" if candidate.parse_error else fault(example) or candidate.reject_reason or self.unwanted(example)
         unchecked = False
         if not reason:
             reason = candidate.judge(example)
@@ -120,14 +120,14 @@ def collect_reasoning(
     forbid: Sequence[Path] = (),
     choice: Choice | None = None,
     samples: int = 4,
-    sampler: Sampler | None = None,
+    sampling: RolloutSampling | None = None,
     seed: int = 0,
     advance: Callable[[str], None] = lambda source: None,
 ) -> Report:
     """Read ``sources`` (see `mmada.recipes.collect_sources`), sieve them and write the folder ``out``.
 
     ``load``: the model whose own answers are sampled, called only where a source asks for them; ``samples`` of each prompt by
-    ``sampler``. ``tokenizer``: model whose tokens ``choice.longest`` counts. ``advance`` is told of each candidate's source. The
+    ``sampling``. ``tokenizer``: model whose tokens ``choice.longest`` counts. ``advance`` is told of each candidate's source. The
     folder appears whole or not at all. Raises InputError for a source, file or setting that is wrong, and where nothing is kept.
     """
     check_free(out)
@@ -141,8 +141,9 @@ def collect_reasoning(
     check_whole("samples", samples, 1)
     formulas = Formulas()
 
-    def own(prompts: Source, count: int) -> Own:
-        return Own(model=load, prompts=prompts, count=count, samples=samples, sampler=sampler or Sampler(), seed=seed)
+    def own(prompts: Source, count: int) -> SelfGenerated:
+        options = sampling or RolloutSampling()
+        return SelfGenerated(model=load, prompts=prompts, count=count, samples=samples, sampling=options, seed=seed)
 
     settings = {"sources": list(sources), "seed": seed, "samples": samples, "unchecked": chosen.unchecked, "version": __version__,
                 "per_prompt": chosen.per_prompt, "longest": chosen.longest, "forbidden": len(chosen.forbidden)}  # fmt: skip
@@ -187,17 +188,17 @@ def write(
     """Fill the folder. Raises InputError for a source of which no row can be used."""
     with Writer(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
         for text, source in sources:
-            broken, fine = "", False
+            error, fine = "", False
             for candidate in source:
                 reason = sieve.keeps(candidate)
-                broken, fine = broken or candidate.broken, fine or not candidate.broken
+                error, fine = error or candidate.parse_error, fine or not candidate.parse_error
                 if not reason:
                     writer.add(candidate.example)
                 elif sieve.report.dropped[candidate.example.source, reason] <= SHOWN:
-                    line = {"reason": reason, "detail": candidate.broken, **candidate.example.texts()}
+                    line = {"reason": reason, "detail": candidate.parse_error, **candidate.example.texts()}
                     dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
                 advance(candidate.example.source)
-            if broken and not fine:
-                raise InputError(f"source '{text}' has no usable row ({broken}); name the set that it is from")
+            if error and not fine:
+                raise InputError(f"source '{text}' has no usable row ({error}); name the set that it is from")
     whole = {"settings": dict(settings), "sources": sieve.report.table()}
     (folder / "report.json").write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

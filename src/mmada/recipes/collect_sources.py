@@ -1,17 +1,17 @@
-"""Where reasoning examples come from: public sets, the nano world, folders of ours, and a model's own answers.
+"""Sources of reasoning examples: public sets, registered generators, stored folders, and a model's own answers.
 
     gsm8k:train.jsonl        a public set, from a file in its own layout (`mmada.data.public_sets.READERS`)
-    nano:math:1000           the nano world: math, vision or image
-    folder:runs/reason       what an earlier run kept
-    own:SOURCE:200           a model's own answers to the first 200 prompts of any of these (rejection sampling)
+    KIND:NAME:1000           a kind of `mmada.registry.SOURCES` that generates examples, such as nano:math:1000
+    folder:runs/reason       what an earlier run stored
+    self:SOURCE:200          the model's own answers to the first 200 prompts of any of these (rejection sampling)
 
-A source yields candidates: an example and how its correctness is judged.
+A source yields candidates: an example, and a function that judges answers to its prompt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -25,63 +25,81 @@ from mmada.data.public_sets import MATHEMATICS, READERS, find_picture, rows
 from mmada.data.reasoning import Reasoned, read_reasoned
 from mmada.errors import InputError, check_choice, check_whole, unknown_name
 from mmada.io.images import load_image
-from mmada.nano.world.arithmetic import EQUATION, Problem, Step, problem
-from mmada.nano.world.captions import Drawable, Group, Meaning, describe, drawable, satisfies
-from mmada.nano.world.detector import detect, shows_flag
-from mmada.nano.world.flags import flag_picture
-from mmada.nano.world.knowledge import KnowledgeItem, knowledge_item
-from mmada.nano.world.questions import Question, ask_about, check_reasoning
-from mmada.nano.world.render import CLEAN, LOOSE, render
-from mmada.nano.world.scenes import Scene, sample_scene
 from mmada.pipeline import MMaDA
-from mmada.rewards.completion import Prompt
-from mmada.rewards.math_verify import Formulas
-from mmada.rl.rollout import Sampler, roll_out
-from mmada.sampling import Frame
-from mmada.tasks.mathematics import Known, need_math_verify, same_short
+from mmada.registry import SOURCES
+from mmada.rl.rollout import RolloutSampling, roll_out
+from mmada.tasks.math_verify import Formulas
+from mmada.tasks.mathematics import Mathematics, need_math_verify, same_answer
+from mmada.tasks.task import Prompt, Task
+from mmada.tasks.text_to_image import TextToImage
+from mmada.tasks.vqa import VQA
 from mmada.tokenizers.prompt import split_thinking, well_formed
 
-__all__ = ["Candidate", "Formulas", "Own", "Source", "source_of"]
+__all__ = ["Candidate", "Formulas", "SelfGenerated", "Source", "SourceKind", "Verdict", "source_of", "task_of_example"]
 
-Random = np.random.Generator
 Verdict = Callable[[Reasoned], str]
-"""What is wrong with an example's answer, in two or three words; empty if nothing is."""
+"""Why an example's answer is rejected, in two or three words; empty if it is right."""
+MAX_EXAMPLES = 100_000_000
+"""Upper bound of the number of examples of one source."""
+GOLD, SELF = 7, 17
+"""Random streams of generated examples: of those with their own answers, and of prompts that a model answers itself."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An example that may be kept.
+    """An example that may be stored.
 
-    ``broken``: why the source's row holds none; empty if it does. ``amiss``: why it is not kept though the row is fine, in two or
-    three words; empty if nothing is known against it. ``alone``: ``judge`` speaks of this example only, and could not judge
-    another answer to its prompt.
+    ``parse_error``: why the row of the source holds no example; empty if it does. ``reject_reason``: why a well-formed row is not
+    stored, in two or three words; empty if nothing is known against it. ``rejudgeable``: whether ``judge`` can also judge other
+    answers to the same prompt.
     """
 
     example: Reasoned
     judge: Verdict
-    broken: str = ""
-    amiss: str = ""
-    alone: bool = False
+    parse_error: str = ""
+    reject_reason: str = ""
+    rejudgeable: bool = True
 
 
 class Source(Protocol):
-    """Candidates without their number known beforehand; each iteration begins anew."""
+    """Candidates, their number not known beforehand; each iteration starts from the first."""
 
     def __iter__(self) -> Iterator[Candidate]: ...
+
+
+class SourceKind(Protocol):
+    """A registered kind of source (`mmada.registry.SOURCES`): it generates examples and prompts of several names at random."""
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Name after the kind -> the task that scores its completions."""
+        ...
+
+    def prompt(self, name: str, rng: np.random.Generator) -> Prompt:
+        """A prompt for policy optimisation."""
+        ...
+
+    def candidate(self, name: str, rng: np.random.Generator) -> Candidate:
+        """An example with reasoning and its judge."""
+        ...
+
+    def verdict(self, name: str, example: Reasoned) -> Verdict | None:
+        """The judge of other answers to the prompt of a stored example of this kind; None if it cannot be recovered."""
+        ...
 
 
 def compared(example: Reasoned, formulas: Formulas | None) -> str:
     """The verdict on an answer by the set's own gold answer: the same words, or by ``formulas`` the same mathematics."""
     if not example.gold:
         return "no gold answer"
-    if same_short(example.gold, example.answer):
+    if same_answer(example.gold, example.answer):
         return ""
     return "wrong answer" if formulas is None else formulas(example.gold, example.answer)
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A file of a public set. ``images``: folders that its pictures are looked for in."""
+    """A file of a public set. ``images``: folders in which its pictures are looked for."""
 
     name: str
     path: Path
@@ -94,217 +112,143 @@ class PublicSet:
         for row in rows(self.path):
             try:
                 example = READERS[self.name](row)
-                json.dumps(example.texts(), ensure_ascii=False).encode()  # broken Unicode is no text
+                json.dumps(example.texts(), ensure_ascii=False).encode()  # refuses lone surrogates
             except (ValueError, TypeError, AttributeError, KeyError) as error:
-                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), judge, fault_of(error))
+                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), judge, parse_error(error))
                 continue
             if isinstance(example.picture, str):
                 example = replace(example, picture=find_picture(example.picture, folders))
             yield Candidate(example, judge)
 
 
-def fault_of(error: Exception) -> str:
-    """Why a row is no example, in words of rows."""
+def parse_error(error: Exception) -> str:
+    """Why a row is not an example, in terms of rows."""
     if isinstance(error, UnicodeError):
-        return "its text is broken"
+        return "its text is not valid Unicode"
     return str(error) if type(error) is ValueError else "it has another layout"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of ours. Its examples of the nano world are judged by the steps that are kept with them."""
+    """A folder written by an earlier run. Examples of a registered kind are judged by that kind again."""
 
     path: Path
     formulas: Formulas
 
     def __iter__(self) -> Iterator[Candidate]:
         for example in read_reasoned(self.path):
-            made = example.source.rpartition("own:")[2]
-            if example.task == "image":  # judged when it was made; what its prompt means is not kept
-                yield Candidate(example, lambda _: "", alone=True)
-            elif not example.gold:  # it was kept unchecked
-                yield Candidate(example, lambda _: "no gold answer", alone=True)
-            elif made == "nano:math":
-                yield Candidate(example, partial(right_steps, kept_problem(example)))
-            elif made == "nano:vision":
-                yield Candidate(example, partial(same_look, example))
+            kind, _, name = example.source.rpartition("self:")[2].partition(":")
+            if example.task == "image":  # judged when it was made; what its prompt means is not stored
+                yield Candidate(example, lambda _: "", rejudgeable=False)
+            elif not example.gold:  # it was stored unchecked
+                yield Candidate(example, lambda _: "no gold answer", rejudgeable=False)
             else:
-                yield Candidate(example, partial(compared, formulas=self.formulas))
-
-
-def kept_problem(example: Reasoned) -> Problem:
-    """The problem of worded arithmetic that an example was made of; its steps were right then."""
-    steps = (Step(int(a), operator, int(b), int(c)) for a, operator, b, c in EQUATION.findall(example.thinking))
-    return Problem(example.prompt, example.gold, tuple(steps))
-
-
-def same_look(kept: Reasoned, given: Reasoned) -> str:
-    """As `Verdict`: a question about a scene has one right trace, and it is kept."""
-    if not Question("", kept.prompt, kept.gold, kept.thinking).verify(given.answer):
-        return "wrong answer"
-    return "" if given.thinking.split() == kept.thinking.split() else "wrong reasoning"
+                verdict = SOURCES[kind].verdict(name, example) if name and kind in SOURCES else None
+                yield Candidate(example, verdict or partial(compared, formulas=self.formulas))
 
 
 @dataclass(frozen=True)
-class Nano:
-    """The training split of the nano world."""
+class Generated:
+    """Examples of a registered kind; example i depends on (seed, stream, name, i) alone."""
 
-    task: str
+    kind: SourceKind
+    name: str
     count: int
     seed: int
+    stream: int = GOLD
 
     def __iter__(self) -> Iterator[Candidate]:
+        number = list(self.kind.tasks).index(self.name)
         for index in range(self.count):
-            yield NANO[self.task](np.random.default_rng((self.seed, 7, list(NANO).index(self.task), index)))
-
-
-def nano_math(rng: Random) -> Candidate:
-    """Worded arithmetic."""
-    asked = problem(rng)
-    made = Reasoned(
-        source="nano:math", task="math", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer, gold=asked.answer
-    )
-    return Candidate(made, partial(right_steps, asked))
-
-
-def right_steps(asked: Problem, given: Reasoned) -> str:
-    """As `Verdict`."""
-    if asked.solved(given.thinking, given.answer):
-        return ""
-    return "wrong reasoning" if asked.verify(given.answer) else "wrong answer"
-
-
-def nano_vision(rng: Random) -> Candidate:
-    """A question about a scene."""
-    scene = sample_scene(rng)
-    asked = ask_about(scene, rng)
-    shown = Image.fromarray(render(scene, rng, LOOSE))
-    made = Reasoned(source="nano:vision", task="vision", prompt=asked.text, thinking=asked.reasoning, answer=asked.answer,
-                    gold=asked.answer, picture=shown)  # fmt: skip
-    return Candidate(made, partial(right_look, asked))
-
-
-def right_look(asked: Question, given: Reasoned) -> str:
-    """As `Verdict`."""
-    if not asked.verify(given.answer):
-        return "wrong answer"
-    return "" if check_reasoning(given.thinking, asked) else "wrong reasoning"
-
-
-def nano_image(rng: Random) -> Candidate:
-    """A thought, then the picture: of knowledge, or of what a caption says."""
-    plain = np.random.default_rng(0)  # the canonical style draws nothing from it
-    wanted: KnowledgeItem | Drawable
-    if rng.random() < 0.6:
-        wanted = item = knowledge_item(rng)
-        prompt, thought = item.prompt, item.think
-        shown = flag_picture(item.flag) if item.flag is not None else render(item.scene or Scene(()), plain, CLEAN)
-    else:
-        wanted = drawn = drawable(rng)
-        prompt, thought, shown = drawn.text, describe(drawn.scene), render(drawn.scene, plain, CLEAN)
-    made = Reasoned(source="nano:image", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
-    return Candidate(made, partial(right_picture, wanted, thought))
-
-
-def right_picture(wanted: KnowledgeItem | Drawable, thought: str, given: Reasoned) -> str:
-    """As `Verdict`."""
-    assert isinstance(given.picture, Image.Image)
-    pixels = np.asarray(given.picture.convert("RGB"))
-    if isinstance(wanted, Drawable):
-        shown = satisfies(wanted.meaning, detect(pixels))
-    elif wanted.flag is not None:
-        shown = shows_flag(pixels, wanted.flag)
-    else:
-        assert wanted.scene is not None
-        thing = wanted.scene.things[0]
-        shown = satisfies(Meaning((Group(1, thing.color, thing.shape),)), detect(pixels))
-    if not shown:
-        return "wrong picture"
-    return "" if given.thinking.strip() == thought else "wrong reasoning"
-
-
-NANO: dict[str, Callable[[Random], Candidate]] = {"math": nano_math, "vision": nano_vision, "image": nano_image}
-"""Task -> one example of it."""
+            yield self.kind.candidate(self.name, np.random.default_rng((self.seed, self.stream, number, index)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own:
-    """Rejection sampling: a model's answers, ``samples`` of each prompt, judged as the prompts' own answers are.
+class SelfGenerated:
+    """Rejection sampling: a model's own answers, ``samples`` to each prompt, judged as the prompts' gold answers are.
 
-    A prompt to which no new answer could be judged is not asked; it comes once, as one that "cannot be judged".
+    A prompt whose new answers could not be judged is not answered; it is reported once as one that "cannot be judged".
     """
 
     model: Callable[[], MMaDA]
     prompts: Source
     count: int
     samples: int
-    sampler: Sampler
+    sampling: RolloutSampling
     seed: int
 
     def __iter__(self) -> Iterator[Candidate]:
         model = self.model()
-        asked = islice(self.prompts, self.count)
-        size = max(1, self.sampler.batch // self.samples)
+        prompts = islice(self.prompts, self.count)
+        size = max(1, self.sampling.batch // self.samples)
         number = 0
-        while some := list(islice(asked, size)):
-            faults = [(c, unusable(c) or unreadable(c.example)) for c in some]
-            yield from (Candidate(own_name(c.example), c.judge, broken=why) for c, why in faults if why)
-            fine = [c for c, why in faults if not why]
-            yield from (Candidate(own_name(c.example), c.judge, amiss="cannot be judged") for c in fine if c.alone)
-            drawn = [c for c in fine if not c.alone and c.example.task == "image"]
-            told = [c for c in fine if not c.alone and c.example.task != "image"]
+        while some := list(islice(prompts, size)):
+            errors = [(c, unusable(c) or unreadable(c.example)) for c in some]
+            yield from (Candidate(self_named(c.example), c.judge, parse_error=why) for c, why in errors if why)
+            fine = [c for c, why in errors if not why]
+            yield from (
+                Candidate(self_named(c.example), c.judge, reject_reason="cannot be judged") for c in fine if not c.rejudgeable
+            )
+            drawings = [c for c in fine if c.rejudgeable and c.example.task == "image"]
+            texts = [c for c in fine if c.rejudgeable and c.example.task != "image"]
             seed = int(np.random.default_rng((self.seed, 8, number)).integers(2**62))
-            if told:
-                yield from self.answers(model, told, seed)
-            if drawn:
-                yield from self.drawings(model, drawn, seed)
+            if texts:
+                yield from self.answers(model, texts, seed)
+            if drawings:
+                yield from self.drawings(model, drawings, seed)
             number += 1
 
     def answers(self, model: MMaDA, some: Sequence[Candidate], seed: int) -> Iterator[Candidate]:
-        """Texts with reasoning, by the rollouts of reinforcement."""
-        asked = [Prompt(c.example.prompt, Known(truth(c.example)), picture(c.example)) for c in some]
-        made = roll_out(model, asked, group=self.samples, seed=seed, sampler=self.sampler).completions
+        """Texts with reasoning."""
+        prompts = [prompt_of(c.example) for c in some]
+        made = roll_out(model, prompts, group_size=self.samples, seed=seed, sampling=self.sampling).completions
         for index, completion in enumerate(made):
             candidate = some[index // self.samples]
-            answer, thinking = split_thinking(completion.written)
-            # Prompt for again by its gold answer, also where the set has none but the one that it wrote.
-            own = own_name(replace(candidate.example, thinking=thinking, answer=answer, gold=truth(candidate.example)))
-            yield Candidate(own, candidate.judge, amiss="" if well_formed(completion.written) else "not well formed")
+            answer, thinking = split_thinking(completion.raw_text)
+            # The set's only answer serves as the gold one, which a later `self:folder:` is judged by.
+            own = self_named(replace(candidate.example, thinking=thinking, answer=answer, gold=truth(candidate.example)))
+            reason = "" if well_formed(completion.raw_text) else "not well formed"
+            yield Candidate(own, candidate.judge, reject_reason=reason)
 
     def drawings(self, model: MMaDA, some: Sequence[Candidate], seed: int) -> Iterator[Candidate]:
         """Pictures after a thought on the same canvas."""
-        every = [c for c in some for _ in range(self.samples)]
-        seeds = (np.random.SeedSequence(seed).generate_state(len(every), np.uint64) >> np.uint64(2)).tolist()
-        frames: list[Frame] = []
-        shown = model.draw(
-            [c.example.prompt for c in every],
-            thinking=True,
-            seed=seeds,
-            steps=self.sampler.image_steps,
-            guidance=self.sampler.guidance,
-            temperature=self.sampler.image_temperature,
-            callback=frames.append,
-        )
-        thoughts = model.engine.text_results(tuple(frames))
-        for candidate, made, thought in zip(every, shown, thoughts, strict=True):
-            written = model.engine.parts.text.decode(list(thought.tokens)).rstrip()
+        prompts = [prompt_of(c.example) for c in some]
+        sampling = replace(self.sampling, image_thinking=True)
+        made = roll_out(model, prompts, group_size=self.samples, seed=seed, sampling=sampling).completions
+        for index, completion in enumerate(made):
+            candidate = some[index // self.samples]
+            written = completion.raw_text.rstrip()
             formed = written.endswith("</think>") and well_formed(f"{written} picture")
-            own = own_name(replace(candidate.example, thinking=thought.thinking or thought.text, picture=made))
-            yield Candidate(own, candidate.judge, amiss="" if formed else "not well formed")
+            text, thinking = split_thinking(written)
+            own = self_named(replace(candidate.example, thinking=thinking or text, picture=completion.image))
+            yield Candidate(own, candidate.judge, reject_reason="" if formed else "not well formed")
+
+
+def prompt_of(example: Reasoned) -> Prompt:
+    """The prompt of an example, scored by its right answer."""
+    shown = picture(example) if example.task == "vision" else None
+    return Prompt(example.prompt, task_of_example(example), truth(example), () if shown is None else (shown,))
+
+
+def task_of_example(example: Reasoned) -> Task:
+    """The task of an example of a set."""
+    if example.task == "image":
+        return TextToImage()
+    return Mathematics() if example.source.rpartition(":")[2] in MATHEMATICS else VQA()
 
 
 def unusable(candidate: Candidate) -> str:
-    """Why an example cannot be asked of a model; empty if it can."""
+    """Why an example cannot be a prompt; empty if it can."""
     example = candidate.example
-    if candidate.broken or not example.prompt.strip():
-        return candidate.broken or "there is no prompt"
+    if candidate.parse_error or not example.prompt.strip():
+        return candidate.parse_error or "there is no prompt"
     if example.task != "image" and not truth(example):
         return "there is no answer to judge by"
     return "its picture is not found" if example.task == "vision" and example.picture is None else ""
 
 
 def unreadable(example: Reasoned) -> str:
-    """Whether an example's picture cannot be read: one damaged file should not end the work."""
+    """Why an example's picture cannot be read; one damaged file should not end the run."""
     try:
         picture(example)
     except InputError:
@@ -313,17 +257,17 @@ def unreadable(example: Reasoned) -> str:
 
 
 def truth(example: Reasoned) -> str:
-    """The right answer to a prompt: the gold one, or the only one that its set has."""
+    """The right answer to a prompt: the gold one, or the only one of its set."""
     return example.gold or example.answer
 
 
-def own_name(example: Reasoned) -> Reasoned:
+def self_named(example: Reasoned) -> Reasoned:
     """The example as one that a model made."""
-    return replace(example, source=f"own:{example.source}")
+    return replace(example, source=f"self:{example.source}")
 
 
 def picture(example: Reasoned) -> Image.Image | None:
-    """The picture that is asked about."""
+    """The picture of an example, read now."""
     return None if example.picture is None else load_image(example.picture, f"picture of {example.source}")
 
 
@@ -333,29 +277,30 @@ def source_of(
     images: tuple[Path, ...],
     seed: int,
     formulas: Formulas,
-    own: Callable[[Source, int], Own],
+    own: Callable[[Source, int], SelfGenerated],
+    stream: int = GOLD,
 ) -> Source:
-    """A source by its name, see the top. ``own``: how a model answers (prompts, their number). Raises InputError."""
+    """A source by its name, see the top. ``own``: (prompts, their number) -> a model's own answers. Raises InputError."""
     kind, _, rest = text.partition(":")
-    if kind == "own":
+    if kind == "self":
         inner, _, count = rest.rpartition(":")
         if not inner:
-            raise InputError(f"source '{text}' is not complete; write own:SOURCE:PROMPTS, as in own:nano:math:200")
-        if inner.startswith("nano:") and inner.count(":") == 1:  # own:nano:math:200
+            raise InputError(f"source '{text}' is not complete; write self:SOURCE:PROMPTS, as in self:gsm8k:train.jsonl:200")
+        if inner.partition(":")[0] in SOURCES and inner.count(":") == 1:  # self:nano:math:200
             inner = f"{inner}:{count}"
-        if inner.startswith("own:"):
-            raise InputError(f"source '{text}' asks for own answers to own answers; name where the prompts are")
-        prompts = source_of(inner, images=images, seed=seed, formulas=formulas, own=own)
+        if inner.startswith("self:"):
+            raise InputError(f"source '{text}' asks for answers to a model's own answers; name the source of the prompts")
+        prompts = source_of(inner, images=images, seed=seed, formulas=formulas, own=own, stream=SELF)
         return own(prompts, whole(text, count))
-    if kind == "nano":
-        task, _, count = rest.partition(":")
-        check_choice(f"source '{text}': its task", task, NANO)
-        return Nano(task, whole(text, count), seed)
+    if kind in SOURCES:
+        name, _, count = rest.partition(":")
+        check_choice(f"source '{text}': its task", name, SOURCES[kind].tasks)
+        return Generated(SOURCES[kind], name, whole(text, count), seed, stream)
     if kind == "folder":
         list(islice(read_reasoned(Path(rest)), 1))  # raises here, before any work
         return Folder(Path(rest), formulas)
     if kind not in READERS:
-        raise unknown_name("source", kind, [*READERS, "nano", "folder", "own"])
+        raise unknown_name("source", kind, [*READERS, *SOURCES, "folder", "self"])
     if not rest:
         raise InputError(f"source '{text}' names no file; write {kind}:FILE")
     if kind in MATHEMATICS:
@@ -367,6 +312,8 @@ def source_of(
 
 def whole(text: str, count: str) -> int:
     """The number at the end of a source."""
-    if not count.isdecimal():
-        raise InputError(f"source '{text}' should end in how many, as in nano:math:1000 or own:nano:math:200")
-    return check_whole(f"source '{text}': its number", int(count), 1)
+    if not (count.isascii() and count.isdecimal()):
+        raise InputError(f"source '{text}' should end with a number of examples, as in {text.partition(':')[0]}:...:1000")
+    if len(count) > 20:
+        raise InputError(f"source '{text[:100]}' asks for too many examples; give 1 to {MAX_EXAMPLES}")
+    return check_whole(f"source '{text}': its number", int(count), 1, MAX_EXAMPLES)

@@ -1,6 +1,6 @@
-"""Recipes `rl_math`, `rl_vision`, `rl_image` and `rl`: policy optimisation on rewards (stage 3).
+"""The recipe of policy optimisation on rewards (stage 3).
 
-A batch is some prompts of each task, G completions each, their rewards, and mu updates on them.
+A batch is some prompts of each task, G completions of each, their rewards, and mu updates on them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig
 
 from mmada.errors import InputError, check_choice, check_is_folder, check_number, check_whole
 from mmada.io.device import chosen_device, quick_in_bfloat16
+from mmada.io.isolation import ISOLATION, Isolation
 from mmada.model.loading import read_config
 from mmada.model.lora import Lora, add_lora, check_lora
 from mmada.model.mmada import MMaDAModel
@@ -28,10 +29,11 @@ from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import ModelFolder
 from mmada.pipeline.preset import Preset
 from mmada.recipes.init_from import Start, read_start
-from mmada.recipes.rl_prompts import Ask, Prompts, check_prompts, check_use, fitting_rewards
+from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, read_prompts, tasks_of
 from mmada.recipes.sft import show, write_adapters, write_model
-from mmada.rewards import RewardSum, reward_sum_of
-from mmada.rewards.registry import MODELS, check_name
+from mmada.rewards import Reward, RewardSum, WeightedReward, misfit, reward_of, rewards
+from mmada.rewards.registry import check_name, is_model
+from mmada.rewards.reward import is_optional
 from mmada.rl import (
     AdaptersOff,
     Algorithm1,
@@ -59,25 +61,15 @@ from mmada.rl import (
     unigrpo,
 )
 from mmada.rl.learner import PolicyLearner
-from mmada.rl.rollout import ASK, Sampler, roll_out
+from mmada.rl.rollout import RolloutSampling, roll_out
 from mmada.rl.rollout_store import RolloutStore
 from mmada.rl.scoring import GroupLog, ScoredRollouts, score_groups
 from mmada.training.log import read_log
 from mmada.training.loop import Plan, train
-from mmada.training.optim import Optim
 
-__all__ = [
-    "NOISES",
-    "PAPER_REWARDS",
-    "Method",
-    "RLRecipe",
-    "rl",
-    "rl_image",
-    "rl_math",
-    "rl_vision",
-]
+__all__ = ["MASKINGS", "MethodChoice", "RLRecipe"]
 
-NOISES: dict[str, MaskingPlan] = {
+MASKINGS: dict[str, MaskingPlan] = {
     "systematic": RandomMasks(Systematic()),
     "algorithm1": RandomMasks(Algorithm1()),
     "iid": RandomMasks(Iid()),
@@ -102,27 +94,29 @@ METHODS: dict[str, Callable[..., Policy]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """A policy optimisation by ``name``, ours (path_grpo) or a published one. ``updates``: mu; None is the
-    method's own number, as for ``clip`` and ``kl``. ``noise``: which places are masked
-    again, in place of the method's own plan; of UniGRPO's two, "systematic" is taken. ``samples``: views of a completion an
-    update, for plans that draw some (espo: pairs of views); None is the plan's own number, mostly one where ``noise`` names it.
+class MethodChoice:
+    """A method of policy optimisation by ``name`` (`mmada.rl.methods`), and what differs from its own settings.
+
+    ``updates``: mu; None is the method's own number, and so for ``epsilon`` (the clip range) and ``kl`` (its weight).
+    ``masking``: which positions are masked to estimate likelihoods, in place of the method's own plan; "systematic" is the
+    default of UniGRPO's two. ``samples``: masked copies of a completion an update, for plans that draw some (espo: pairs of
+    copies); None is the plan's own number, mostly one where ``masking`` names it.
     """
 
     name: str = "path_grpo"
-    noise: str | None = None
+    masking: str | None = None
     updates: int | None = None
     samples: int | None = None
-    clip: float | None = None
+    epsilon: float | None = None
     kl: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("method.name", self.name, METHODS)
-        if self.noise is not None:
-            check_choice("method.noise", self.noise, NOISES)
+        if self.masking is not None:
+            check_choice("method.masking", self.masking, MASKINGS)
         if self.updates is not None:
             check_whole("method.updates", self.updates, 1)
-        for name in ("clip", "kl"):
+        for name in ("epsilon", "kl"):
             if (value := getattr(self, name)) is not None:
                 check_number(f"method.{name}", value)
         self.policy()  # its parts check each other
@@ -130,97 +124,108 @@ class Method:
     def policy(self) -> Policy:
         """The combination of parts."""
         made = METHODS[self.name]() if self.updates is None else METHODS[self.name](updates=self.updates)
-        if self.noise is not None:
-            made = replace(made, noise=NOISES[self.noise])
+        if self.masking is not None:
+            made = replace(made, noise=MASKINGS[self.masking])
         if self.samples is not None:
             made = replace(made, noise=with_samples(made.noise, self.samples))
-        if self.clip is not None:
-            made = replace(made, clip=RatioClip(self.clip, self.clip))
+        if self.epsilon is not None:
+            made = replace(made, clip=RatioClip(self.epsilon, self.epsilon))
         return made if self.kl is None else replace(made, kl=replace(made.kl, weight=self.kl))
 
 
-MOST_VIEWS = 64
-"""Most views of a completion an update."""
-MOST = 4096
-"""Most completions of a prompt, and prompts of a task, in a batch; more is a slip of the pen."""
+MAX_SAMPLES = 64
+"""Maximum masked copies of a completion an update."""
+MAX_GROUP = 4096
+"""Maximum completions of a prompt, and prompts of a task, in a batch; more is taken for a typo."""
 
 
 def with_samples(noise: MaskingPlan, samples: int) -> MaskingPlan:
-    """The plan with so many views an update. Raises InputError where it has no such choice."""
-    check_whole("method.samples", samples, 1, MOST_VIEWS)
+    """The plan with another number of masked copies an update. Raises InputError if it has no such choice."""
+    check_whole("method.samples", samples, 1, MAX_SAMPLES)
     if isinstance(noise, BlockMasks | CoupledCounts | SampledSteps | RandomMasks):
         return replace(noise, samples=samples)
-    raise InputError(f"method.samples {samples} has no meaning for {type(noise).__name__}, whose views are fixed; leave it out")
+    raise InputError(
+        f"method.samples {samples} has no meaning for {type(noise).__name__}, whose number of copies is fixed; leave it out"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLRecipe:
     """A stage of policy optimisation.
 
-    ``tasks``: prompts a batch of each task. ``prompts``: where those of a task come from, in place of the nano world
-    (`mmada.recipes.rl_prompts`), and ``pictures`` folders that their pictures are looked for in. ``rewards``: for each task the
-    weights of its rewards, by name or as "package.module:function"; "reasoning" is left out where prompts are from a file.
-    ``group``: G. ``timeout``: seconds that a reward may take for a batch of completions; ``judge``: whether rewards run in a
-    "thread" or a "process" each; ``reward_models``: where "clip" and "image_reward" are read from, in place of the released
-    ones, and ``reward_device`` where they run. ``half``: rollouts, their pictures too, and updates compute in bfloat16, weights
-    stay float32; "auto" is where the device is faster so. ``held``: most rows whose activations are held at once; fewer take
-    less memory.
+    ``tasks``: number of prompts of each task in a batch; their names are free. ``prompts``: the source of the prompts of each
+    task (`mmada.recipes.rl_prompts`), and ``image_folders``, in which pictures of these are looked for. ``rewards``: for each
+    task the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt.
+    ``timeout``: seconds that a reward may take for a batch of completions; ``isolation``: whether each reward runs in a
+    "thread" or in a "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released
+    one, and ``reward_device`` where these run. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32;
+    "auto" is where the device is faster so. ``micro_batch``: maximum rows whose activations are in memory at once.
     """
 
     name: str
     follows: str
     plan: Plan
     tasks: Mapping[str, int]
+    prompts: Mapping[str, str]
     rewards: Mapping[str, Mapping[str, float]]
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    pictures: tuple[str, ...] = ()
-    group: int = 8
-    method: Method = field(default_factory=Method)
-    sampler: Sampler = field(default_factory=Sampler)
+    image_folders: tuple[str, ...] = ()
+    group_size: int = 8
+    method: MethodChoice = field(default_factory=MethodChoice)
+    sampling: RolloutSampling = field(default_factory=RolloutSampling)
     timeout: float = 60.0
-    judge: Literal["thread", "process"] = "thread"
+    isolation: Isolation = "thread"
     reward_models: Mapping[str, str] = field(default_factory=dict)
     reward_device: str = "cpu"
     lora: Lora = field(default_factory=Lora)
-    half: bool | Literal["auto"] = False
-    held: int = 128
+    bf16: bool | Literal["auto"] = False
+    micro_batch: int = 128
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for task, named in self.rewards.items():
-            check_choice("rewards", task, ASK)
+        for named in self.rewards.values():
             for name in named:
                 check_name(name)
         for task, count in self.tasks.items():
-            check_choice("tasks", task, ASK)
-            check_whole(f"tasks of {task}", count, 0, MOST)
+            check_whole(f"tasks of {task}", count, 0, MAX_GROUP)
             if count and not any(self.rewards.get(task, {}).values()):
                 raise InputError(f"rewards give nothing for {task}, which tasks has {count} prompts of; give one a weight")
         if not any(self.tasks.values()):
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
-        check_prompts(self.prompts)
-        check_whole("group", self.group, 2, MOST)
-        check_whole("held", self.held, 1)
-        check_choice("judge", self.judge, ("thread", "process"))
-        if not isinstance(self.half, bool):
-            check_choice("half", self.half, ("auto",))
+        for task in self.rewards:
+            check_choice("rewards", task, {**self.tasks, **self.prompts})
+        check_prompts(self.prompts, self.tasks, self.rewards)
+        check_whole("group_size", self.group_size, 2, MAX_GROUP)
+        check_whole("micro_batch", self.micro_batch, 1)
+        check_choice("isolation", self.isolation, ISOLATION)
+        if not isinstance(self.bf16, bool):
+            check_choice("bf16", self.bf16, ("auto",))
+        used = {name for task in self.active for name in self.rewards[task]}
         for name in self.reward_models:
-            check_choice("reward_models", name, MODELS)
+            if not is_model(name):
+                raise InputError(f"reward_models has {name!r}, which is not a reward with a model; clip and image_reward are")
+            if name not in used:
+                raise InputError(f"reward_models has {name!r}, which no task has as a reward; add the reward or leave it out")
+
+    @property
+    def active(self) -> dict[str, int]:
+        """The tasks that have prompts in a batch."""
+        return {task: count for task, count in self.tasks.items() if count}
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
         assert start is not None, "a stage starts from a model"
         self.check()
         self.check_start(start)
-        prompts = self.read_prompts()
-        for task in (task for task in self.prompts if "reasoning" in self.rewards[task]):
-            logging.getLogger(__name__).warning("rewards of %s: reasoning is left out, as its prompts come from a file", task)
+        pools = self.read_prompts()
+        for task in self.active:
+            for name in [name for name in self.rewards[task] if name not in self.fitting_rewards(task)]:
+                logging.getLogger(__name__).warning("rewards of %s: %s is left out, as it cannot judge these prompts", task, name)
         torch.manual_seed(self.plan.seed)
         with ExitStack() as stack:
-            judges = {task: stack.enter_context(self.new_judge(task)) for task, count in self.tasks.items() if count}
-            for judge in judges.values():
-                judge.prepare()
-            learner = self.learner(judges, prompts, out=out, resume=resume, start=start)
+            rewards = {task: stack.enter_context(self.reward_of_task(task)) for task in self.active}
+            for reward in rewards.values():
+                reward.prepare()
+            learner = self.learner(rewards, pools, out=out, resume=resume, start=start)
             model = train(learner, self.plan, name=self.name, out=out, resume=resume)
         if not any("reward" in row for row in read_log(out / "log.jsonl")):
             logging.getLogger(__name__).warning(
@@ -229,37 +234,78 @@ class RLRecipe:
         return model
 
     def check(self) -> None:
-        """Raises InputError for what can be seen to be wrong before a model or prompts are read."""
-        check_use(self.prompts, self.tasks, self.rewards)
-        for folder in self.pictures:
-            check_is_folder("pictures", Path(folder))
-        for task, count in self.tasks.items():
-            if count:
-                self.new_judge(task).close()
+        """Raise InputError for what is wrong with these settings whatever the start, before a model or prompts are read."""
+        for folder in self.image_folders:
+            check_is_folder("image_folders", Path(folder))
+        for task in self.active:
+            self.reward_of_task(task).close()
 
     def check_start(self, start: Path) -> None:
-        """Raises InputError for what can be seen to be wrong with a start, or with these settings for it, before it is read."""
+        """Raise InputError for what is wrong with a start, or with these settings for it, before it is read."""
         if not (start / "config.json").is_file():
-            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to reinforce")
+            raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to train further")
         config, preset = read_config(start), known_checkpoint(start).preset
         if self.lora.rank:
             check_lora(config, self.lora)
-        if any(count for task, count in self.tasks.items() if task != "image"):
-            self.sampler.check_fits(preset, longest(preset, config))
+        if any(task.output == "text" for name in self.active for task in tasks_of(name, self.prompts[name])):
+            self.sampling.check_fits(preset, max_length(preset, config))
 
-    def read_prompts(self) -> Prompts:
-        """Those that come from files. Raises InputError where one is missing or damaged."""
-        return Prompts.of(self.prompts, [Path(folder) for folder in self.pictures])
+    def read_prompts(self) -> dict[str, PromptPool]:
+        """The prompts of the tasks. Raises InputError if a source is missing or damaged."""
+        return read_prompts({task: self.prompts[task] for task in self.active}, [Path(folder) for folder in self.image_folders])
+
+    def fitting_rewards(self, task: str) -> dict[str, float]:
+        """The rewards of a task with their weights, without optional ones that cannot judge its prompts.
+
+        Raises InputError for others that cannot judge them, or if none is left.
+        """
+        found: dict[str, float] = {}
+        reasons: list[str] = []
+        for name, weight in self.rewards[task].items():
+            reward = self.new_reward(name)
+            reason = next((why for kind in tasks_of(task, self.prompts[task]) if (why := misfit(reward, kind))), "")
+            if reason and not is_optional(reward):
+                raise InputError(
+                    f"rewards of {task} have {name!r}, which {reason}; take {self.others(task)} or other prompts than "
+                    f"{self.prompts[task]}"
+                )
+            if reason:
+                reasons.append(f"{name!r}, which {reason}")
+            else:
+                found[name] = weight
+        if not any(found.values()):
+            raise InputError(f"rewards of {task} have only {', '.join(reasons)}; take {self.others(task)}")
+        return found
+
+    def others(self, task: str) -> str:
+        """Rewards that fit a task, as words."""
+        tasks = tasks_of(task, self.prompts[task])
+        fit = [name for name, made in rewards().items() if not any(misfit(made(), one) for one in tasks)]
+        return " or ".join(fit)
+
+    def new_reward(self, name: str) -> Reward:
+        """One reward. Raises InputError if it, its model or its device is not available."""
+        try:
+            device = chosen_device(self.reward_device)
+        except InputError as error:
+            raise InputError(f"reward_{error}") from error
+        return reward_of(name, self.reward_models, str(device))
+
+    def reward_of_task(self, task: str) -> RewardSum:
+        """The weighted sum of the rewards of a task. Raises InputError if one is not available or does not fit."""
+        weights = self.fitting_rewards(task)
+        options: dict[str, Any] = {"timeout": self.timeout, "isolation": self.isolation}
+        return RewardSum([WeightedReward(name, self.new_reward(name), weight, **options) for name, weight in weights.items()])
 
     def learner(
-        self, judges: Mapping[str, RewardSum], prompts: Prompts, *, out: Path, resume: bool, start: Path
+        self, rewards: Mapping[str, RewardSum], pools: Mapping[str, PromptPool], *, out: Path, resume: bool, start: Path
     ) -> PolicyLearner:
-        """What is trained, how, and on which batches."""
+        """The learner: the model, the method, and a function that makes batches."""
         begun = read_start(start)
         device, policy = chosen_device(self.device), self.method.policy()
-        half = quick_in_bfloat16(device) if self.half == "auto" else self.half
-        model = at_work(begun, device, self.lora)
-        asking = {task: prompts.asking(task, model, self.sampler.length) for task, count in self.tasks.items() if count}
+        bf16 = quick_in_bfloat16(device) if self.bf16 == "auto" else self.bf16
+        model = with_network(begun, device, self.lora)
+        drawing = {task: pools[task].drawing(task, model, self.sampling.length) for task in self.active}
         wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
         reference: Reference | None = None
@@ -269,68 +315,60 @@ class RLRecipe:
             network,
             model.engine.parts.vocabulary,
             policy,
-            partial(self.judged, model, asking, judges, GroupLog(out / "groups.jsonl")),
-            group=self.group,
+            partial(self.scored, model, drawing, rewards, GroupLog(out / "groups.jsonl")),
+            group=self.group_size,
             seed=self.plan.seed,
             reference=reference,
             device=device,
-            keeper=self.keeper(out, start, resume, half=half),
+            store=self.store(out, start, resume, bf16=bf16),
             first_needed=lambda step: step // self.plan.save_every * self.plan.save_every,
             show=(lambda folder: show(start, folder)) if self.lora.rank else show,
             write=partial(self.write, begun),
-            half=half,
-            held=self.held,
+            bf16=bf16,
+            micro_batch=self.micro_batch,
         )
 
-    def new_judge(self, task: str) -> RewardSum:
-        """The judge of a task. Raises InputError where its rewards or their device are not to be had."""
-        try:
-            device = chosen_device(self.reward_device)
-        except InputError as error:
-            raise InputError(f"reward_{error}") from error
-        return reward_sum_of(
-            fitting_rewards(self.rewards, self.prompts)[task],
-            timeout=self.timeout,
-            where=self.judge,
-            models=self.reward_models,
-            device=str(device),
-        )
-
-    def keeper(self, out: Path, start: Path, resume: bool, *, half: bool) -> RolloutStore:
-        """Where batches are kept."""
+    def store(self, out: Path, start: Path, resume: bool, *, bf16: bool) -> RolloutStore:
+        """The store of batches."""
         settings = (
             self.tasks,
             self.prompts,
-            self.pictures,
+            self.image_folders,
             self.rewards,
             self.reward_models,
-            self.group,
+            self.group_size,
             self.method,
-            self.sampler,
-            (half, self.held if half else None),
+            self.sampling,
+            (bf16, self.micro_batch if bf16 else None),
             self.plan.seed,
         )
         course = (self.plan.steps, self.plan.optim, self.lora, str(start.resolve()))
         fresh = not resume and not (out / "checkpoint.safetensors").exists()
         return RolloutStore(out / "rollouts", settings=repr(settings), course=repr(course), fresh=fresh)
 
-    def judged(
-        self, model: MMaDA, asking: Mapping[str, Ask], judges: Mapping[str, RewardSum], log: GroupLog, number: int
+    def scored(
+        self,
+        model: MMaDA,
+        drawing: Mapping[str, DrawPrompt],
+        rewards: Mapping[str, RewardSum],
+        log: GroupLog,
+        number: int,
     ) -> ScoredRollouts:
-        """Batch ``number``: prompts from (seed, number), completions by the weights as they are, rewards."""
+        """Batch ``number``: prompts drawn from (seed, number), completions by the current weights, rewards."""
         rng = np.random.default_rng((self.plan.seed, 6, number))
         tasks = [task for task, count in self.tasks.items() for _ in range(count)]
-        asked = [asking[task](rng) for task in tasks]
+        prompts = [drawing[task](rng) for task in tasks]
         began = time.perf_counter()
-        rollouts = roll_out(model, asked, group=self.group, seed=int(rng.integers(2**62)), sampler=self.sampler)
+        seed = int(rng.integers(2**62))
+        rollouts = roll_out(model, prompts, group_size=self.group_size, seed=seed, sampling=self.sampling)
         rolled = time.perf_counter()
-        found = score_groups(rollouts, tasks, judges, group=self.group)
+        found = score_groups(rollouts, tasks, rewards, group=self.group_size)
         log.write(number, found.groups)
         spent = {"seconds_rollout": rolled - began, "seconds_reward": time.perf_counter() - rolled}
         return replace(found, statistics=found.statistics | spent)
 
     def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
-        """The model as it is shipped, with the settings that it began with."""
+        """Write the model as it is shipped, with the settings of its start."""
         if self.lora.rank:
             write_adapters(trained, folder)
             return
@@ -338,8 +376,8 @@ class RLRecipe:
         write_model(trained, begun.text, begun, folder, begun.preset)
 
 
-def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
-    """The model to train, inside the pipeline that rolls it out: both have the same weights."""
+def with_network(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
+    """The network to train inside the pipeline that samples rollouts: both share the weights."""
     assert begun.model is not None, "checked by run"
     assert begun.text is not None, "checked by run"
     assert begun.preset is not None, "checked by run"
@@ -348,51 +386,13 @@ def at_work(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
         add_lora(network, lora)
     torch.nn.Module.to(network, device)
     if device.type == "cpu":
-        network.set_attn_implementation("eager")  # forward and backward take a third less than with the fused one there
-    torch.nn.Module.eval(network)  # without LoRA's dropout, so that the ratio begins at 1
-    length = longest(begun.preset, network.config)
+        network.set_attn_implementation("eager")  # forward and backward take a third less time there than with the fused one
+    torch.nn.Module.eval(network)  # no LoRA dropout, so that the ratio starts at 1
+    length = max_length(begun.preset, network.config)
     parts = ModelFolder(network, begun.text, begun.image, begun.vocabulary(begun.text), begun.preset, length)
     return MMaDA(Engine(parts, device))
 
 
-def longest(preset: Preset, config: PreTrainedConfig) -> int:
-    """Most places of a canvas."""
+def max_length(preset: Preset, config: PreTrainedConfig) -> int:
+    """Maximum length of a canvas."""
     return min(preset.max_length, int(config.max_position_embeddings))
-
-
-GENTLE = Optim(lr=5e-5, weight_decay=0.0, warmup=10, decay=1.0, final=0.1)
-PAPER = {"correctness": 2.0, "format": 0.5}
-TEXT = {**PAPER, "reasoning": 1.0}  # the answer can stay right while the reasoning gets worse
-DRAWN = {"detector": 1.0}
-PAPER_REWARDS = {"math": PAPER, "vision": PAPER, "image": DRAWN}
-"""The paper's for texts; its two for pictures are models that others trained."""
-
-
-def rl_math() -> RLRecipe:
-    """Policy optimisation of worded arithmetic with reasoning: correctness, format and the reasoning itself."""
-    return RLRecipe(
-        name="rl_math",
-        follows="cot",
-        plan=Plan(steps=100, seed=11, optim=GENTLE, average=0.98, save_every=20, sample_every=100),
-        tasks={"math": 40},
-        sampler=Sampler(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
-        half="auto",
-        rewards={"math": TEXT, "vision": TEXT, "image": DRAWN},
-    )
-
-
-def rl_vision() -> RLRecipe:
-    """Policy optimisation of questions about pictures with reasoning: correctness, format and the reasoning itself."""
-    return replace(rl_math(), name="rl_vision", tasks={"vision": 12})
-
-
-def rl_image() -> RLRecipe:
-    """Policy optimisation of drawing, on what the detector finds of the caption; the paper has "clip" and "image_reward"."""
-    return replace(rl_math(), name="rl_image", tasks={"image": 16})
-
-
-def rl() -> RLRecipe:
-    """Stage 3: policy optimisation of all three tasks at once."""
-    base = rl_math()
-    plan = replace(base.plan, steps=140, optim=replace(base.plan.optim, lr=8e-5))
-    return replace(base, name="rl", plan=plan, tasks={"math": 40, "vision": 10, "image": 4})

@@ -1,10 +1,12 @@
-"""Prompts of policy optimisation: of the nano world, or from files.
+"""Prompts of policy optimisation, by the name of a task in the recipe.
 
-    math: gsm8k:train.jsonl         a public set, from a file in its own layout, as `mmada collect` reads it
-    vision: folder:runs/reason      what `mmada collect` kept
-    image: captions:wanted.txt      a caption a line, for rewards that judge a picture by its words
+    math: gsm8k:train.jsonl         a public set, from a file in its own layout, as reasoning data is collected from
+    vision: folder:runs/reason      examples that were collected before
+    image: captions:wanted.txt      a caption a line, for rewards that judge a picture by its caption
+    math: nano:math                 a kind of `mmada.registry.SOURCES` that generates prompts
 
-A task is a function of a random generator that gives a prompt; what has been read is asked in random order, with replacement.
+Names of tasks are free. Of a folder, a task named "math", "vision" or "image" takes the examples of that kind, any other name
+all. Prompts are drawn at random with replacement.
 """
 
 from __future__ import annotations
@@ -13,177 +15,197 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from mmada.data.public_sets import MATHEMATICS
+from mmada.data.public_sets import MATHEMATICS, READERS
 from mmada.data.reasoning import Reasoned
-from mmada.errors import InputError, check_choice
+from mmada.errors import InputError, check_choice, unknown_name
 from mmada.pipeline import MMaDA
-from mmada.recipes.collect_sources import Candidate, Own, Source, picture, source_of, unusable
-from mmada.rewards import UNFIT, Caption, Prompt
-from mmada.rewards.math_verify import Formulas
-from mmada.rl.rollout import ASK
-from mmada.tasks.mathematics import Known, need_math_verify
+from mmada.recipes.collect_sources import Candidate, SelfGenerated, Source, prompt_of, source_of, unusable
+from mmada.registry import SOURCES
+from mmada.tasks.math_verify import Formulas
+from mmada.tasks.mathematics import Mathematics, need_math_verify
+from mmada.tasks.task import Prompt, Task
+from mmada.tasks.text_to_image import TextToImage
+from mmada.tasks.vqa import VQA
 from mmada.tokenizers.prompt import Message
 
-__all__ = ["Ask", "Prompts", "check_prompts", "check_use", "fitting_rewards"]
+__all__ = ["DrawPrompt", "PromptPool", "check_prompts", "read_prompts", "tasks_of"]
 
-Ask = Callable[[np.random.Generator], Prompt]
-
-
-def check_use(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Mapping[str, Mapping[str, float]]) -> None:
-    """Raises InputError for prompts that no task asks, and for rewards that cannot judge what they would be given."""
-    for task in (task for task, count in tasks.items() if count):
-        if useless := UNFIT[task] & set(rewards[task]):
-            mend = "detector or clip" if task == "image" else "correctness or format"
-            raise InputError(f"rewards of {task} have {min(useless)!r}, which can judge nothing of it; take {mend}")
-    for task in prompts:
-        if not tasks.get(task):
-            raise InputError(f"prompts are given for {task}, of which tasks has none; give tasks some, or leave them out")
-        if {name for name, weight in rewards[task].items() if weight} == {"reasoning"}:
-            raise InputError(f"rewards of {task} have 'reasoning', which knows that of the nano world alone; take correctness")
-    if "image" in prompts and (unfit := {"correctness", "detector"} & set(rewards.get("image", {}))):
-        raise InputError(f"rewards of image have {min(unfit)!r}, which cannot judge captions of a file; take clip")
+DrawPrompt = Callable[[np.random.Generator], Prompt]
+KINDS = ("math", "vision", "image")
+"""Names of tasks that choose among the examples of a folder."""
 
 
-def fitting_rewards(rewards: Mapping[str, Mapping[str, float]], prompts: Mapping[str, str]) -> dict[str, Mapping[str, float]]:
-    """Task -> its rewards, without ``reasoning`` where ``prompts`` are of a file: the right reasoning is not known there."""
-    return {
-        task: {name: weight for name, weight in terms.items() if name != "reasoning" or task not in prompts}
-        for task, terms in rewards.items()
-    }
+class PromptPool(Protocol):
+    """Prompts that have been read or can be generated."""
+
+    def drawing(self, task: str, model: MMaDA, length: int | None) -> DrawPrompt:
+        """Draws prompts that fit ``model`` with ``length`` tokens to answer in (None: the preset's).
+
+        Raises InputError if none does; ``task`` is the name in the recipe, for messages.
+        """
+        ...
 
 
-def check_prompts(prompts: Mapping[str, str]) -> None:
-    """Raises InputError for prompts of an unknown task, or from where they cannot come."""
-    for task, source in prompts.items():
-        check_choice("prompts", task, ASK)
-        kind = source.partition(":")[0]
-        if (kind == "captions") != (task == "image"):
-            wanted = "captions:FILE" if task == "image" else "a public set such as gsm8k:FILE, or folder:FOLDER"
-            raise InputError(f"prompts of {task} cannot come from {source!r}; give {wanted}")
-        if kind in ("nano", "own"):
-            raise InputError(f"prompts of {task} cannot come from {source!r}; leave them out for the nano world's own")
+def tasks_of(name: str, source: str) -> tuple[Task, ...]:
+    """The tasks that prompts of a source may be of, without reading it. Raises InputError for an unknown source."""
+    kind, _, rest = source.partition(":")
+    if kind in SOURCES:
+        check_choice(f"prompts of {name} '{source}': the name after {kind}:", rest, SOURCES[kind].tasks)
+        return (SOURCES[kind].tasks[rest],)
+    if kind == "captions":
+        return (TextToImage(),)
+    if kind == "folder":
+        return {"math": (Mathematics(), VQA()), "vision": (VQA(),)}.get(name, (Mathematics(), VQA()))
+    if kind == "self":
+        raise InputError(f"prompts of {name} cannot be {source!r}, a model's own answers; name the source of the prompts")
+    if kind not in READERS:
+        raise unknown_name(f"source of the prompts of {name}:", kind, [*READERS, *SOURCES, "folder", "captions"])
+    return (Mathematics(),) if kind in MATHEMATICS else (VQA(),)
+
+
+def check_prompts(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Mapping[str, object]) -> None:
+    """Raise InputError for prompts that the other settings do not know, and for tasks without prompts."""
+    for name, source in prompts.items():
+        if name not in tasks and name not in rewards:
+            raise InputError(f"prompts are given for {name!r}, which is not in tasks; give it a number there, or leave them out")
+        tasks_of(name, source)
+    for name, count in tasks.items():
+        if count and name not in prompts:
+            raise InputError(f"prompts of {name} are missing, and tasks has {count} of it; name a source, such as gsm8k:FILE")
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """Prompts by task. ``read``: task -> what its file holds; tasks without one ask of the nano world."""
+class GeneratedPrompts:
+    """Prompts of a registered kind of source."""
 
-    read: Mapping[str, Sequence[Reasoned]] = field(default_factory=dict)
+    source: str
 
-    @classmethod
-    def of(cls, sources: Mapping[str, str], images: Sequence[Path] = ()) -> Prompts:
-        """Read ``sources``, task -> where from, before any model is; ``images``: folders that a public set's pictures are looked
-        for in, beside its own. Raises InputError where a source is missing or damaged, or holds nothing to ask.
-        """
-        return cls({t: captions(source) if t == "image" else questions(t, source, images) for t, source in sources.items()})
+    def drawing(self, task: str, model: MMaDA, length: int | None) -> DrawPrompt:
+        """As `PromptPool`."""
+        kind, _, name = self.source.partition(":")
+        return partial(SOURCES[kind].prompt, name)
 
-    def asking(self, task: str, model: MMaDA, length: int | None) -> Ask:
-        """Prompts of a task that fit ``model`` with ``length`` tokens to answer in (None: the preset's).
 
-        Raises InputError where none does.
-        """
-        if task not in self.read:
-            return ASK[task]
-        made, longest = self.read[task], model.engine.parts.max_length
-        room = model.preset.reasoning.numbers[0] if length is None else length
-        fitting = [one for one in made if fits(one, model, room)]
+@dataclass(frozen=True)
+class StoredPrompts:
+    """Prompts of a file or a folder."""
+
+    examples: Sequence[Reasoned]
+
+    def drawing(self, task: str, model: MMaDA, length: int | None) -> DrawPrompt:
+        """As `PromptPool`; a warning says how many are too long."""
+        room = model.preset.reasoning.length if length is None else length
+        fitting = [one for one in self.examples if fits(one, model, room)]
         if not fitting:
             raise InputError(
-                f"prompts of {task} hold none that fits: of the model's {longest} places {room} are for the answer; give shorter "
-                "prompts, or a smaller sampler.length"
+                f"prompts of {task} hold none that fits: of the model's {model.engine.parts.max_length} positions {room} "
+                "are for the answer; give shorter prompts, or a smaller sampling.length"
             )
-        if lost := len(made) - len(fitting):
-            logging.getLogger(__name__).warning("prompts of %s: %d of %d are too long and left out", task, lost, len(made))
+        if lost := len(self.examples) - len(fitting):
+            logging.getLogger(__name__).warning(
+                "prompts of %s: %d of %d are too long and left out", task, lost, len(self.examples)
+            )
         return partial(one_of, fitting)
 
 
-def questions(task: str, source: str, images: Sequence[Path]) -> list[Reasoned]:
-    """What can be asked of a set, and a warning that says what cannot."""
+def read_prompts(prompts: Mapping[str, str], images: Sequence[Path] = ()) -> dict[str, PromptPool]:
+    """Read the sources of a recipe, before any model is read.
+
+    ``images``: folders in which pictures of public sets are looked for, beside their own. Raises InputError if a source is
+    missing or damaged, or holds no prompt.
+    """
+    return {name: pool_of(name, source, images) for name, source in prompts.items()}
+
+
+def pool_of(name: str, source: str, images: Sequence[Path]) -> PromptPool:
+    """The prompts of one source."""
+    kind = source.partition(":")[0]
+    if kind in SOURCES:
+        return GeneratedPrompts(source)
+    return StoredPrompts(captions(name, source) if kind == "captions" else questions(name, source, images))
+
+
+def questions(name: str, source: str, images: Sequence[Path]) -> list[Reasoned]:
+    """The prompts of a set, with a warning that says which rows are left out and why."""
     formulas, found, wrong = Formulas(), list[Reasoned](), Counter[str]()
     try:
         for candidate in source_of(source, images=tuple(images), seed=0, formulas=formulas, own=no_model):
-            if fault := unaskable(candidate, task):
-                wrong[fault] += 1
+            if reason := reject_reason(candidate, name):
+                wrong[reason] += 1
             else:
                 found.append(replace(candidate.example, thinking=""))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"prompts of {task} from {source!r} cannot be read ({error}); check the path") from error
-    said = ", ".join(f"{fault} ({number})" for fault, number in wrong.most_common(3))
+        raise InputError(f"prompts of {name} from {source!r} cannot be read ({error}); check the path") from error
+    said = ", ".join(f"{reason} ({number})" for reason, number in wrong.most_common(3))
     if not found:
-        raise InputError(f"prompts of {task} from {source!r} hold nothing to ask ({said or 'empty'}); give another source")
+        raise InputError(f"prompts of {name} from {source!r} hold no usable prompt ({said or 'empty'}); give another source")
     if wrong:
         rows = wrong.total() + len(found)
-        logging.getLogger(__name__).warning("%s: %d of %d rows not asked: %s", source, wrong.total(), rows, said)
-    if any(formula(example) for example in found):
+        logging.getLogger(__name__).warning("%s: %d of %d rows left out: %s", source, wrong.total(), rows, said)
+    if any(example.source.rpartition(":")[2] in MATHEMATICS for example in found):
         need_math_verify()
     return found
 
 
-def unaskable(candidate: Candidate, task: str) -> str:
-    """Why an example is no prompt of a task; empty if it is one."""
+def reject_reason(candidate: Candidate, name: str) -> str:
+    """Why an example is not a prompt of a task; empty if it is."""
     example = candidate.example
-    if fault := unusable(candidate):
-        return fault
-    if example.task != task:
+    if reason := unusable(candidate):
+        return reason
+    if name in KINDS and example.task != name:
         return f"it is of {example.task}"
-    if candidate.alone or not example.gold:
+    if not candidate.rejudgeable or not example.gold:
         return "there is no gold answer"
-    if task == "math" and example.picture is not None:
+    if example.task == "math" and example.picture is not None:
         return "it has a picture"
     try:
         json.dumps(example.texts(), ensure_ascii=False).encode()
     except ValueError:
-        return "its text is broken"
+        return "its text is not valid Unicode"
     missing = isinstance(example.picture, str | Path) and not Path(example.picture).is_file()
     return "its picture is not found" if missing else ""
 
 
-def formula(example: Reasoned) -> bool:
-    """Whether its answer is mathematics."""
-    return example.source.rpartition(":")[2] in MATHEMATICS
+def no_model(prompts: Source, count: int) -> SelfGenerated:
+    """Refuse a model's own answers; `tasks_of` does so first."""
+    raise InputError("prompts cannot be a model's own answers; name the source of the prompts")
 
 
-def no_model(prompts: Source, count: int) -> Own:
-    """Own answers are no prompts; `check_prompts` refuses them first."""
-    raise InputError("prompts cannot be a model's own answers; name the set that they answer")
-
-
-def captions(source: str) -> list[Reasoned]:
+def captions(name: str, source: str) -> list[Reasoned]:
     """The lines of a text file."""
     path = Path(source.partition(":")[2])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"prompts of image: '{path}' cannot be read ({error}); give a text, one caption a line") from error
+        raise InputError(f"prompts of {name}: '{path}' cannot be read ({error}); give a text file, one caption a line") from error
     found = [Reasoned(source=source, task="image", prompt=line.strip()) for line in lines if line.strip()]
     if not found:
-        raise InputError(f"prompts of image: file '{path}' holds no caption; give one a line")
+        raise InputError(f"prompts of {name}: file '{path}' holds no caption; give one a line")
     return found
 
 
 def one_of(pool: Sequence[Reasoned], rng: np.random.Generator) -> Prompt:
-    """One of them, its picture read now; where that fails, which a warning says, another one.
+    """A random prompt, its picture read now. If that fails, a warning says so and another one is drawn.
 
-    Raises InputError where ten pictures in a row cannot be read.
+    Raises InputError if ten pictures in a row cannot be read.
     """
     for attempt in range(10):
         example = pool[int(rng.integers(len(pool)))]
-        if example.task == "image":
-            return Prompt(example.prompt, Caption(example.prompt))
         try:
-            return Prompt(example.prompt, Known(example.gold, formula(example)), picture(example))
+            return prompt_of(example)
         except InputError as error:
             if attempt == 9:
                 raise
-            logging.getLogger(__name__).warning("%s; another prompt is asked", error)
+            logging.getLogger(__name__).warning("%s; another prompt is drawn", error)
     raise AssertionError("not reached")
 
 

@@ -1,34 +1,34 @@
-"""Rewards: numbers for completions, added up by a `RewardSum`.
+"""Rewards: numbers for completions, added up by a `RewardSum`. One file a reward.
 
-Correctness()  Format()  Detector()    verified by the tasks, as evaluation does
-ClipScore(source, device)                   models that others trained
-any function of completions            `Reward`
+Correctness()  Format()  Reasoning()  Detector()     scored by the task, as evaluation does
+ClipScore(source, device)  ImageReward(...)          models that others trained
+any function of completions                          `Reward`
 """
 
 from mmada.rewards.clip_score import ClipScore
 from mmada.rewards.combined import Failure, RewardSum, Scores, WeightedReward
-from mmada.rewards.completion import Caption, Completion, Prompt, Reward
+from mmada.rewards.correctness import Correctness
+from mmada.rewards.detector import Detector
+from mmada.rewards.format import Format
 from mmada.rewards.image_reward import ImageReward
-from mmada.rewards.registry import REWARDS, UNFIT, reward_of, reward_sum_of
-from mmada.rewards.verified import Correctness, Detector, Format, Reasoning
+from mmada.rewards.reasoning import Reasoning
+from mmada.rewards.registry import reward_of, reward_sum_of, rewards
+from mmada.rewards.reward import Reward, misfit
 
 __all__ = [
-    "REWARDS",
-    "UNFIT",
-    "Caption",
     "ClipScore",
-    "Completion",
     "Correctness",
     "Detector",
     "Failure",
     "Format",
     "ImageReward",
-    "Prompt",
     "Reasoning",
     "Reward",
     "RewardSum",
     "Scores",
     "WeightedReward",
+    "misfit",
     "reward_of",
     "reward_sum_of",
+    "rewards",
 ]

@@ -1,4 +1,4 @@
-"""CLIP score: how well a picture fits its words, by the real CLIP from a folder or the hub."""
+"""CLIP score: how well a picture matches its text, by a CLIP model from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,21 +15,22 @@ from torch import Tensor
 
 from mmada.errors import InputError, check_text
 from mmada.io.device import chosen_device
-from mmada.rewards.completion import Completion
+from mmada.tasks.task import Completion, Task
 
-__all__ = ["ClipScore"]
+__all__ = ["REWARD", "ClipScore"]
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's own preprocessing
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """100 x the cosine of picture and words, as CLIP scores are reported (about 20 to 35); at least 0.
+    """100 times the cosine of picture and text, as CLIP scores are reported (about 20 to 35); at least 0.
 
-    Of a drawn picture the words are its prompt, of an answer about a picture they are the answer. ``source``: a folder or hub id
-    that `transformers.CLIPModel` reads. ``device``: where it runs.
+    A drawn picture is compared with its prompt; an answer about a picture is compared with that picture. ``source``: a folder or
+    hub id that `transformers.CLIPModel` reads. ``device``: where it runs.
     """
 
+    name: ClassVar[str] = "clip"
     source: str = "openai/clip-vit-large-patch14"
     device: str = "cpu"
 
@@ -37,27 +38,31 @@ class ClipScore:
         check_text("source of clip", self.source)
         check_source("clip", self.source)
 
+    def fits(self, task: Task) -> str:
+        """As `Reward`: tasks with a picture in the prompt or as the result."""
+        return "" if "image" in (*task.inputs, task.output) else "compares pictures with text, and the task has no picture"
+
     def prepare(self) -> None:
-        """Read the model, from the hub the first time. Raises InputError where it cannot be."""
+        """Read the model, from the hub the first time. Raises InputError if it cannot be read."""
         loaded(self.source, self.device)
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """As `Reward`. Raises InputError for a completion without any picture, or where CLIP cannot be read."""
-        pictures, words = zip(*(shown(completion) for completion in completions), strict=True)
-        return scores(self.source, self.device, pictures, words)
+        """As `Reward`. Raises InputError for a completion without a picture, or if CLIP cannot be read."""
+        pictures, texts = zip(*(shown(completion) for completion in completions), strict=True)
+        return scores(self.source, self.device, pictures, texts)
 
 
 def shown(completion: Completion) -> tuple[Image.Image, str]:
-    """The picture of a completion and the words that should fit it."""
-    if completion.drawn is not None:
-        return completion.drawn, completion.asked.words
-    if completion.asked.picture is None:
-        raise InputError(f"clip compares pictures with words, and {completion.asked.words!r} has no picture; leave it out there")
-    return completion.asked.picture, completion.answer
+    """The picture of a completion and the text that should match it."""
+    if completion.image is not None:
+        return completion.image, completion.prompt.text
+    if not completion.prompt.images:
+        raise InputError(f"clip compares pictures with text, and {completion.prompt.text!r} has no picture; leave clip out there")
+    return completion.prompt.images[0], completion.answer
 
 
 def check_source(name: str, source: str) -> None:
-    """Raise InputError for what is written as a path and leads nowhere, before the hub is asked for it."""
+    """Raise InputError for a source written as a path that does not exist, before the hub is asked for it."""
     if source.startswith(("/", ".", "~")) and not os.path.exists(os.path.expanduser(source)):
         raise InputError(f"{name} {source!r} does not exist; give a folder or a hub id")
 
@@ -79,12 +84,12 @@ def loaded(source: str, device: str) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def scores(source: str, device: str, pictures: Sequence[Image.Image], words: Sequence[str]) -> list[float]:
+def scores(source: str, device: str, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
     """100 x cosine, at least 0."""
     model, tokenizer = loaded(source, device)
-    there, longest = next(model.parameters()).device, model.config.text_config.max_position_embeddings
-    text = tokenizer(list(words), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(there)
-    pixels = torch.stack([prepared(picture, model.config.vision_config.image_size) for picture in pictures]).to(there)
+    place, longest = next(model.parameters()).device, model.config.text_config.max_position_embeddings
+    text = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(place)
+    pixels = torch.stack([prepared(picture, model.config.vision_config.image_size) for picture in pictures]).to(place)
     output = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"], pixel_values=pixels)
     cosine = torch.nn.functional.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())
     found: list[float] = (100 * cosine).clamp(min=0).tolist()
@@ -99,3 +104,6 @@ def prepared(picture: Image.Image, side: int) -> Tensor:
     left, top = (width - side) // 2, (height - side) // 2
     values = np.asarray(picture.crop((left, top, left + side, top + side)), dtype=np.float32) / 255
     return ((torch.from_numpy(values) - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
+
+
+REWARD = ClipScore

@@ -1,7 +1,9 @@
-"""Rewards added up, in batches; one that fails is reported and leaves its completion without a total, never with 0 for it.
+"""Weighted sum of rewards, computed in batches.
 
-    judge = RewardSum([WeightedReward("correctness", Correctness(), 2.0), WeightedReward("format", Format(), 0.5)])
-    scores = judge(completions)     # scores.total_B is NaN where a term failed; scores.failures say which, and why
+A reward that fails is reported and leaves its completion without a total; it never counts as 0.
+
+    reward = RewardSum([WeightedReward("correctness", Correctness(), 2.0), WeightedReward("format", Format(), 0.5)])
+    scores = reward(completions)     # scores.total_B is NaN where a term failed; scores.failures say which, and why
 
 Shapes: B completions.
 """
@@ -17,8 +19,9 @@ import torch
 from torch import Tensor
 
 from mmada.errors import InputError, check_choice, check_number, check_text, check_whole
-from mmada.rewards.completion import Completion, Reward
-from mmada.rewards.isolation import OwnProcess, OwnThread, TimedOut, Worker
+from mmada.io.isolation import ISOLATION, Isolation, TimedOut, Worker, isolated
+from mmada.rewards.reward import Reward
+from mmada.tasks.task import Completion
 
 __all__ = ["TOTAL", "Failure", "RewardSum", "Scores", "WeightedReward"]
 
@@ -30,9 +33,9 @@ Kind = Literal["raised", "not finite", "too large", "timed out", "wrong count"]
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """``weight`` x one reward, asked for ``batch`` completions at a time and at most ``timeout`` seconds each time.
+    """``weight`` times one reward, called with ``batch`` completions at a time and given ``timeout`` seconds for each call.
 
-    ``where``: it runs in a "thread" of this process, or in a "process" of its own, which can be ended when it hangs.
+    ``isolation``: it runs in a "thread" of this process, or in a "process" of its own, which can be killed when it hangs.
     """
 
     name: str
@@ -40,42 +43,43 @@ class WeightedReward:
     weight: float = 1.0
     batch: int = 64
     timeout: float = 60.0
-    where: Literal["thread", "process"] = "thread"
+    isolation: Isolation = "thread"
 
     def __post_init__(self) -> None:
         check_text("name of a reward", self.name)
         if not callable(self.reward):
-            raise InputError(f"reward {self.name} is {self.reward!r}, which cannot be called; give a function of completions")
+            raise InputError(f"reward {self.name} is {self.reward!r}, which is not callable; give a function of completions")
         if not math.isfinite(self.weight):
             raise InputError(f"weight of the reward {self.name} must be a finite number, got {self.weight}")
         check_whole(f"batch of the reward {self.name}", self.batch, 1)
         if check_number(f"timeout of the reward {self.name}", self.timeout, 0, 86_400) == 0:
             raise InputError(f"timeout of the reward {self.name} must be above 0 seconds, got {self.timeout}")
-        check_choice(f"where of the reward {self.name}", self.where, ("thread", "process"))
+        check_choice(f"isolation of the reward {self.name}", self.isolation, ISOLATION)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A term that gave no number for the completion at ``index``: it "raised", was "not finite" or "too large", "timed out", or
-    gave the "wrong count" of numbers. The term `TOTAL` is their weighted sum: all gave numbers, and these add up to none."""
+    """A term without a number for the completion at ``index``: it "raised", was "not finite" or "too large", "timed out", or
+    returned the "wrong count" of numbers. The term `TOTAL` is the weighted sum itself: every term was finite, and the sum is not.
+    """
 
     term: str
     index: int
     kind: Kind
-    words: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """``total_B``: float64, NaN where a term failed. ``terms``: what each term gave, before its weight, NaN where it failed."""
+    """``total_B``: float64, NaN where a term failed. ``terms``: values of each term before its weight, NaN where it failed."""
 
     total_B: Tensor
     terms: dict[str, list[float]]
     failures: tuple[Failure, ...]
 
 
-def unfit(values: Sequence[float]) -> Iterator[tuple[int, Kind]]:
-    """Where values are no numbers to learn from, and why."""
+def unusable(values: Sequence[float]) -> Iterator[tuple[int, Kind]]:
+    """Indices of values that cannot be learned from, and why."""
     for index, value in enumerate(values):
         if not math.isfinite(value):
             yield index, "not finite"
@@ -84,9 +88,9 @@ def unfit(values: Sequence[float]) -> Iterator[tuple[int, Kind]]:
 
 
 def worker_of(term: WeightedReward) -> Worker:
-    """Where a term is asked."""
+    """The worker that runs a term."""
     try:
-        return OwnProcess(term.reward) if term.where == "process" else OwnThread(term.reward)
+        return isolated(term.reward, term.isolation)
     except InputError as error:
         raise InputError(f"reward {term.name}: {error}") from error
 
@@ -97,63 +101,65 @@ class RewardSum:
     def __init__(self, terms: Sequence[WeightedReward]) -> None:
         names = [term.name for term in terms]
         if not names or len(set(names)) < len(names):
-            raise InputError(f"rewards must have at least one term and names of their own, got {names}")
+            raise InputError(f"rewards must have at least one term and different names, got {names}")
         self.terms = tuple(terms)
         self.workers = {term.name: worker_of(term) for term in terms}
 
     def __call__(self, completions: Sequence[Completion]) -> Scores:
-        """RewardSum completions. Raises nothing that a reward raises."""
+        """The scores of completions. Exceptions of a reward are reported in them, not raised."""
         total_B = torch.zeros(len(completions), dtype=torch.float64)
-        given: dict[str, list[float]] = {}
+        terms: dict[str, list[float]] = {}
         failures: list[Failure] = []
         for term in self.terms:
             values: list[float] = []
             for start in range(0, len(completions), term.batch):
                 part = completions[start : start + term.batch]
-                rewards, failed = self.asked(term, part)
-                failures += [Failure(term.name, start + f.index, f.kind, f.words) for f in failed]
+                rewards, failed = self.evaluate(term, part)
+                failures += [Failure(term.name, start + f.index, f.kind, f.detail) for f in failed]
                 values += rewards
-            given[term.name] = values
+            terms[term.name] = values
             total_B += term.weight * torch.tensor(values, dtype=torch.float64)
         known = {failure.index for failure in failures}
         totals = total_B.tolist()
-        failures += [Failure(TOTAL, i, kind, str(totals[i])) for i, kind in unfit(totals) if i not in known]
+        failures += [Failure(TOTAL, i, kind, str(totals[i])) for i, kind in unusable(totals) if i not in known]
         for failure in failures:
             totals[failure.index] = math.nan
-        return Scores(torch.tensor(totals, dtype=torch.float64), given, tuple(failures))
+        return Scores(torch.tensor(totals, dtype=torch.float64), terms, tuple(failures))
 
     def prepare(self) -> None:
-        """Read the models of rewards that have one, which may take longer than a time-out. Raises InputError where that fails."""
+        """Read the models of rewards that have one, under no time limit. Raises InputError if that fails."""
         for term in self.terms:
             try:
                 self.workers[term.name].prepare()
             except InputError as error:
                 raise InputError(f"reward {term.name}: {error}") from error
 
-    def asked(self, term: WeightedReward, part: Sequence[Completion]) -> tuple[list[float], list[Failure]]:
-        """One batch of one term: numbers, NaN where it failed, and why. A batch that raises is asked again one by one."""
+    def evaluate(self, term: WeightedReward, part: Sequence[Completion]) -> tuple[list[float], list[Failure]]:
+        """One batch of one term: numbers, NaN where it failed, and why. After an exception the batch is repeated one by one."""
         try:
             values = self.workers[term.name].run(part, term.timeout)
         except TimedOut:
-            return self.none(term, part, "timed out", f"{term.timeout:g} s")
+            return self.failed(term, part, "timed out", f"{term.timeout:g} s")
         except Exception as error:
             if len(part) == 1:
-                return self.none(term, part, "raised", f"{type(error).__name__}: {error}")
-            singles = [self.asked(term, [completion]) for completion in part]
-            failures = [Failure(f.term, i, f.kind, f.words) for i, (_, found) in enumerate(singles) for f in found]
+                return self.failed(term, part, "raised", f"{type(error).__name__}: {error}")
+            singles = [self.evaluate(term, [completion]) for completion in part]
+            failures = [Failure(f.term, i, f.kind, f.detail) for i, (_, found) in enumerate(singles) for f in found]
             return [values[0] for values, _ in singles], failures
         if len(values) != len(part):
-            return self.none(term, part, "wrong count", f"{len(values)} for {len(part)}")
-        bad = [Failure(term.name, i, kind, str(values[i])) for i, kind in unfit(values)]
+            return self.failed(term, part, "wrong count", f"{len(values)} for {len(part)}")
+        bad = [Failure(term.name, i, kind, str(values[i])) for i, kind in unusable(values)]
         out = {failure.index for failure in bad}
         return [math.nan if i in out else value for i, value in enumerate(values)], bad
 
-    def none(self, term: WeightedReward, part: Sequence[Completion], kind: Kind, words: str) -> tuple[list[float], list[Failure]]:
-        """No number for a whole batch."""
-        return [math.nan] * len(part), [Failure(term.name, i, kind, words) for i in range(len(part))]
+    def failed(
+        self, term: WeightedReward, part: Sequence[Completion], kind: Kind, detail: str
+    ) -> tuple[list[float], list[Failure]]:
+        """NaN for a whole batch, which failed."""
+        return [math.nan] * len(part), [Failure(term.name, i, kind, detail) for i in range(len(part))]
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for worker in self.workers.values():
             worker.close()
 

@@ -1,8 +1,8 @@
-"""ImageReward (arXiv 2304.05977): how people would like a picture for its prompt.
+"""ImageReward (arXiv 2304.05977): a model of human preference for pictures of a prompt.
 
-The authors' weights in the BLIP classes of `transformers`; their package needs a `transformers` too old to be had beside ours. A
-vision transformer reads the picture, a BERT with cross-attention the prompt, and what the BERT makes of its first token goes
-through linear layers to one number.
+The authors' weights in the BLIP classes of `transformers`; their own package needs a `transformers` too old to install beside
+this one. A vision transformer reads the picture, a BERT with cross-attention the prompt, and linear layers map its first token
+to one number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -22,22 +22,22 @@ from mmada.errors import InputError, check_text
 from mmada.io.device import chosen_device
 from mmada.io.weights import read_state
 from mmada.rewards.clip_score import check_source, prepared
-from mmada.rewards.completion import Completion
+from mmada.tasks.task import Completion, Task
 
-__all__ = ["ImageReward"]
+__all__ = ["REWARD", "ImageReward"]
 
 FILES = ("ImageReward.pt", "ImageReward.safetensors", "model.safetensors")
 TOKENIZER = "google-bert/bert-base-uncased"
 LONGEST = 35
 """Tokens of a prompt that are read."""
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the raw score over the authors' data; both are taken out."""
+"""Of the raw score over the authors' data; the score is normalised by them."""
 HEAD = 64
 """Width of an attention head, in all sizes of BLIP."""
 DEPTH = {768: 12, 1024: 24}
-"""Layers of a transformer by its width. Others (those of tests) are taken as they are stored."""
+"""Layers of a transformer by its width. Other widths (those of tests) have as many as are stored."""
 UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.|\.position_ids$")
-"""What of BLIP's weights takes no part in the score."""
+"""Weights of BLIP that the score does not use."""
 NAMES = (
     (r"^mlp\.layers\.", "mlp."),
     (r"^blip\.text_encoder\.", "text."),
@@ -58,10 +58,11 @@ NAMES = (
 class ImageReward:
     """The score of ImageReward: about -2 to 2, mean 0 and deviation 1 over its own data.
 
-    ``source``: a hub id, a folder or a file with the authors' weights (`FILES`); a tokenizer beside them is taken, or else that
-    of BERT from the hub. ``device``: where it runs.
+    ``source``: a hub id, a folder or a file with the authors' weights (`FILES`). The tokenizer is the one beside them, or BERT's
+    from the hub. ``device``: where it runs.
     """
 
+    name: ClassVar[str] = "image_reward"
     source: str = "zai-org/ImageReward"
     device: str = "cpu"
 
@@ -69,36 +70,40 @@ class ImageReward:
         check_text("source of image_reward", self.source)
         check_source("image_reward", self.source)
 
+    def fits(self, task: Task) -> str:
+        """As `Reward`: tasks that ask for a picture."""
+        return "" if task.output == "image" else "judges drawn pictures, and the task is answered with text"
+
     def prepare(self) -> None:
-        """Read the weights, from the hub the first time. Raises InputError where they cannot be."""
+        """Read the weights, from the hub the first time. Raises InputError if they cannot be read."""
         loaded(self.source, self.device)
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """As `Reward`. Raises InputError where the weights cannot be read, or for a completion that is no picture."""
+        """As `Reward`. Raises InputError if the weights cannot be read, or for a completion without a picture."""
         pictures = [drawn(completion) for completion in completions]
-        return scores(self.source, self.device, pictures, [completion.asked.words for completion in completions])
+        return scores(self.source, self.device, pictures, [completion.prompt.text for completion in completions])
 
 
 def drawn(completion: Completion) -> Image.Image:
     """The picture of a completion."""
-    if completion.drawn is None:
-        raise InputError(f"image_reward judges pictures, and {completion.asked.words!r} asks for text; leave it out there")
-    return completion.drawn
+    if completion.image is None:
+        raise InputError(f"image_reward judges pictures, and {completion.prompt.text!r} asks for text; leave it out there")
+    return completion.image
 
 
 @torch.no_grad()
-def scores(source: str, device: str, pictures: Sequence[Image.Image], words: Sequence[str]) -> list[float]:
+def scores(source: str, device: str, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
     """One number a picture."""
     model, tokenizer = loaded(source, device)
-    there = next(model.parameters()).device
-    text = tokenizer(list(words), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt").to(there)
-    pixels = torch.stack([prepared(picture, model.vision.config.image_size) for picture in pictures]).to(there)
+    place = next(model.parameters()).device
+    text = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt").to(place)
+    pixels = torch.stack([prepared(picture, model.vision.config.image_size) for picture in pictures]).to(place)
     found: list[float] = model(pixels, text["input_ids"], text["attention_mask"]).tolist()
     return found
 
 
 class Preference(nn.Module):
-    """The network, its sizes those of the stored weights ``state``, by the names of this class.
+    """The network, with its sizes read from the stored weights ``state`` under the names of this class.
 
     Raises ValueError, or as a mapping does, where they are not ImageReward's.
     """
@@ -108,20 +113,20 @@ class Preference(nn.Module):
         from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
         models: tuple[Any, Any] = (BlipVisionModel, BlipTextModel)
-        _, places, width = state["vision.embeddings.position_embedding"].shape
+        _, positions, width = state["vision.embeddings.position_embedding"].shape
         patch = state["vision.embeddings.patch_embedding.weight"].shape[-1]
         vision = BlipVisionConfig(
             hidden_size=width,
             intermediate_size=len(state["vision.encoder.layers.0.mlp.fc1.weight"]),
             num_hidden_layers=layers(state, "vision.encoder.layers", width),
             num_attention_heads=width // HEAD,
-            image_size=patch * round((places - 1) ** 0.5),
+            image_size=patch * round((positions - 1) ** 0.5),
             patch_size=patch,
             layer_norm_eps=1e-6,  # of timm, not the default of transformers
         )
-        words, text_width = state["text.embeddings.word_embeddings.weight"].shape
+        vocabulary, text_width = state["text.embeddings.word_embeddings.weight"].shape
         text = BlipTextConfig(
-            vocab_size=words,
+            vocab_size=vocabulary,
             hidden_size=text_width,
             encoder_hidden_size=width,
             intermediate_size=len(state["text.encoder.layer.0.intermediate.dense.weight"]),
@@ -142,7 +147,7 @@ class Preference(nn.Module):
         seen = self.vision(pixel_values=pixels_BCHW).last_hidden_state
         read = self.text(input_ids=tokens_BL, attention_mask=valid_BL, encoder_hidden_states=seen)
         value_BD: Tensor = read.last_hidden_state[:, 0].float()
-        for layer in self.mlp.values():  # without activations between them: so it was trained
+        for layer in self.mlp.values():  # no activations between them, as it was trained
             value_BD = layer(value_BD)
         return (value_BD[:, 0] - MEAN) / STD
 
@@ -214,3 +219,6 @@ def renamed(name: str) -> str:
     for pattern, new in NAMES:
         name = re.sub(pattern, new, name)
     return name
+
+
+REWARD = ImageReward

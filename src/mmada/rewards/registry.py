@@ -1,59 +1,61 @@
-"""Rewards by name, as recipes and the command line give them."""
+"""Rewards by name, as recipes and the command line give them.
+
+Every module of this package that defines ``REWARD`` adds one, under the class's ``name``: a new reward is one file here. A
+function elsewhere needs no registration; its name is "package.module:function".
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Literal
+from functools import cache
+from types import MappingProxyType
 
 from mmada.errors import InputError, unknown_name
-from mmada.rewards.clip_score import ClipScore
+from mmada.io.isolation import Isolation
 from mmada.rewards.combined import RewardSum, WeightedReward
-from mmada.rewards.completion import Reward
-from mmada.rewards.image_reward import ImageReward
-from mmada.rewards.verified import Correctness, Detector, Format, Reasoning
+from mmada.rewards.reward import Reward
 
-__all__ = ["REWARDS", "UNFIT", "check_name", "reward_of", "reward_sum_of"]
+__all__ = ["check_name", "is_model", "reward_of", "reward_sum_of", "rewards"]
 
-MODELS: dict[str, type[ClipScore] | type[ImageReward]] = {"clip": ClipScore, "image_reward": ImageReward}
-"""Rewards that are models, made from a source and a device."""
-REWARDS: dict[str, Callable[[], Reward]] = {
-    "correctness": Correctness,
-    "format": Format,
-    "reasoning": Reasoning,
-    "detector": Detector,
-    **MODELS,
-}
 
-UNFIT: dict[str, frozenset[str]] = {
-    "math": frozenset({"detector", "image_reward", "clip"}),
-    "vision": frozenset({"detector", "image_reward"}),  # clip compares an answer with the picture that is asked about
-    "image": frozenset({"format", "reasoning"}),
-}
-"""Task -> rewards that can judge nothing of it."""
+@cache
+def rewards() -> Mapping[str, Callable[..., Reward]]:
+    """The rewards of this package: name -> class."""
+    package = __name__.rpartition(".")[0]
+    names = [info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    found = [getattr(importlib.import_module(f"{package}.{name}"), "REWARD", None) for name in names]
+    return MappingProxyType({reward.name: reward for reward in found if reward is not None})
+
+
+def is_model(name: str) -> bool:
+    """Whether a reward is a model, made from a source and a device."""
+    return name in rewards() and "source" in inspect.signature(rewards()[name]).parameters
 
 
 def check_name(name: str) -> None:
-    """Raises InputError for what neither is a reward of `REWARDS` nor looks like "package.module:function"."""
-    if ":" not in name and name not in REWARDS:
-        raise unknown_name("reward", name, [*REWARDS, "package.module:function"])
+    """Raise InputError for a name that is neither in `rewards` nor of the form "package.module:function"."""
+    if ":" not in name and name not in rewards():
+        raise unknown_name("reward", name, [*rewards(), "package.module:function"])
 
 
 def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = "cpu") -> Reward:
-    """A reward of `REWARDS`, or "package.module:function". Raises InputError for what is neither.
+    """A reward by name, or "package.module:function". Raises InputError if there is none.
 
     ``models``: reward -> folder, hub id or file of its model, in place of its own; ``device``: where such models run.
     """
     check_name(name)
     if ":" not in name:
         source = (models or {}).get(name)
-        if name in MODELS:
-            return MODELS[name](device=device) if source is None else MODELS[name](source, device)
-        return REWARDS[name]()
+        if is_model(name):
+            return rewards()[name](device=device) if source is None else rewards()[name](source, device)
+        return rewards()[name]()
     module, _, attribute = name.partition(":")
     try:
         found: Reward = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever the module does
+    except (Exception, SystemExit) as error:  # importing runs the module's own code, which may raise anything
         raise InputError(
             f"reward {name!r} cannot be imported ({type(error).__name__}: {error}); give package.module:function"
         ) from error
@@ -64,12 +66,13 @@ def reward_sum_of(
     weights: Mapping[str, float],
     *,
     timeout: float,
-    where: Literal["thread", "process"],
+    isolation: Isolation = "thread",
     models: Mapping[str, str] | None = None,
     device: str = "cpu",
 ) -> RewardSum:
     """The weighted sum of rewards by name; ``models`` and ``device`` as in `reward_of`."""
     terms = [
-        WeightedReward(n, reward_of(n, models, device), weight, timeout=timeout, where=where) for n, weight in weights.items()
+        WeightedReward(n, reward_of(n, models, device), weight, timeout=timeout, isolation=isolation)
+        for n, weight in weights.items()
     ]
     return RewardSum(terms)

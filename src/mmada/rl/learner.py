@@ -55,32 +55,33 @@ def taking_part(canvas: Canvas, reward_B: Tensor, *, group: int) -> Canvas:
 
 
 class PolicyLearner:
-    """``judged``: number of a batch -> its rollouts and rewards, by the weights as they are. ``first_needed``: step -> the step
-    of the checkpoint from which a run killed now would go on. ``half``: passes in bfloat16. ``held``: as in `parts`."""
+    """``scored``: number of a batch -> its rollouts and rewards, by the weights as they are. ``first_needed``: step -> the step
+    of the checkpoint from which a run killed now would go on. ``bf16``: compute in bfloat16. ``micro_batch``: as in
+    `parts`."""
 
     def __init__(
         self,
         model: MMaDAModel,
         vocabulary: Vocabulary,
         policy: Policy,
-        judged: Callable[[int], ScoredRollouts],
+        scored: Callable[[int], ScoredRollouts],
         *,
         group: int,
         seed: int,
         reference: Reference | None,
         device: torch.device,
-        keeper: RolloutStore,
+        store: RolloutStore,
         first_needed: Callable[[int], int],
         show: Callable[[Path], Sequence[Image.Image]],
         write: Callable[[MMaDAModel, Path], None],
-        half: bool = False,
-        held: int = 128,
+        bf16: bool = False,
+        micro_batch: int = 128,
     ) -> None:
         self.module: nn.Module = model
-        self.model, self.vocabulary, self.policy, self.judged = model, vocabulary, policy, judged
+        self.model, self.vocabulary, self.policy, self.scored = model, vocabulary, policy, scored
         self.group, self.seed, self.reference, self.device = group, seed, reference, device
-        self.keeper, self.first_needed, self.show, self.write, self.half = keeper, first_needed, show, write, half
-        self.held = held
+        self.store, self.first_needed, self.show, self.write, self.bf16 = store, first_needed, show, write, bf16
+        self.micro_batch = micro_batch
         self.examples = 0
         self.statistics: dict[str, float] = {}
         self.number = -1
@@ -94,8 +95,8 @@ class PolicyLearner:
         self.statistics = dict(batch.statistics) if inner == 0 else {}
         canvas, advantage_B = batch.canvas.to(self.device), batch.advantage_B.to(self.device)
         update = moved(batch.updates[inner], self.device)
-        for rows in parts(canvas, update.views, held=self.held):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        for rows in parts(canvas, update.views, micro_batch=self.micro_batch):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 loss, found = policy_loss(
                     self.model, canvas, advantage_B, update, policy=self.policy, vocabulary=self.vocabulary, rows=rows
                 )
@@ -117,20 +118,20 @@ class PolicyLearner:
     def current(self, number: int, step: int) -> Batch:
         """The batch at work: in memory, kept, or made now."""
         if self.batch is None or self.number != number:
-            batch = self.keeper.read(number, done=step % self.policy.updates)
+            batch = self.store.read(number, done=step % self.policy.updates)
             if batch is None:
-                self.keeper.drop(since=number)  # those would be of other weights than it leads to
+                self.store.drop(since=number)  # those would be of other weights than it leads to
                 batch = self.made(number)
-                self.keeper.write(number, batch)
-            self.keeper.drop(before=self.first_needed(step) // self.policy.updates)
+                self.store.write(number, batch)
+            self.store.drop(before=self.first_needed(step) // self.policy.updates)
             self.batch, self.number = batch, number
         return self.batch
 
     def made(self, number: int) -> Batch:
         """Rollouts, rewards, advantages and masks, and what old policy and reference say of them."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            judged = self.judged(number)
-            canvas = taking_part(judged.rollouts.canvas, judged.reward_B, group=self.group)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            scored = self.scored(number)
+            canvas = taking_part(scored.rollouts.canvas, scored.reward_B, group=self.group)
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
             updates = prepare(
                 self.model,
@@ -140,11 +141,11 @@ class PolicyLearner:
                 group=self.group,
                 generator=generator,
                 reference=self.reference,
-                steps_BL=judged.rollouts.step_BL,
-                held=self.held,
+                steps_BL=scored.rollouts.decided_BL,
+                micro_batch=self.micro_batch,
             )
-        advantage_B = group_advantages(self.policy, judged.reward_B, group=self.group)
-        return Batch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), judged.statistics)
+        advantage_B = group_advantages(self.policy, scored.reward_B, group=self.group)
+        return Batch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), scored.statistics)
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
         """Sample pictures of the saved model."""

@@ -56,14 +56,14 @@ def prepare(
     generator: torch.Generator,
     reference: Reference | None = None,
     steps_BL: Tensor | None = None,
-    held: int = 128,
+    micro_batch: int = 128,
 ) -> tuple[Update, ...]:
     """Masks of the policy's inner updates for completed canvases, and what old policy and reference say about them.
 
-    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`. ``held``: as in
-    `parts`, which old policy and reference compute too: in half precision a row's numbers depend on what runs beside it.
-    Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if the
-    KL needs a reference and there is none.
+    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`. ``micro_batch``:
+    as in `parts`, which old policy and reference compute too: in half precision a row's numbers depend on what runs beside it.
+    Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if
+    the KL needs a reference and there is none.
     """
     wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
     if wants_reference and reference is None:
@@ -81,23 +81,24 @@ def prepare(
     )
     old: list[Tensor | None] = [None] * len(drawn)
     if policy.needs_old:
-        old = [in_parts(model, canvas, views, vocabulary, held) for views in drawn]
+        old = [in_parts(model, canvas, views, vocabulary, micro_batch) for views in drawn]
     other: list[Tensor | None] = [None] * len(drawn)
     if wants_reference and reference is not None:
         with reference.scorer() as scorer:
-            other = [in_parts(scorer, canvas, views, vocabulary, held) for views in drawn]
+            other = [in_parts(scorer, canvas, views, vocabulary, micro_batch) for views in drawn]
     return tuple(Update(*one) for one in zip(drawn, old, other, strict=True))
 
 
-def in_parts(model: Scorer, canvas: Canvas, views: MaskedViews, vocabulary: Vocabulary, held: int) -> Tensor:
+def in_parts(model: Scorer, canvas: Canvas, views: MaskedViews, vocabulary: Vocabulary, micro_batch: int) -> Tensor:
     """`log_probabilities` (K, B, L) of each of the `parts`, side by side."""
-    spans = parts(canvas, views, held=held)
+    spans = parts(canvas, views, micro_batch=micro_batch)
     found = [log_probabilities(model, canvas.part(rows), views.part(rows), vocabulary=vocabulary) for rows in spans]
     return torch.cat(found, dim=1)
 
 
-def parts(canvas: Canvas, views: MaskedViews, *, held: int = 128) -> list[slice]:
-    """Consecutive rows of a batch, in parts of which the model has at most ``held`` different rows to compute in all views.
+def parts(canvas: Canvas, views: MaskedViews, *, micro_batch: int = 128) -> list[slice]:
+    """Consecutive rows of a batch, in parts of which the model has at most ``micro_batch`` different rows to compute in all
+    views.
 
     Their activations wait for one backward pass. The views of a single row are not parted.
     """
@@ -110,7 +111,7 @@ def parts(canvas: Canvas, views: MaskedViews, *, held: int = 128) -> list[slice]
             kinds[row].add(kind)
     starts, found = [0], set[int]()
     for row, mine in enumerate(kinds):
-        if found and len(found | mine) > held:
+        if found and len(found | mine) > micro_batch:
             starts.append(row)
             found = set()
         found |= mine

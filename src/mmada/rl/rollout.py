@@ -1,14 +1,16 @@
-"""Rollouts: what a policy makes of prompts, by the one denoising loop, with the step at which every token was decided.
+"""Rollouts: completions of prompts by the denoising loop, with the step at which every token was decided.
 
-    questions = [ASK["math"](rng) for _ in range(prompts)]
-    rollouts = roll_out(model, questions, group=8, seed=7)     # 8 completions a prompt, next to each other
+    rollouts = roll_out(model, prompts, group_size=8, seed=7)     # 8 completions a prompt, next to each other
+
+Everything works on canvases: the canvas of a prompt is built once and repeated for its group, so that a prompt is tokenised
+once and its picture encoded once.
 
 Shapes: B rows (prompts x G), L positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,69 +19,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmada.canvas import TEXT, Canvas
+from mmada.canvas import TEXT, Canvas, Trajectory
 from mmada.errors import MAX_STEPS, InputError, check_number, check_whole
-from mmada.io.images import ImageSource
-from mmada.nano.world.arithmetic import problem
-from mmada.nano.world.captions import drawable
-from mmada.nano.world.geneval import CATEGORIES, of_split, prompts
-from mmada.nano.world.questions import KINDS, ask_about
-from mmada.nano.world.render import LOOSE, render
-from mmada.nano.world.scenes import sample_scene
-from mmada.pipeline import MMaDA, TextResult, TextSampling
-from mmada.pipeline.engine import Callback
-from mmada.pipeline.preset import Preset
-from mmada.rewards.completion import DRAWN, Completion, Prompt
-from mmada.sampling import Acceleration, Frame
+from mmada.io.images import load_image
+from mmada.pipeline import MMaDA
+from mmada.pipeline.engine import Engine
+from mmada.pipeline.grids import Grid, fit
+from mmada.pipeline.options import Preset
+from mmada.sampling import Acceleration, Phase, denoise
+from mmada.tasks.task import Completion, Prompt
+from mmada.tokenizers.prompt import Message, split_thinking
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["ASK", "Rollouts", "Sampler", "distinct", "roll_out"]
-
-Random = np.random.Generator
-
-
-def math(rng: Random) -> Prompt:
-    """A worded problem of the training split, to be reasoned on; long ones more often, as short ones are soon always right."""
-    given = problem(rng, steps=int(rng.choice((1, 2, 3), p=(0.1, 0.25, 0.65))))
-    return Prompt(given.text, given)
-
-
-def vision(rng: Random) -> Prompt:
-    """A question about a picture of the training split, to be reasoned on; kinds that compare things more often."""
-    scene = sample_scene(rng)
-    hard = np.array([3.0 if kind in ("relation", "compare", "sum") else 1.0 for kind in KINDS])
-    question = ask_about(scene, rng, str(rng.choice(list(KINDS), p=hard / hard.sum())))
-    return Prompt(question.text, question, Image.fromarray(render(scene, rng, LOOSE)))
-
-
-def image(rng: Random) -> Prompt:
-    """What to draw, of the training split: captions as in training, and three times as often the six categories of GenEval.
-
-    Half of these name a single thing without a colour: its parts may be drawn in several, and hardly anything else goes wrong.
-    What GenEval's test asks for is in none of them (two things in this order), whatever the words.
-    """
-    category = CATEGORIES[0] if rng.random() < 0.4 else str(rng.choice(CATEGORIES))
-    if rng.random() >= 0.25:
-        item = prompts(category, rng, 1, split="train")[0]
-        return Prompt(item.text, item)
-    while True:
-        caption = drawable(rng)
-        if len(caption.meaning.groups) > 2 or of_split(caption.meaning, "train"):
-            return Prompt(caption.text, caption)
-
-
-ASK: dict[str, Callable[[Random], Prompt]] = {"math": math, "vision": vision, "image": image}
-"""Task -> a prompt of it."""
+__all__ = ["RolloutSampling", "Rollouts", "diversity", "roll_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampler:
-    """How completions are drawn.
+class RolloutSampling:
+    """How completions are sampled.
 
-    ``temperature``: of text tokens, above 0, or a group holds one completion G times; ``image_temperature`` and ``guidance``: of
-    pictures. ``length``: most tokens of a text, reasoning included; None as the model's preset says, and so for ``steps`` and
-    ``image_steps``. ``parallel``: a rule by name that decides several text tokens a pass, such as "threshold=0.9". ``batch``:
-    rows that are denoised together. A text stops early, at its end token.
+    ``temperature``: of text tokens, above 0, or a group would hold one completion G times; ``image_temperature`` and
+    ``guidance``: of pictures. ``length``: maximum tokens of a text, reasoning included; None is the model's preset, and so for
+    ``steps`` and ``image_steps``. ``parallel``: a rule that unmasks several text tokens a forward pass, such as
+    "threshold=0.9". ``image_thinking``: a thought is written before each picture, on the same canvas. ``batch``: rows denoised
+    together. A text stops early, at its end token.
     """
 
     temperature: float = 1.0
@@ -89,154 +52,217 @@ class Sampler:
     steps: int | None = None
     image_steps: int | None = None
     parallel: str | None = None
+    image_thinking: bool = False
     batch: int = 64
 
     def __post_init__(self) -> None:
         for name in ("temperature", "image_temperature"):
-            if check_number(f"sampler.{name}", getattr(self, name)) == 0:
-                raise InputError(f"sampler.{name} is 0, so all completions of a prompt would be the same; give one above 0")
-        check_number("sampler.guidance", self.guidance)
+            if check_number(f"sampling.{name}", getattr(self, name)) == 0:
+                raise InputError(f"sampling.{name} is 0, so all completions of a prompt would be the same; give one above 0")
+        check_number("sampling.guidance", self.guidance)
         for name in ("batch", "length", "steps", "image_steps"):
             if (value := getattr(self, name)) is not None:
-                check_whole(f"sampler.{name}", value, 1, MAX_STEPS if name.endswith("steps") else None)
-        _ = self.speed
+                check_whole(f"sampling.{name}", value, 1, MAX_STEPS if name.endswith("steps") else None)
+        _ = self.acceleration
 
     @property
-    def speed(self) -> Acceleration:
-        """How fast texts are decoded."""
+    def acceleration(self) -> Acceleration:
+        """How texts are decoded faster than one token a step."""
         return Acceleration.of(self.parallel)
 
-    def check_fits(self, preset: Preset, longest: int) -> None:
-        """Raises InputError where a model of so many places cannot be sampled so."""
+    def check_fits(self, preset: Preset, max_length: int) -> None:
+        """Raise InputError if a model with ``max_length`` positions cannot be sampled so."""
         if self.length is not None:
-            check_whole("sampler.length", self.length, 1, longest - 1)
+            check_whole("sampling.length", self.length, 1, max_length - 1)
         try:
             TextSampling(length=self.length, steps=self.steps).over(preset.reasoning)
         except InputError as error:
-            raise InputError(f"sampler with the model's preset: {error}") from error
-
-    def text_options(self, seeds: list[int], callback: Callback) -> dict[str, Any]:
-        """How an answer with reasoning is drawn."""
-        plan = TextSampling(length=self.length, steps=self.steps, temperature=self.temperature)
-        return {"sampling": plan, "thinking": True, "seed": seeds, "callback": callback}
+            raise InputError(f"sampling with the model's preset: {error}") from error
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Finished completions: what they are, and what training needs of them.
+    """Finished completions with what training needs.
 
-    ``canvas``: its editable places are the completions, without end-of-text padding. ``step_BL``: int64, the step of the loop at
-    which each place was filled, from 1, padding behind the end too; 0 in the context.
+    ``canvas``: its editable positions are the completions, without end-of-text padding. ``decided_BL``: int64, the step of the
+    loop that decided each position, from 1, for the padding after the end too; 0 in the context.
     """
 
     canvas: Canvas
-    step_BL: Tensor
+    decided_BL: Tensor
     completions: tuple[Completion, ...]
 
     @property
     def length_B(self) -> Tensor:
-        """Places of each completion."""
+        """Number of tokens of each completion."""
         return self.canvas.editable_BL.sum(1)
 
     @staticmethod
     def join(parts: Sequence[Rollouts]) -> Rollouts:
         """One batch from several, the shorter rows padded."""
         canvas = Canvas.stack([part.canvas for part in parts])
-        steps = [torch.nn.functional.pad(p.step_BL, (0, canvas.length - p.canvas.length)) for p in parts]
-        return Rollouts(canvas, torch.cat(steps), tuple(c for part in parts for c in part.completions))
+        decided = [torch.nn.functional.pad(p.decided_BL, (0, canvas.length - p.canvas.length)) for p in parts]
+        return Rollouts(canvas, torch.cat(decided), tuple(c for part in parts for c in part.completions))
 
 
-def roll_out(model: MMaDA, asked: Sequence[Prompt], *, group: int, seed: int, sampler: Sampler | None = None) -> Rollouts:
-    """``group`` completions of every prompt; prompts of several tasks may be mixed. Row i depends on (weights, prompt, seed, i).
+def roll_out(
+    model: MMaDA, prompts: Sequence[Prompt], *, group_size: int, seed: int, sampling: RolloutSampling | None = None
+) -> Rollouts:
+    """``group_size`` completions of every prompt; prompts of several tasks may be mixed. Row i depends on (weights, prompt,
+    seed, i).
 
-    Raises InputError where a prompt does not fit the model.
+    Raises InputError for a prompt that does not fit the model, or has more than one picture.
     """
-    chosen = Sampler() if sampler is None else sampler
-    check_whole("group", group, 1)
-    # What the policy is asked about later is text alone, and a text ends at its end token, whatever a released sampler does.
-    closed = replace(model.preset.reasoning, stop_at_eos=True, open_vocabulary=False)
-    model = model.with_defaults(text=TextSampling(**vars(chosen.speed)), preset=replace(model.preset, reasoning=closed))
-    rows = [one for one in asked for _ in range(group)]
+    sampler = Sampler(model, RolloutSampling() if sampling is None else sampling)
+    check_whole("group_size", group_size, 1)
+    canvases = sampler.canvases(prompts)
+    rows = [index for index in range(len(prompts)) for _ in range(group_size)]
     seeds = np.random.SeedSequence(seed).generate_state(len(rows), np.uint64) >> np.uint64(2)
     parts: dict[int, Rollouts] = {}
-    for maker in (texts, looks, pictures):
-        mine = [i for i, one in enumerate(rows) if maker_of(one) is maker]
-        for start in range(0, len(mine), chosen.batch):
-            some = mine[start : start + chosen.batch]
-            made = maker(model, [rows[i] for i in some], [int(seeds[i]) for i in some], chosen)
-            parts |= dict(zip(some, made, strict=True))
-    return Rollouts.join([parts[i] for i in range(len(rows))])
+    for kind in dict.fromkeys(kind_of(prompt) for prompt in prompts):
+        mine = [row for row, index in enumerate(rows) if kind_of(prompts[index]) == kind]
+        for start in range(0, len(mine), sampler.sampling.batch):
+            some = mine[start : start + sampler.sampling.batch]
+            batch = [(prompts[rows[i]], canvases[rows[i]]) for i in some]
+            generators = model.engine.generators([int(seeds[i]) for i in some], len(some))
+            parts |= dict(zip(some, sampler.complete(batch, generators), strict=True))
+    return Rollouts.join([parts[row] for row in range(len(rows))])
 
 
-Maker = Callable[[MMaDA, Sequence[Prompt], list[int], Sampler], list[Rollouts]]
+def kind_of(prompt: Prompt) -> tuple[str, bool]:
+    """What prompts of one batch have in common: the modality of the completion, and whether there is a picture to read."""
+    return prompt.task.output, bool(prompt.images)
 
 
-def maker_of(asked: Prompt) -> Maker:
-    """How a prompt is answered."""
-    if isinstance(asked.about, DRAWN):
-        return pictures
-    return texts if asked.picture is None else looks
+@dataclass(frozen=True)
+class Sampler:
+    """A model with its sampling options: makes canvases of prompts and completes them."""
+
+    model: MMaDA
+    sampling: RolloutSampling
+
+    @property
+    def engine(self) -> Engine:
+        """The parts of the model at work."""
+        return self.model.engine
+
+    @property
+    def thought_length(self) -> int:
+        """Tokens of the thought before a picture."""
+        return self.model.preset.thought.length if self.sampling.image_thinking else 0
+
+    def canvases(self, prompts: Sequence[Prompt]) -> list[Canvas]:
+        """The canvas of each prompt, everything to be sampled still masked."""
+        codes = self.codes(prompts)
+        length = self.model.preset.reasoning.changed(length=self.sampling.length, steps=self.sampling.steps).length
+        made = []
+        for index, prompt in enumerate(prompts):
+            if prompt.task.output == "image":
+                canvas = self.drawing(prompt.text, self.thought_length)
+            else:
+                canvas = self.engine.prompter.chat(
+                    [Message("user", prompt.text)],
+                    codes=codes[index].flatten().tolist() if index in codes else None,
+                    thinking=True,
+                    answer_length=length,
+                )
+            self.engine.check_length(canvas)
+            made.append(canvas)
+        return made
+
+    def codes(self, prompts: Sequence[Prompt]) -> dict[int, Grid]:
+        """Codes of the pictures of prompts, by the number of the prompt; each picture is encoded once."""
+        pictures: dict[int, Image.Image] = {}
+        for index, prompt in enumerate(prompts):
+            if len(prompt.images) > 1:
+                raise InputError(f"prompt {prompt.text!r} has {len(prompt.images)} pictures; rollouts take one at most")
+            if prompt.images:
+                pictures[index] = fit(load_image(prompt.images[0]), self.engine.size, self.model.preset.fit)
+        found: dict[int, Grid] = {}
+        indices = list(pictures)
+        for start in range(0, len(indices), self.sampling.batch):
+            some = indices[start : start + self.sampling.batch]
+            found |= dict(zip(some, self.engine.encode([pictures[index] for index in some]), strict=True))
+        return found
+
+    def drawing(self, text: str, thought_length: int) -> Canvas:
+        """A canvas with a caption, room for a thought, and a picture of masks."""
+        rows, columns = self.engine.shape(None)
+        return self.engine.prompter.draw(text, codes=[None] * (rows * columns), think_length=thought_length)
+
+    def complete(self, batch: Sequence[tuple[Prompt, Canvas]], generators: Sequence[torch.Generator]) -> list[Rollouts]:
+        """Complete canvases of one kind as one batch; rollouts of one row each."""
+        engine = self.engine
+        drawing = batch[0][0].task.output == "image"
+        phases = self.image_phases() if drawing else [self.text_phase()]
+        guided = any(phase.guidance.scale > 0 for phase in phases)
+        blank = Canvas.stack([self.drawing("", 0)] * len(batch)).to(engine.canvas_device) if guided else None
+        *_, last = denoise(
+            engine.denoiser,
+            Canvas.stack([canvas for _, canvas in batch]).to(engine.canvas_device),
+            phases,
+            vocabulary=engine.parts.vocabulary,
+            generators=generators,
+            unconditional=blank,
+            fixed_shape=engine.fixed_shape,
+        )
+        pictures: Sequence[Image.Image | None] = [None] * len(batch)
+        if drawing:
+            pictures = engine.decode(engine.codes(last.canvas, engine.shape(None)))
+        made = []
+        for row, ((prompt, _), picture) in enumerate(zip(batch, pictures, strict=True)):
+            trajectory = last.row(row).trajectory
+            canvas, decided_BL = finished(trajectory, engine.parts.vocabulary)
+            raw_text = engine.parts.text.decode(text_of(canvas, engine.parts.vocabulary))
+            answer = "" if drawing else split_thinking(raw_text)[0]
+            made.append(Rollouts(canvas, decided_BL, (Completion(prompt, raw_text, answer, picture),)))
+        return made
+
+    def text_phase(self) -> Phase:
+        """Answers with reasoning.
+
+        Likelihoods are later computed over the text range, up to the end token, so sampling is closed to other tokens and stops
+        there, whatever the sampler of a released checkpoint does.
+        """
+        plan = self.model.preset.reasoning.changed(length=self.sampling.length, steps=self.sampling.steps)
+        plan = replace(plan, stop=True, open_vocabulary=False)
+        vocabulary = self.engine.parts.vocabulary
+        return self.sampling.acceleration.of_phase(plan.phase((vocabulary.eot, vocabulary.eos), self.sampling.temperature, 0.0))
+
+    def image_phases(self) -> list[Phase]:
+        """A thought if wanted, then the picture."""
+        plan = self.model.preset.image.changed(
+            steps=self.sampling.image_steps,
+            guidance=self.sampling.guidance,
+            temperature=self.sampling.image_temperature,
+        )
+        phases = [self.model.image_speed.of_phase(plan.phase())]
+        if self.sampling.image_thinking:
+            thought = self.model.preset.thought.phase((self.engine.parts.vocabulary.eos,), 0.0, 0.0)
+            phases.insert(0, self.model.text_speed.of_phase(thought))
+        return phases
 
 
-def texts(model: MMaDA, asked: Sequence[Prompt], seeds: list[int], sampler: Sampler) -> list[Rollouts]:
-    """Answers with reasoning."""
-    frames: list[Frame] = []
-    results = model.generate([one.words for one in asked], **sampler.text_options(seeds, frames.append))
-    return answered(model, asked, results, frames)
+def finished(trajectory: Trajectory, vocabulary: Vocabulary) -> tuple[Canvas, Tensor]:
+    """One completed row on the CPU with its steps, only its completion editable: a text ends with its end token."""
+    canvas, decided_BL = trajectory.canvas.to("cpu"), trajectory.decided_BL.to("cpu")
+    text_BL = canvas.modality_BL == TEXT
+    ends_BL = torch.isin(canvas.tokens_BL, torch.tensor([vocabulary.eot, vocabulary.eos])) & canvas.editable_BL & text_BL
+    padding_BL = (ends_BL.cumsum(1) - ends_BL.long() > 0) & text_BL
+    # Padding that was filled when the row had ended counts as one step more, so that all of it was masked until then.
+    late_BL = canvas.editable_BL & (decided_BL == 0)
+    decided_BL = decided_BL.masked_fill(late_BL, int(decided_BL.max()) + 1)
+    return replace(canvas, editable_BL=canvas.editable_BL & ~padding_BL), decided_BL
 
 
-def looks(model: MMaDA, asked: Sequence[Prompt], seeds: list[int], sampler: Sampler) -> list[Rollouts]:
-    """Answers about pictures, with reasoning."""
-    frames: list[Frame] = []
-    shown: list[ImageSource] = [one.picture for one in asked if one.picture is not None]
-    words = [one.words for one in asked]
-    results = model.ask(shown, words, **sampler.text_options(seeds, frames.append))
-    return answered(model, asked, results, frames)
+def text_of(canvas: Canvas, vocabulary: Vocabulary) -> list[int]:
+    """Tokens of the text of one finished row, without its end token."""
+    tokens: list[int] = canvas.tokens_BL[canvas.positions("text")].tolist()
+    return tokens[:-1] if tokens and tokens[-1] in (vocabulary.eot, vocabulary.eos) else tokens
 
 
-def answered(model: MMaDA, asked: Sequence[Prompt], results: Sequence[TextResult], frames: Sequence[Frame]) -> list[Rollouts]:
-    """Rollouts of one row each."""
-    parts = model.engine.parts
-    made = []
-    for row, (one, result) in enumerate(zip(asked, results, strict=True)):
-        completion = Completion(one, result.raw_text, result.text)
-        made.append(retraced(frames, row, completion, parts.vocabulary))
-    return made
-
-
-def pictures(model: MMaDA, asked: Sequence[Prompt], seeds: list[int], sampler: Sampler) -> list[Rollouts]:
-    """Drawn pictures."""
-    frames: list[Frame] = []
-    drawn = model.draw(
-        [one.words for one in asked],
-        steps=sampler.image_steps,
-        guidance=sampler.guidance,
-        temperature=sampler.image_temperature,
-        seed=seeds,
-        callback=frames.append,
-    )
-    vocabulary = model.engine.parts.vocabulary
-    return [
-        retraced(frames, row, Completion(one, drawn=picture), vocabulary)
-        for row, (one, picture) in enumerate(zip(asked, drawn, strict=True))
-    ]
-
-
-def retraced(frames: Sequence[Frame], row: int, completion: Completion, vocabulary: Vocabulary) -> Rollouts:
-    """One row of a batch with its steps, and only its completion editable: of a text, what is behind its end token is none."""
-    canvas = frames[-1].row(row).canvas.to("cpu")
-    step_BL = torch.zeros_like(canvas.tokens_BL)
-    for number, frame in enumerate(frames[1:], 1):
-        step_BL[frame.row(row).changed_BL.cpu()] = number
-    ends_BL = torch.isin(canvas.tokens_BL, torch.tensor([vocabulary.eot, vocabulary.eos]))
-    ends_BL &= canvas.editable_BL & (canvas.modality_BL == TEXT)
-    behind_BL = (ends_BL.cumsum(1) - ends_BL.long() > 0) & (canvas.modality_BL == TEXT)
-    step_BL[canvas.editable_BL & (step_BL == 0)] = int(step_BL.max()) + 1  # filled when the row had ended
-    return Rollouts(replace(canvas, editable_BL=canvas.editable_BL & ~behind_BL), step_BL, (completion,))
-
-
-def distinct(canvas: Canvas) -> float:
+def diversity(canvas: Canvas) -> float:
     """Diversity of a group: the share of its pairs of completions that differ, 0 (all the same) to 1."""
-    rows = [tuple(tokens[places].tolist()) for tokens, places in zip(canvas.tokens_BL, canvas.editable_BL, strict=True)]
+    rows = [tuple(tokens[inside].tolist()) for tokens, inside in zip(canvas.tokens_BL, canvas.editable_BL, strict=True)]
     pairs = [(a, b) for i, a in enumerate(rows) for b in rows[:i]]
     return sum(a != b for a, b in pairs) / max(1, len(pairs))

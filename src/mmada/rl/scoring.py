@@ -1,4 +1,4 @@
-"""Groups of completions: judged, counted, and logged one line a group.
+"""Rewards of groups of completions, their statistics, and a log with a line for each group.
 
 Shapes: B rows (prompts x G).
 """
@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas
 from mmada.io.atomic import write_text
 from mmada.rewards import Failure, RewardSum
-from mmada.rl.rollout import Rollouts, distinct
+from mmada.rl.rollout import Rollouts, diversity
 from mmada.training.log import read_log
 
 __all__ = ["GroupLog", "ScoredRollouts", "score_groups"]
@@ -37,19 +36,19 @@ class ScoredRollouts:
     groups: tuple[dict[str, Any], ...] = ()
 
 
-def score_groups(rollouts: Rollouts, tasks: Sequence[str], judges: Mapping[str, RewardSum], *, group: int) -> ScoredRollouts:
-    """Ask the judge of each task; ``tasks`` has the task of every group of ``group`` rows."""
+def score_groups(rollouts: Rollouts, tasks: Sequence[str], rewards: Mapping[str, RewardSum], *, group: int) -> ScoredRollouts:
+    """Apply the rewards of each task; ``tasks`` has the task of every group of ``group`` rows."""
     reward_B = torch.full((len(rollouts.completions),), torch.nan, dtype=torch.float64)
     terms: dict[int, dict[str, list[float]]] = {}
     failures: list[Failure] = []
     for task in dict.fromkeys(tasks):
         mine = [g for g, name in enumerate(tasks) if name == task]
         rows = [g * group + i for g in mine for i in range(group)]
-        scores = judges[task]([rollouts.completions[row] for row in rows])
+        scores = rewards[task]([rollouts.completions[row] for row in rows])
         reward_B[rows] = scores.total_B
         for n, g in enumerate(mine):
             terms[g] = {name: values[n * group : (n + 1) * group] for name, values in scores.terms.items()}
-        failures += [Failure(f.term, rows[f.index], f.kind, f.words) for f in scores.failures]
+        failures += [Failure(f.term, rows[f.index], f.kind, f.detail) for f in scores.failures]
     lines = tuple(group_line(rollouts, reward_B, terms[g], task, g * group, failures) for g, task in enumerate(tasks))
     report(failures)
     return ScoredRollouts(rollouts, reward_B, statistics(lines, failures), lines)
@@ -58,36 +57,35 @@ def score_groups(rollouts: Rollouts, tasks: Sequence[str], judges: Mapping[str, 
 def group_line(
     rollouts: Rollouts, reward_B: Tensor, terms: Mapping[str, Sequence[float]], task: str, start: int, failures: Sequence[Failure]
 ) -> dict[str, Any]:
-    """What the log says of the group of rows from ``start`` on; ``terms``: what each gave these rows, before its weight.
+    """The log line of the group of rows from ``start`` on; ``terms``: the values of each reward for these rows, before its
+    weight.
 
     The reward of a completion without one is null, and so is a term that failed.
     """
     group = len(next(iter(terms.values())))
     rows = slice(start, start + group)
-    canvas = rollouts.canvas
-    part = Canvas(canvas.tokens_BL[rows], canvas.editable_BL[rows], canvas.valid_BL[rows], canvas.modality_BL[rows])
     return {
         "task": task,
-        "prompt": rollouts.completions[start].asked.words,
+        "prompt": rollouts.completions[start].prompt.text,
         "rewards": numbers(reward_B[rows].tolist()),
         "terms": {name: numbers(values) for name, values in terms.items()},
         "lengths": rollouts.length_B[rows].tolist(),
-        "diversity": distinct(part),
-        "written": [completion.written for completion in rollouts.completions[rows]],
-        "failed": [f"{f.index - start}: {f.term} {f.kind} ({f.words})" for f in failures if start <= f.index < start + group],
+        "diversity": diversity(rollouts.canvas.part(rows)),
+        "raw_text": [completion.raw_text for completion in rollouts.completions[rows]],
+        "failed": [f"{f.index - start}: {f.term} {f.kind} ({f.detail})" for f in failures if start <= f.index < start + group],
     }
 
 
 def numbers(values: Sequence[float]) -> list[float | None]:
-    """As JSON has them: what is NaN is null."""
+    """As JSON: NaN becomes null."""
     return [None if math.isnan(value) else value for value in values]
 
 
 def statistics(lines: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> dict[str, float]:
     """Means over the completions of a batch, and of each task; counts of what went wrong.
 
-    ``reward_TASK_TERM``: of one term, before its weight, over the completions that it gave a number for. ``equal``: share of the
-    groups whose rewards are all the same, which teach nothing. ``empty``: completions of length 0.
+    ``reward_TASK_TERM``: of one reward, before its weight, over the completions that it scored. ``equal``: share of the
+    groups whose rewards are all equal, which give no gradient. ``empty``: completions of length 0.
     """
     found: dict[str, float] = {}
     names = list(dict.fromkeys(line["task"] for line in lines))
@@ -112,11 +110,11 @@ def statistics(lines: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) 
 
 
 def report(failures: Sequence[Failure]) -> None:
-    """Show what failed, one line for each kind."""
+    """Warn about failures, one line for each kind."""
     for (term, kind), count in Counter((f.term, f.kind) for f in failures).items():
-        words = next(f.words for f in failures if (f.term, f.kind) == (term, kind))
+        detail = next(f.detail for f in failures if (f.term, f.kind) == (term, kind))
         logging.getLogger(__name__).warning(
-            "reward %s %s for %d completions (%s); left out of their groups", term, kind, count, words
+            "reward %s %s for %d completions (%s); left out of their groups", term, kind, count, detail
         )
 
 

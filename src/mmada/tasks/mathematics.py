@@ -1,7 +1,7 @@
 """Answers to questions that others asked: formulas compared by math-verify, short answers and choices as words.
 
 math-verify bounds its own work by signals, which only a main thread may have, so `same_formula` calls it without; run it where
-it can be ended (`mmada.rewards.isolation.OwnProcess`), since what it simplifies comes from strangers.
+it can be ended (`mmada.tasks.math_verify`), since what it simplifies comes from strangers.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from mmada.canvas import Modality
 from mmada.errors import InputError
 from mmada.tasks.compare_answers import same_answer
+from mmada.tasks.task import Completion, Prompt, Score
 
-__all__ = ["Known", "need_math_verify", "same_answer", "same_formula", "same_short"]
+__all__ = ["Mathematics", "need_math_verify", "same_answer", "same_formula", "same_short"]
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 LONGEST = 20_000
@@ -23,16 +26,24 @@ LONGEST = 20_000
 
 
 @dataclass(frozen=True)
-class Known:
-    """A question from a file, of which only the right answer is known. ``formula``: it is mathematics, so that an answer in other
-    words may be right too."""
+class Mathematics:
+    """Questions of mathematics with a known answer. The target is that answer, a number or a formula."""
 
-    answer: str
-    formula: bool = False
+    name: ClassVar[str] = "mathematics"
+    inputs: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    output: ClassVar[Modality] = "text"
+    scores: ClassVar[frozenset[str]] = frozenset({"correct"})
 
-    def verify(self, answer: str) -> bool:
-        """As `same_short`."""
-        return same_short(self.answer, answer)
+    def prompt(self, example: Mapping[str, Any]) -> Prompt:
+        """From {"question": text, "answer": text}."""
+        return Prompt(example["question"], self, target=example["answer"])
+
+    def score(self, completion: Completion) -> Score:
+        """1 for the same number or formula, else 0."""
+        from mmada.tasks.math_verify import equal_formulas  # which needs this module
+
+        gold, answer = completion.prompt.target, completion.answer
+        return Score(float(same_answer(gold, answer) or equal_formulas(gold, answer)))
 
 
 def same_short(gold: str, answer: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from threading import Lock
 
-from mmada.rewards.isolation import START, OwnProcess, TimedOut
+from mmada.io.isolation import START, ProcessWorker, TimedOut
 from mmada.tasks.mathematics import need_math_verify, same_formula
 
-__all__ = ["Formulas"]
+__all__ = ["Formulas", "equal_formulas"]
 
 
 class Formulas:
@@ -18,7 +19,7 @@ class Formulas:
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
-        self.worker = OwnProcess(same_formula)  # type: ignore[arg-type]  # it takes any sequence
+        self.worker = ProcessWorker(same_formula)
         self.lock = Lock()
 
     def __call__(self, gold: str, answer: str) -> str:
@@ -28,8 +29,8 @@ class Formulas:
         try:
             with self.lock:
                 if self.worker.pipe is None:  # its first call imports math-verify, which is no time of the answer's
-                    self.worker.run([("1", "1")], START)  # type: ignore[list-item]
-                same = self.worker.run([(gold, answer)], self.seconds)[0]  # type: ignore[list-item]
+                    self.worker.run([("1", "1")], START)
+                same = self.worker.run([(gold, answer)], self.seconds)[0]
         except TimedOut:
             return "comparing took too long"
         except RuntimeError:  # what is raised there, and its death
@@ -39,3 +40,14 @@ class Formulas:
     def close(self) -> None:
         """End the process."""
         self.worker.close()
+
+
+FORMULAS = Formulas()
+"""Its process starts at the first answer that needs it and ends with the program."""
+
+
+def equal_formulas(gold: str, answer: str) -> bool:
+    """Whether two formulas are equal, as math-verify finds; False if it takes too long. Raises InputError where it is missing."""
+    if multiprocessing.current_process().daemon:  # a worker process, which is killed itself when it hangs and may start none
+        return bool(same_formula([(gold, answer)])[0])
+    return not FORMULAS(gold, answer)
