@@ -48,9 +48,9 @@ SHORT_RUN = {
     "plan.steps": "2",
     "plan.sample_every": "9",
     "plan.optim.warmup": "0",
-    "group": "2",
-    "sampler.length": "8",
-    "sampler.image_steps": "2",
+    "group_size": "2",
+    "sampling.length": "8",
+    "sampling.image_steps": "2",
     "device": "cpu",
 }
 

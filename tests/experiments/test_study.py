@@ -20,22 +20,22 @@ from mmada.recipes.overrides import override
 from mmada.recipes.rl import RLRecipe
 from mmada.recipes.run import run
 from mmada.registry import RECIPES
-from mmada.rewards import Completion
 from mmada.rl.learner import PolicyLearner
+from mmada.tasks.task import Completion
 from mmada.training.log import read_log
 
 FEW = {
     "base.plan.steps": "2",
     "base.plan.optim.warmup": "0",
-    "base.group": "2",
+    "base.group_size": "2",
     "base.tasks": "{math: 1}",
-    "base.sampler.length": "8",
+    "base.sampling.length": "8",
     "base.method.updates": "1",
-    "base.half": "false",
+    "base.bf16": "false",
     "base.device": "cpu",
     "seeds": "2",
     "measures": "{toy: 3}",
-    "arms": "{one: {}, other: {method.noise: full}}",
+    "arms": "{one: {}, other: {method.masking: full}}",
 }
 
 
@@ -59,7 +59,7 @@ def test_a_study_goes_on_where_it_stopped(
     out, real, runs = tmp_path / "study", RLRecipe.run, []
 
     def counted(recipe: RLRecipe, *, out: Path, resume: bool, start: Path | None) -> Path:
-        runs.append((out.parent.name, out.name, recipe.plan.seed, recipe.method.noise))
+        runs.append((out.parent.name, out.name, recipe.plan.seed, recipe.method.masking))
         if len(runs) == 3:
             raise KeyboardInterrupt
         return real(recipe, out=out, resume=resume, start=start)
@@ -99,7 +99,12 @@ def test_a_run_killed_in_the_middle_goes_on_with_its_own_settings_alone(
         return real(learner, step)
 
     with pytest.raises(InputError, match="steps"):  # found when the run begins, which has done nothing then
-        run("study_noising", overrides=few | {"base.sampler.steps": "1", "base.sampler.length": "40"}, out=out, start_from=folder)
+        run(
+            "study_noising",
+            overrides=few | {"base.sampling.steps": "1", "base.sampling.length": "40"},
+            out=out,
+            start_from=folder,
+        )
     with monkeypatch.context() as patch:
         patch.setattr(PolicyLearner, "losses", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -112,10 +117,10 @@ def test_a_run_killed_in_the_middle_goes_on_with_its_own_settings_alone(
 
 
 def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], folder: Path, tmp_path: Path) -> None:
-    few, out = FEW | {"seeds": "1", "arms": "{a: {method.noise: full}}"}, tmp_path / "study"
+    few, out = FEW | {"seeds": "1", "arms": "{a: {method.masking: full}}"}, tmp_path / "study"
     run("study_noising", overrides=few, out=out, start_from=folder)
     kept = (out / "results.json").read_bytes()
-    for changed in ({"arms": "{a: {method.noise: iid}}"}, {"measures": "{toy: 2}"}, {"parallel": "threshold=0.9"}):
+    for changed in ({"arms": "{a: {method.masking: iid}}"}, {"measures": "{toy: 2}"}, {"parallel": "threshold=0.9"}):
         with pytest.raises(InputError, match="of other settings"):
             run("study_noising", overrides=few | changed, out=out, start_from=folder, resume=True)
     other = tmp_path / "other"
@@ -125,7 +130,7 @@ def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], f
     with pytest.raises(InputError, match="has other weights than the run"):
         run("study_noising", overrides=few, out=out, start_from=other, resume=True)
     assert (out / "results.json").read_bytes() == kept
-    run("study_noising", overrides=few | {"arms": "{a: {method.noise: full}, b: {}}"}, out=out, start_from=folder, resume=True)
+    run("study_noising", overrides=few | {"arms": "{a: {method.masking: full}, b: {}}"}, out=out, start_from=folder, resume=True)
     assert list(json.loads((out / "results.json").read_text())["curves"]["reward"]) == ["a", "b"]  # arms may be added
     (out / "start.json").write_text("{")
     with pytest.raises(InputError, match=r"start\.json are damaged"):
@@ -164,10 +169,10 @@ def test_arms_in_processes_of_their_own_make_one_report(
 
 
 def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
-    arms = {"a": {"method.updates": 3, "method.noise": None, "tasks": {"math": 2}, "plan.optim.lr": 1e-5}}
-    texts = {"a": {"method.updates": "3", "method.noise": "null", "tasks": "{math: 2}", "plan.optim.lr": "0.00001"}}
+    arms = {"a": {"method.updates": 3, "method.masking": None, "tasks": {"math": 2}, "plan.optim.lr": 1e-5}}
+    texts = {"a": {"method.updates": "3", "method.masking": "null", "tasks": "{math: 2}", "plan.optim.lr": "0.00001"}}
     study: StudyRecipe = RECIPES["study_noising"]()  # type: ignore[assignment]
-    whole = {"a": {"method": {"updates": 3, "noise": None}, "tasks": {"math": 2}, "plan": {"optim": {"lr": 1e-5}}}}
+    whole = {"a": {"method": {"updates": 3, "masking": None}, "tasks": {"math": 2}, "plan": {"optim": {"lr": 1e-5}}}}
     runs = [replace(study, arms=written).run_of("a", 1) for written in (arms, texts, whole)]
     assert runs[0] == runs[1] == runs[2]
     assert (runs[0].method.updates, dict(runs[0].tasks), runs[0].plan.optim.lr) == (3, {"math": 2}, 1e-5)
@@ -177,7 +182,7 @@ def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
 
 def varied(completions: Sequence[Completion]) -> list[float]:
     """Another number for every completion, the same each time."""
-    return [zlib.crc32(c.drawn.tobytes() if c.drawn else c.written.encode()) % 97 / 97 for c in completions]
+    return [zlib.crc32(c.image.tobytes() if c.image else c.raw_text.encode()) % 97 / 97 for c in completions]
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("study_")])
@@ -193,10 +198,10 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
         }
     settings = {
         "base.plan.optim.warmup": "0",
-        "base.group": "2",
-        "base.sampler.length": "8",
-        "base.sampler.image_steps": "2",
-        "base.half": "false",
+        "base.group_size": "2",
+        "base.sampling.length": "8",
+        "base.sampling.image_steps": "2",
+        "base.bf16": "false",
         "base.device": "cpu",
         "seeds": "1",
         "measures": json.dumps(dict.fromkeys(study.measures, 1)),
@@ -225,8 +230,8 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
         ({"arms": "{'..': {}}"}, "is that of a folder"),
         ({"arms": "{}"}, "arms of study_league is empty"),
         ({"measures": "{}"}, "measures of study_league is empty"),
-        ({"base.sampler.length": "0"}, r"sampler\.length"),
-        ({"arms": "{a: {method.nose: full}}"}, "arm a: .* did you mean 'noise'"),
+        ({"base.sampling.length": "0"}, r"sampling\.length"),
+        ({"arms": "{a: {method.maskng: full}}"}, "arm a: .* did you mean 'masking'"),
         ({"arms": "{a: 3}"}, r"names with values, .* \(at a\)"),
         ({"arms": "{a: {plan.seed: 3}}"}, "arm a: plan.seed belongs to base"),
         ({"arms": "{a: {plan: {seed: 3}}}"}, "arm a: plan.seed belongs to base"),
@@ -250,15 +255,15 @@ def test_wrong_settings_are_refused_before_anything_runs(
         ("rewards", "{math: {'tests.nowhere:f': 1}}"),
         ("pictures", "[nowhere]"),
         ("prompts", "{math: 'gsm8k:nowhere.jsonl'}"),
-        ("judge", "process"),
-        ("sampler.length", "9999"),
-        ("sampler.steps", "9999"),
+        ("isolation", "process"),
+        ("sampling.length", "9999"),
+        ("sampling.steps", "9999"),
     ],
 )
 def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(
     setting: str, value: str, judged: list[Path], folder: Path, tmp_path: Path
 ) -> None:
-    rewards = {"base.rewards": "{math: {'tests.experiments.test_study:unfindable': 1}}"} if setting == "judge" else {}
+    rewards = {"base.rewards": "{math: {'tests.experiments.test_study:unfindable': 1}}"} if setting == "isolation" else {}
     arms = {"arms": json.dumps({"one": {}, "other": {setting: value}})}
     with pytest.raises(InputError, match=r"arm other: .*(nowhere|process|9999)"):
         run("study_noising", overrides=FEW | rewards | arms, out=tmp_path / "study", start_from=folder)
@@ -285,7 +290,7 @@ def test_arms_with_adapters_are_judged_with_the_start(judged: list[Path], folder
     ("settings", "twin"),
     [
         ({"method.kl": 0.01}, True),  # the method's own
-        ({"method": {"noise": "systematic"}}, True),
+        ({"method": {"masking": "systematic"}}, True),
         (
             {"rewards": {"math": {"format": 0.5, "correctness": 2.0}, "vision": {"format": 1.0}}},
             True,

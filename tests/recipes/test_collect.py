@@ -16,11 +16,13 @@ from mmada.cli import main
 from mmada.data.public_sets import READERS, boxed, find_picture, prompts_in, rows
 from mmada.data.reasoning import Reasoned, Writer, fault, read_reasoned
 from mmada.errors import InputError
+from mmada.nano.sources import CANDIDATES as NANO
+from mmada.nano.sources import check_picture
 from mmada.pipeline import MMaDA
 from mmada.recipes.collect import Choice, Report, collect_reasoning
-from mmada.recipes.collect_sources import NANO, Candidate, Formulas, Own, right_picture
+from mmada.recipes.collect_sources import Candidate, Formulas, SelfGenerated
 from mmada.recipes.run import run
-from mmada.rl.rollout import Sampler
+from mmada.rl.rollout import RolloutSampling
 from mmada.tasks.mathematics import same_formula, same_short
 
 RNG = np.random.default_rng
@@ -265,9 +267,9 @@ def test_nothing_is_left_half_written(sets: Path) -> None:
         (f"geo170k:{sets / 'clevr.json'}",): "no usable row .*conversations is missing",
         (f"llava:{sets / 'llava.json'}",): "nothing to keep among 1 examples .no gold answer 1",
         ("nano:maths:3",): "must be one of math, vision, image",
-        ("nano:math:many",): "should end in how many",
+        ("nano:math:many",): "should end with a number",
         ("gsm8l:a",): "did you mean 'gsm8k'",
-        ("own:own:nano:math:3",): "own answers to own answers",
+        ("self:self:nano:math:3",): "answers to a model's own answers",
         ("folder:nowhere",): r"has no examples\.jsonl",
         (f"clevr:{sets / 'gone.json'}",): "does not exist",
     }.items():
@@ -317,13 +319,13 @@ def test_the_nano_world_is_right_by_its_own_judges() -> None:
             if task != "image":
                 assert candidate.judge(replace(candidate.example, answer="nonsense")) == "wrong answer"
     candidate = NANO["image"](RNG(0))
-    assert candidate.judge.func is right_picture  # type: ignore[attr-defined]
+    assert candidate.judge.func is check_picture  # type: ignore[attr-defined]
     assert candidate.judge(replace(candidate.example, picture=Image.new("RGB", (64, 64), "grey"))) == "wrong picture"
 
 
 def own(model: MMaDA, prompts: list[Candidate], count: int) -> list[Reasoned]:
-    sampler = Sampler(length=8, steps=4, image_steps=3, batch=4)
-    made = Own(model=lambda: model, prompts=prompts, count=count, samples=2, sampler=sampler, seed=3)
+    sampling = RolloutSampling(length=8, steps=4, image_steps=3, batch=4)
+    made = SelfGenerated(model=lambda: model, prompts=prompts, count=count, samples=2, sampling=sampling, seed=3)
     return [candidate.example for candidate in made]
 
 
@@ -332,12 +334,12 @@ def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
     made = own(model, prompts, 5)
     blind = replace(prompts[1].example, picture=None)
     lacking = [replace(prompts[1], example=blind), Candidate(replace(GOOD, gold="", answer=""), lambda _: "")]
-    sampler = Sampler(length=8, steps=4)
-    given = Own(model=lambda: model, prompts=lacking, count=9, samples=2, sampler=sampler, seed=3)
-    assert [c.broken for c in given] == ["its picture is not found", "there is no answer to judge by"]
+    sampling = RolloutSampling(length=8, steps=4)
+    given = SelfGenerated(model=lambda: model, prompts=lacking, count=9, samples=2, sampling=sampling, seed=3)
+    assert [c.parse_error for c in given] == ["its picture is not found", "there is no answer to judge by"]
     assert len(made) == 10
     assert sorted(m.prompt for m in made) == sorted(c.example.prompt for c in prompts[:5] for _ in range(2))
-    assert {m.source for m in made} == {"own:nano:math", "own:nano:vision", "own:nano:image"}
+    assert {m.source for m in made} == {"self:nano:math", "self:nano:vision", "self:nano:image"}
     assert [m.key for m in made] == [m.key for m in own(model, prompts, 5)]
     drawn = [m.picture for m in made if m.task == "image"]
     assert all(isinstance(p, Image.Image) for p in drawn)
@@ -347,12 +349,12 @@ def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
 
 def test_own_right_answers_of_the_bundled_model_are_kept(tmp_path: Path) -> None:
     report = collect_reasoning(
-        ["own:nano:math:2"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=2, choice=Choice(per_prompt=1)
+        ["self:nano:math:2"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=2, choice=Choice(per_prompt=1)
     )
-    assert report.read == {"own:nano:math": 4}
+    assert report.read == {"self:nano:math": 4}
     kept = list(read_reasoned(tmp_path / "out"))
     assert 0 < len(kept) == len({k.prompt for k in kept}) <= 2
-    truths = {c.example.prompt: c.example for c in (NANO["math"](RNG((0, 7, 0, i))) for i in range(2))}
+    truths = {c.example.prompt: c.example for c in (NANO["math"](RNG((0, 17, 0, i))) for i in range(2))}
     assert all(k.answer == truths[k.prompt].answer for k in kept)
 
 
@@ -363,7 +365,7 @@ def test_the_command_reports_and_says_what_is_wrong(tmp_path: Path, capsys: pyte
     assert said == [{"source": "nano:math", "read": 4, "kept": 4, "unchecked": 0, "dropped": {}}]
     for arguments, message in {
         ("nano:math:4", "--out", out): "already holds files",
-        ("nano:math:0", "--out", f"{out}2"): "at least 1",
+        ("nano:math:0", "--out", f"{out}2"): "whole number of 1 to",
         ("nano:math:4", "--out", f"{out}2", "--temperature", "0"): "temperature is 0",
         ("nano:math:4", "--out", f"{out}2", "--decontaminate", "gone.txt"): "forbid 'gone.txt' does not exist",
         ("--out", f"{out}2"): "source",

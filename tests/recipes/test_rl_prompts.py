@@ -9,30 +9,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmada.rewards.verified import FORMULAS
 from PIL import Image
 from tests.helpers import SHORT_RUN
 
 from mmada.data.reasoning import Reasoned, Writer
 from mmada.errors import InputError
+from mmada.nano.rl_recipes import rl
 from mmada.pipeline import MMaDA
-from mmada.recipes.rl import rl
-from mmada.recipes.rl_prompts import Prompts
+from mmada.recipes.rl_prompts import DrawPrompt, read_prompts
 from mmada.recipes.run import run
-from mmada.rewards import Caption, Completion, Correctness, Detector, RewardSum, WeightedReward
-from mmada.rl.rollout import ASK
+from mmada.rewards import Correctness, Detector, RewardSum, WeightedReward
+from mmada.tasks.math_verify import FORMULAS
+from mmada.tasks.task import Completion
+from mmada.tasks.text_to_image import TextToImage
 from mmada.training.log import read_log
 
 SUMS = [
     {"question": f"tom has {n} pens and gets {n}. how many?", "answer": f"{n} + {n} = {2 * n}.\n#### {2 * n}"} for n in (2, 3)
 ]
-SHORT = SHORT_RUN | {"sampler.length": "6", "sampler.image_steps": "1"}
+SHORT = SHORT_RUN | {"sampling.length": "6", "sampling.image_steps": "1"}
 HERE = "tests.recipes.test_rl_prompts"
 
 
 def letters(completions: Sequence[Completion]) -> list[float]:
     """A reward that differs between completions."""
-    return [len(set(c.written)) + float(np.asarray(c.drawn or 0).mean()) for c in completions]
+    return [len(set(c.raw_text)) + float(np.asarray(c.image or 0).mean()) for c in completions]
 
 
 @pytest.fixture
@@ -40,6 +41,11 @@ def sums(tmp_path: Path) -> Path:
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in SUMS))
     return path
+
+
+def pool(source: dict[str, str], model: MMaDA, length: int | None) -> DrawPrompt:
+    (name,) = source
+    return read_prompts(source)[name].drawing(name, model, length)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +59,14 @@ def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaD
             json.dumps({"question": "and so?"}) + "\n" + json.dumps({"question": "why? " * 400, "answer": "#### 3"}) + "\n"
         )
     with caplog.at_level(logging.WARNING):
-        ask = Prompts.of({"math": f"gsm8k:{sums}"}).asking("math", model, 8)
+        ask = pool({"math": f"gsm8k:{sums}"}, model, 8)
     said = " ".join(record.getMessage() for record in caplog.records)
-    assert "1 of 4 rows not asked" in said
+    assert "1 of 4 rows left out" in said
     assert "1 of 3 are too long" in said
     rng = np.random.default_rng(0)
     asked = [ask(rng) for _ in range(40)]
-    assert {one.words for one in asked} == {row["question"] for row in SUMS}
-    one = next(one for one in asked if " 2 pens" in one.words)
+    assert {one.text for one in asked} == {row["question"] for row in SUMS}
+    one = next(one for one in asked if " 2 pens" in one.text)
     assert Correctness()([Completion(one, answer, answer) for answer in ("4", "4.0")]) == [1, 1]
     pytest.importorskip("math_verify")
     assert Correctness()([Completion(one, answer, answer) for answer in ("\\boxed{8/2}", "5", "")]) == [1, 0, 0]
@@ -70,8 +76,8 @@ def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model:
     """In a thread one huge power would keep all others waiting, the time-out too."""
     pytest.importorskip("math_verify")
     monkeypatch.setattr(FORMULAS, "seconds", 0.5)
-    asked = Prompts.of({"math": f"gsm8k:{sums}"}).asking("math", model, 8)(np.random.default_rng(0))
-    answers = ["10^{10^{10}}", "\\frac{" + str(2 * int(asked.about.answer)) + "}{2}"]  # type: ignore[union-attr]
+    asked = pool({"math": f"gsm8k:{sums}"}, model, 8)(np.random.default_rng(0))
+    answers = ["10^{10^{10}}", "\\frac{" + str(2 * int(asked.target)) + "}{2}"]
     scores = RewardSum([WeightedReward("correctness", Correctness())])([Completion(asked, answer, answer) for answer in answers])
     assert scores.total_B.tolist() == [0, 1]
 
@@ -82,27 +88,27 @@ def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
     (tmp_path / "b").write_bytes(b"no picture")
     with caplog.at_level(logging.WARNING):
-        ask = Prompts.of({"vision": f"clevr:{tmp_path / 'clevr.json'}"}).asking("vision", model, 8)
+        ask = pool({"vision": f"clevr:{tmp_path / 'clevr.json'}"}, model, 8)
         rng = np.random.default_rng(1)
-        assert {ask(rng).words for _ in range(12)} == {"what is in a?"}
+        assert {ask(rng).text for _ in range(12)} == {"what is in a?"}
     said = " ".join(record.getMessage() for record in caplog.records)
-    assert "1 of 3 rows not asked: its picture is not found (1)" in said
-    assert "another prompt is asked" in said
+    assert "1 of 3 rows left out: its picture is not found (1)" in said
+    assert "another prompt is drawn" in said
 
 
 def test_rows_that_are_no_prompts_are_told_in_words_of_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = ["[1]", "null", json.dumps({"question": "\ud800?", "answer": "#### 1"})]
     (tmp_path / "p.jsonl").write_text("\n".join([*broken, json.dumps({"question": "1 + 1?", "answer": "#### 2"})]))
     with caplog.at_level(logging.WARNING):
-        Prompts.of({"math": f"gsm8k:{tmp_path / 'p.jsonl'}"})
-    assert "3 of 4 rows not asked: it has another layout (2), its text is broken (1)" in caplog.text
+        read_prompts({"math": f"gsm8k:{tmp_path / 'p.jsonl'}"})
+    assert "3 of 4 rows left out: it has another layout (2), its text is not valid Unicode (1)" in caplog.text
 
 
 def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> None:
     with Writer(tmp_path) as writer:
         writer.add(Reasoned(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
-    with pytest.raises(InputError, match=r"hold nothing to ask \(there is no gold answer \(1\)\)"):
-        Prompts.of({"math": f"folder:{tmp_path}"}).asking("math", model, 8)
+    with pytest.raises(InputError, match=r"hold no usable prompt \(there is no gold answer \(1\)\)"):
+        pool({"math": f"folder:{tmp_path}"}, model, 8)
 
 
 def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> None:
@@ -111,23 +117,22 @@ def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> Non
     with Writer(tmp_path) as writer:
         writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))  # type: ignore[arg-type]
         writer.add(Reasoned(**told))  # type: ignore[arg-type]
-    ask = Prompts.of({"vision": f"folder:{tmp_path}"}).asking("vision", model, 8)
+    ask = pool({"vision": f"folder:{tmp_path}"}, model, 8)
     asked = ask(np.random.default_rng(0))
-    assert asked.words == "which colour?"
-    assert asked.picture is not None
-    assert asked.picture.getpixel((3, 3)) == (255, 0, 0)
-    assert Prompts().asking("vision", model, 8) is ASK["vision"]
+    assert asked.text == "which colour?"
+    assert asked.images
+    assert asked.images[0].getpixel((3, 3)) == (255, 0, 0)
 
 
 def test_captions_are_drawn_and_only_their_words_known(tmp_path: Path, model: MMaDA) -> None:
     (tmp_path / "c.txt").write_text("a cat\n\n  a dog \n")
-    ask = Prompts.of({"image": f"captions:{tmp_path / 'c.txt'}"}).asking("image", model, None)
+    ask = pool({"image": f"captions:{tmp_path / 'c.txt'}"}, model, None)
     rng = np.random.default_rng(0)
     asked = [ask(rng) for _ in range(20)]
-    assert {one.about for one in asked} == {Caption("a cat"), Caption("a dog")}
-    drawn = Completion(asked[0], drawn=Image.new("RGB", (8, 8)))
+    assert {(one.text, one.task) for one in asked} == {("a cat", TextToImage()), ("a dog", TextToImage())}
+    drawn = Completion(asked[0], image=Image.new("RGB", (8, 8)))
     for reward in (Correctness(), Detector()):
-        with pytest.raises(InputError, match=r"take (correctness or )?clip"):
+        with pytest.raises(InputError, match="cannot judge"):
             reward([drawn])
 
 
@@ -152,17 +157,21 @@ def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ("{maths: 'gsm8k:x'}", "prompts"),
-        ("{math: 'captions:x'}", "prompts of math cannot come from"),
-        ("{image: 'gsm8k:x'}", "give captions:FILE"),
-        ("{math: 'nano:math:3'}", "leave them out"),
-        ("{math: 'own:gsm8k:x:3'}", "leave them out"),
-        ("{image: 'captions:x'}", "rewards of image have 'detector'"),
-        ("{math: 'geo170k:nowhere.jsonl'}", "does not exist"),
-        ("{math: 'gsm9k:nowhere.jsonl'}", "did you mean 'gsm8k'"),
-        ("{vision: 'clevr:HERE'}", "hold nothing to ask"),
-        ("{math: 'folder:HERE'}", "folder"),
-        ("{image: 'captions:a\\0b'}", "cannot be read|rewards of image"),
+        ("{maths: 'nano:math', vision: 'nano:vision', image: 'nano:image'}", "did you mean 'math'"),
+        ("{math: 'captions:x', vision: 'nano:vision', image: 'nano:image'}", "rewards of math have 'correctness'"),
+        ("{math: 'nano:math', vision: 'nano:vision', image: 'gsm8k:x'}", "rewards of image have 'detector'"),
+        ("{math: 'nano:maths', vision: 'nano:vision', image: 'nano:image'}", "the name after nano: must be one of math"),
+        ("{math: 'nano:math:3', vision: 'nano:vision', image: 'nano:image'}", "the name after nano: must be one of math"),
+        ("{math: 'self:gsm8k:x:3', vision: 'nano:vision', image: 'nano:image'}", "a model's own answers"),
+        (
+            "{math: 'nano:math', vision: 'nano:vision', image: 'captions:x'}",
+            "rewards of image have 'detector', which needs drawings",
+        ),
+        ("{math: 'geo170k:nowhere.jsonl', vision: 'nano:vision', image: 'nano:image'}", "does not exist"),
+        ("{math: 'gsm9k:nowhere.jsonl', vision: 'nano:vision', image: 'nano:image'}", "did you mean 'gsm8k'"),
+        ("{math: 'nano:math', vision: 'clevr:HERE', image: 'nano:image'}", "hold no usable prompt"),
+        ("{math: 'folder:HERE', vision: 'nano:vision', image: 'nano:image'}", "folder"),
+        ("{math: 'nano:math'}", "prompts of vision are missing"),
     ],
 )
 def test_prompts_that_cannot_be_asked(
@@ -186,10 +195,14 @@ def test_prompts_that_cannot_be_asked(
 def test_the_default_rewards_judge_prompts_of_a_file_without_their_reasoning(
     folder: Path, sums: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = SHORT | {"prompts": f"{{math: 'gsm8k:{sums}'}}", "tasks": "{math: 1, vision: 1}", "plan.steps": "1"}
+    settings = SHORT | {
+        "prompts": f"{{math: 'gsm8k:{sums}', vision: 'nano:vision'}}",
+        "tasks": "{math: 1, vision: 1}",
+        "plan.steps": "1",
+    }
     with caplog.at_level(logging.WARNING):
         run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
-    assert "rewards of math: reasoning is left out, as its prompts come from a file" in caplog.text
+    assert "rewards of math: reasoning is left out, as it cannot judge these prompts" in caplog.text
     terms = {tuple(group["terms"]) for group in map(json.loads, (tmp_path / "run" / "groups.jsonl").read_text().splitlines())}
     assert terms == {("correctness", "format"), ("correctness", "format", "reasoning")}
 
@@ -198,18 +211,33 @@ def test_an_answer_about_a_picture_may_be_judged_by_clip() -> None:
     replace(rl(), tasks={"vision": 1}, rewards={"vision": {"clip": 1.0}}).check()
 
 
+def test_a_task_may_have_any_name(folder: Path, sums: Path, tmp_path: Path) -> None:
+    pytest.importorskip("math_verify")
+    settings = SHORT | {
+        "tasks": "{pens: 1, shapes: 1}",
+        "prompts": f"{{pens: 'gsm8k:{sums}', shapes: 'nano:vision'}}",
+        "rewards": f"{{pens: {{format: 1, '{HERE}:letters': 1}}, shapes: {{reasoning: 1, '{HERE}:letters': 1}}}}",
+        "plan.steps": "1",
+    }
+    run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
+    groups = [json.loads(line) for line in (tmp_path / "run" / "groups.jsonl").read_text().splitlines()]
+    assert {group["task"] for group in groups} == {"pens", "shapes"}
+    (row,) = read_log(tmp_path / "run" / "log.jsonl")
+    assert {"reward_pens_format", "reward_shapes_reasoning"} <= set(row)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompts": "{vision: 'clevr:HERE'}"}, "prompts are given for vision, of which tasks has none"),
-        ({"pictures": "[nowhere]"}, "pictures 'nowhere' does not exist"),
+        ({"prompts": "{vision: 'clevr:HERE'}"}, "prompts of math are missing, and tasks has 1 of it"),
+        ({"image_folders": "[nowhere]"}, "image_folders 'nowhere' does not exist"),
         (
             {"prompts": "{math: 'gsm8k:HERE'}", "rewards": "{math: {reasoning: 1}}"},
-            "rewards of math have 'reasoning', which knows",
+            "rewards of math have only 'reasoning', which needs a task that can check reasoning; take",
         ),
         (
-            {"prompts": "{math: 'gsm8k:HERE'}", "sampler.length": "4000"},
-            "sampler.length must be a whole number of 1 to 191, got 4000",
+            {"prompts": "{math: 'gsm8k:HERE'}", "sampling.length": "4000"},
+            "sampling.length must be a whole number of 1 to 191, got 4000",
         ),
     ],
 )

@@ -15,14 +15,15 @@ import torch
 from tests.reinforcing import FEW, MODULE, NANO, draw_nothing, mixed, rewarded, rows, weights
 
 from mmada.errors import InputError
+from mmada.nano.rl_recipes import PAPER_REWARDS, rl
 from mmada.pipeline import MMaDA
 from mmada.recipes import sft as language
 from mmada.recipes.overrides import override
-from mmada.recipes.rl import PAPER_REWARDS, Method, rl
+from mmada.recipes.rl import MethodChoice
 from mmada.recipes.run import run
 from mmada.registry import RECIPES
-from mmada.rewards import Completion
 from mmada.rl import Algorithm1, CoupledCounts, Kl, RandomMasks, SampledSteps, Systematic, policy_loss
+from mmada.tasks.task import Completion
 from mmada.training import loop
 
 
@@ -38,7 +39,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("rl")])
 def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
     tasks = list(RECIPES[name]().tasks)  # type: ignore[attr-defined]
-    few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampler.length": "24"}
+    few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampling.length": "24"}
     model = run(name, overrides=few, out=tmp_path / "run", start_from="nano")
     first, second, third = rows(tmp_path / "run")
     for task in tasks:
@@ -87,7 +88,7 @@ def test_a_part_of_a_batch_without_a_finite_loss_is_left_out(
         return (loss * torch.nan, {"kl": loss * torch.nan}) if len(spans) == 2 else (loss, found)
 
     monkeypatch.setattr(learning, "policy_loss", broken)
-    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 2}", "held": "1"}
+    settings = mixed() | {"plan.steps": "2", "tasks": "{math: 2}", "micro_batch": "1"}
     run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
     first, second = rows(tmp_path / "run")
     assert first["left_out"] == 1
@@ -133,27 +134,27 @@ def test_training_goes_on_with_what_was_judged(folder: Path, tmp_path: Path) -> 
 @pytest.mark.multiprocess
 def test_rewards_in_processes_and_passes_in_bfloat16(folder: Path, tmp_path: Path) -> None:
     settings = FEW | rewarded("varied") | {"plan.steps": "2", "tasks": "{math: 1, image: 1}"}
-    run("rl", overrides=settings | {"judge": "process", "half": "true"}, out=tmp_path / "run", start_from=folder)
+    run("rl", overrides=settings | {"isolation": "process", "bf16": "true"}, out=tmp_path / "run", start_from=folder)
     first, second = rows(tmp_path / "run")
     assert first["failed"] == 0
     assert min(first["grad_norm"], second["grad_norm"]) > 0
     assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(("half", "tiles", "expected"), [("auto", True, True), ("auto", False, False), ("true", False, True)])
+@pytest.mark.parametrize(("bf16", "tiles", "expected"), [("auto", True, True), ("auto", False, False), ("true", False, True)])
 def test_passes_are_in_bfloat16_where_that_is_faster(
-    half: str, tiles: bool, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bf16: str, tiles: bool, expected: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
     def learner(*_: Any, **options: Any) -> None:
-        seen.append(options["half"])
+        seen.append(options["bf16"])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles}, raising=False)
     monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "PolicyLearner", learner)
     with pytest.raises(KeyboardInterrupt):
-        run("rl", overrides=FEW | rewarded("varied") | {"half": half}, out=tmp_path / "run", start_from=folder)
+        run("rl", overrides=FEW | rewarded("varied") | {"bf16": bf16}, out=tmp_path / "run", start_from=folder)
     assert seen == [expected]
 
 
@@ -165,35 +166,41 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"tasks": "{math: -1}"}, "tasks of math"),
         ({"rewards": "{}"}, "rewards give nothing for math"),
         ({"rewards": "{math: {correctness: 0, format: 0}}"}, "rewards give nothing for math"),
-        ({"rewards": "{math: {format: 1}, maths: {format: 1}}"}, "rewards must be one of math, vision, image"),
+        (
+            {"rewards": "{math: {format: 1}, maths: {format: 1}}"},
+            "rewards are given for 'maths', which is not in tasks",
+        ),
         ({"rewards": "{math: {format: 1}, vision: {bogus: 1}}"}, "reward 'bogus' is unknown"),
-        ({"group": "1000000000000"}, "group must be a whole number of 2 to 4096"),
+        ({"group_size": "1000000000000"}, "group_size must be a whole number of 2 to 4096"),
         ({"tasks": "{math: 1000000000000}"}, "tasks of math must be a whole number of 0 to 4096"),
         ({"reward_device": "nope"}, "reward_device 'nope' is not to be had"),
-        ({"half": "banana"}, "'half' cannot be 'banana'"),
+        ({"bf16": "banana"}, "'bf16' cannot be 'banana'"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
-        ({"rewards": "{math: {detector: 1}}"}, "rewards of math have 'detector', which can judge nothing of it"),
-        ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which can judge nothing of it"),
+        (
+            {"rewards": "{math: {detector: 1}}"},
+            "rewards of math have 'detector', which needs drawings",
+        ),
+        ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which compares pictures with text"),
         (
             {"tasks": "{image: 1}", "rewards": "{image: {format: 1}}"},
-            "rewards of image have 'format', which can judge nothing of it",
+            "rewards of image have 'format', which judges text, and the task asks",
         ),
         (
-            {"judge": "process", "rewards": "{math: {'tests.recipes.test_rl_recipes:nameless': 1}}"},
-            "cannot be sent to a process .*judge=thread",
+            {"isolation": "process", "rewards": "{math: {'tests.recipes.test_rl_recipes:nameless': 1}}"},
+            "cannot be sent to a process .*isolation=thread",
         ),
-        ({"sampler.length": "100000"}, r"sampler\.length must be a whole number of 1 to 511"),
-        ({"sampler.image_steps": "100000"}, r"sampler\.image_steps must be"),
-        ({"sampler.length": "40", "sampler.steps": "1"}, "sampler with the model's preset: steps"),
-        ({"group": "1"}, "group"),
-        ({"sampler.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' names no rule"),
-        ({"judge": "gpu"}, "judge"),
+        ({"sampling.length": "100000"}, r"sampling\.length must be a whole number of 1 to 511"),
+        ({"sampling.image_steps": "100000"}, r"sampling\.image_steps must be"),
+        ({"sampling.length": "40", "sampling.steps": "1"}, "sampling with the model's preset: steps"),
+        ({"group_size": "1"}, "group_size"),
+        ({"sampling.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' is not a known rule"),
+        ({"isolation": "gpu"}, "isolation"),
         ({"reward_models": "{detector: folder}"}, "reward_models"),
         ({"timeout": "0"}, "timeout"),
         ({"method.name": "ppo"}, r"method\.name"),
-        ({"method.noise": "linear"}, r"method\.noise"),
+        ({"method.masking": "linear"}, r"method\.masking"),
         ({"method.updates": "0"}, r"method\.updates"),
-        ({"method.name": "spg", "method.clip": "0.2"}, "policy.clip"),
+        ({"method.name": "spg", "method.epsilon": "0.2"}, "policy.clip"),
         ({"plan.seed": str(2**63 - 1)}, r"plan\.seed"),
         ({"plan.optim.lr": ".inf"}, r"optim\.lr"),
         ({"plan.optim.weight_decay": ".nan"}, r"optim\.weight_decay"),
@@ -202,11 +209,11 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"plan.optim.warmup": "-1"}, r"optim\.warmup"),
         ({"lora.dropout": "2"}, r"lora\.dropout"),
         ({"prompts": "2020-13-45"}, "'prompts' cannot be"),
-        ({"method": "{name: unigrpo, nois: full}"}, r"'method\.nois' is unknown; did you mean 'noise'"),
+        ({"method": "{name: unigrpo, maskin: full}"}, r"'method\.maskin' is unknown; did you mean 'masking'"),
         ({"plan": "{optim: {lrr: 1}}"}, r"'plan\.optim\.lrr' is unknown; did you mean 'lr'"),
         ({"method": "unigrpo"}, "it should be names with values, as in"),
-        ({"pictures": "nowhere"}, r"it should be a list, as in \[a, b\]"),
-        ({"half": "maybe"}, "it should be a valid boolean or 'auto'$"),
+        ({"image_folders": "nowhere"}, r"it should be a list, as in \[a, b\]"),
+        ({"bf16": "maybe"}, "it should be a valid boolean or 'auto'$"),
         ({"tasks": "{math: x}"}, r"it should be a valid integer \(at math\)$"),
     ],
 )
@@ -234,9 +241,9 @@ def test_settings_are_checked_together_whatever_their_order(tmp_path: Path) -> N
 def test_a_mapping_sets_the_fields_that_it_names() -> None:
     """Those of the recipe stay; a part is set after its whole."""
     base = rl()
-    made = override(base, {"plan.steps": "4", "plan": "{steps: 3, optim: {lr: 5e-5}}", "sampler": "{temperature: 0.9}"})
+    made = override(base, {"plan.steps": "4", "plan": "{steps: 3, optim: {lr: 5e-5}}", "sampling": "{temperature: 0.9}"})
     assert made.plan == replace(base.plan, steps=4, optim=replace(base.plan.optim, lr=5e-5))
-    assert made.sampler == replace(base.sampler, temperature=0.9)
+    assert made.sampling == replace(base.sampling, temperature=0.9)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_what_is_wrong_inside_a_mapping_is_named(recipe: str, setting: str, valu
 
 
 def test_steps_of_texts_mean_nothing_where_pictures_alone_are_drawn(folder: Path, tmp_path: Path) -> None:
-    settings = FEW | {"tasks": "{image: 1}", "sampler.steps": "3", "sampler.length": "7", "sampler.image_steps": "2"}
+    settings = FEW | {"tasks": "{image: 1}", "sampling.steps": "3", "sampling.length": "7", "sampling.image_steps": "2"}
     run("rl_image", overrides=settings, out=tmp_path / "run", start_from=folder)
     assert len(rows(tmp_path / "run")) == int(FEW["plan.steps"])
 
@@ -289,7 +296,7 @@ def test_a_start_that_is_not_there(start: str | Path, message: str, tmp_path: Pa
 
 
 def test_a_method_is_its_parts() -> None:
-    policy = Method(noise="algorithm1", updates=3, kl=0.5, clip=0.1).policy()
+    policy = MethodChoice(masking="algorithm1", updates=3, kl=0.5, epsilon=0.1).policy()
     assert policy.noise == RandomMasks(Algorithm1())
     assert (policy.updates, policy.kl) == (3, Kl(0.5))
     assert policy.clip is not None
@@ -300,23 +307,23 @@ def test_a_method_is_its_parts() -> None:
     ("name", "updates"), [("path_grpo", 1), ("unigrpo", 5), ("diffu_grpo", 12), ("mask_grpo_text", 12), ("espo", 8)]
 )
 def test_a_method_has_its_own_number_of_updates_unless_it_is_told(name: str, updates: int) -> None:
-    assert Method(name=name).policy().updates == updates
-    assert Method(name=name, updates=3).policy().updates == 3
-    assert isinstance(noise := Method(name="mask_grpo_text").policy().noise, RandomMasks)
+    assert MethodChoice(name=name).policy().updates == updates
+    assert MethodChoice(name=name, updates=3).policy().updates == 3
+    assert isinstance(noise := MethodChoice(name="mask_grpo_text").policy().noise, RandomMasks)
     assert noise.order == "fading"
 
 
 def test_views_an_update_are_a_choice_where_a_plan_draws_some() -> None:
-    assert Method().policy().noise == SampledSteps(samples=4)
-    assert Method(samples=7).policy().noise == SampledSteps(samples=7)
-    assert Method(name="unigrpo", samples=3).policy().noise == RandomMasks(Systematic(), samples=3)
-    assert Method(name="espo", samples=3).policy().noise == CoupledCounts(3)
+    assert MethodChoice().policy().noise == SampledSteps(samples=4)
+    assert MethodChoice(samples=7).policy().noise == SampledSteps(samples=7)
+    assert MethodChoice(name="unigrpo", samples=3).policy().noise == RandomMasks(Systematic(), samples=3)
+    assert MethodChoice(name="espo", samples=3).policy().noise == CoupledCounts(3)
     with pytest.raises(InputError, match=r"method\.samples 2 has no meaning for FullMask"):
-        Method(noise="full", samples=2)
+        MethodChoice(masking="full", samples=2)
     with pytest.raises(InputError, match=r"method\.samples must be"):
-        Method(samples=0)
+        MethodChoice(samples=0)
     with pytest.raises(InputError, match=r"method\.samples must be a whole number of 1 to 64"):
-        Method(samples=65)
+        MethodChoice(samples=65)
 
 
 def test_the_recipes_as_they_stand() -> None:

@@ -214,13 +214,13 @@ def test_a_batch_of_other_settings_is_not_gone_on_with(folder: Path, tmp_path: P
     with pytest.raises(InputError, match="2 updates are done"):
         run(
             "rl",
-            overrides=settings | {"plan.steps": "4", "group": "2"},
+            overrides=settings | {"plan.steps": "4", "group_size": "2"},
             out=tmp_path / "a",
             start_from=folder,
             resume=True,
         )
     assert [file.name for file in (tmp_path / "a").glob("recipe*")] == ["recipe.yaml"]
-    assert "group: 3" in (tmp_path / "a" / "recipe.yaml").read_text()  # as it was begun
+    assert "group_size: 3" in (tmp_path / "a" / "recipe.yaml").read_text()  # as it was begun
     run("rl", overrides=settings | {"plan.steps": "4"}, out=tmp_path / "a", start_from=folder, resume=True)
     assert "steps: 2" in (tmp_path / "a" / "recipe_1.yaml").read_text()
     assert "steps: 4" in (tmp_path / "a" / "recipe.yaml").read_text()

@@ -11,9 +11,11 @@ from PIL import Image
 from tests.completions import drawn, written
 
 from mmada.errors import InputError
-from mmada.nano.world.captions import drawable
-from mmada.rewards import ClipScore, Completion, ImageReward, Prompt, RewardSum, WeightedReward, reward_of
+from mmada.nano.tasks import VISION
+from mmada.rewards import ClipScore, ImageReward, RewardSum, WeightedReward, reward_of
 from mmada.rewards.image_reward import layers
+from mmada.tasks.task import Completion, Prompt
+from mmada.tasks.text_to_image import TextToImage
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +41,14 @@ def test_clip_is_that_of_transformers(clip: Path) -> None:
 
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(8)]
-    item = drawable(rng)
-    completions = [Completion(Prompt(f"a {c} star", item), drawn=p) for c, p in zip("abcdefgh", pictures, strict=True)]
+    completions = [Completion(Prompt(f"a {c} star", TextToImage()), image=p) for c, p in zip("abcdefgh", pictures, strict=True)]
     found = ClipScore(str(clip))(completions)
     model, tokenizer = CLIPModel.from_pretrained(clip), AutoTokenizer.from_pretrained(clip)
     mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
     for completion, value in zip(completions, found, strict=True):
-        pixels = (torch.from_numpy(np.array(completion.drawn)) / 255 - mean) / std
+        pixels = (torch.from_numpy(np.array(completion.image)) / 255 - mean) / std
         with torch.no_grad():
-            out = model(**tokenizer(completion.asked.words, return_tensors="pt"), pixel_values=pixels.permute(2, 0, 1)[None])
+            out = model(**tokenizer(completion.prompt.text, return_tensors="pt"), pixel_values=pixels.permute(2, 0, 1)[None])
         wanted = float(out.logits_per_image / model.logit_scale.detach().exp()) * 100
         assert value == pytest.approx(max(0.0, wanted), abs=1e-3)
     assert len(set(found)) > 2
@@ -55,18 +56,18 @@ def test_clip_is_that_of_transformers(clip: Path) -> None:
 
 def test_clip_of_an_answer_about_a_picture_and_of_none(clip: Path) -> None:
     picture = Image.new("RGB", (40, 20), "red")
-    asked = Prompt("what?", drawable(np.random.default_rng(0)), picture)
+    asked = Prompt("what?", VISION, images=(picture,))
     seen = ClipScore(str(clip))(
         [Completion(asked, answer="red"), Completion(asked, answer="x" * 50), Completion(asked, answer="")]
     )
-    drawn = ClipScore(str(clip))([Completion(Prompt("red", asked.about), drawn=picture)])
+    drawn = ClipScore(str(clip))([Completion(Prompt("red", TextToImage()), image=picture)])
     assert seen[0] == pytest.approx(drawn[0], abs=1e-4)
     scores = RewardSum([WeightedReward("clip", ClipScore(str(clip)), 0.1)])([written("RIGHT")])
     assert scores.failures[0].kind == "raised"
     with pytest.raises(InputError, match="does not exist"):
         ClipScore(str(clip / "nothing"))
     scores = RewardSum([WeightedReward("clip", ClipScore(str(clip.parent)), 0.1)])([Completion(asked, answer="red")])
-    assert "cannot be read" in scores.failures[0].words
+    assert "cannot be read" in scores.failures[0].detail
 
 
 def preference_weights() -> dict[str, torch.Tensor]:
@@ -173,8 +174,7 @@ def test_image_reward_is_that_of_its_authors(preference: Path, tmp_path: Path) -
     words = ["a RED star", "a blue circle", "a red star " + " ".join(map(str, range(40)))]  # the last one is cut at 35 tokens
     tokens = [[2, 5, 6, 8, 3], [2, 5, 7, 9, 3], [2, 5, 6, 8, *range(10, 40), 3]]
     pictures = [rng.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in words]
-    about = drawn().asked.about
-    completions = [Completion(Prompt(w, about), drawn=Image.fromarray(p)) for w, p in zip(words, pictures, strict=True)]
+    completions = [Completion(Prompt(w, TextToImage()), image=Image.fromarray(p)) for w, p in zip(words, pictures, strict=True)]
     found = reward_of("image_reward", {"image_reward": str(preference)})(completions)
     mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
     for picture, read, value in zip(pictures, tokens, found, strict=True):

@@ -15,24 +15,24 @@ import torch
 from tests.completions import drawn, written
 
 from mmada.errors import InputError
+from mmada.nano.tasks import MATH, VISION
 from mmada.nano.world.arithmetic import Problem, Step
 from mmada.nano.world.captions import Group, Meaning, drawable, satisfies, share
 from mmada.nano.world.detector import FoundThing
 from mmada.nano.world.questions import ask_about, check_reasoning
 from mmada.nano.world.scenes import sample_scene
 from mmada.rewards import (
-    Completion,
     Correctness,
     Detector,
     Failure,
     Format,
-    Prompt,
     Reasoning,
     RewardSum,
     WeightedReward,
     reward_of,
     reward_sum_of,
 )
+from mmada.tasks.task import Completion, Prompt
 
 
 def lengths(completions: Sequence[Completion]) -> list[float]:
@@ -62,7 +62,7 @@ def test_an_answer_is_right_where_evaluation_says_so() -> None:
     rng = np.random.default_rng(0)
     scene = sample_scene(rng)
     question = ask_about(scene, rng)
-    asked = Prompt(question.text, question)
+    asked = Prompt(question.text, VISION, question)
     answers = [f" {question.answer.upper()}.", "perhaps"]
     assert Correctness()([Completion(asked, answer=answer) for answer in answers]) == [1, 0]
 
@@ -78,7 +78,7 @@ def test_pictures_are_judged_by_the_detector() -> None:
     with pytest.raises(InputError, match="detector cannot judge"):
         Detector()([written("RIGHT")])
     with pytest.raises(InputError, match="has no picture"):
-        Detector()([Completion(drawn().asked)])
+        Detector()([Completion(drawn().prompt)])
 
 
 def test_the_share_of_a_meaning_is_one_exactly_where_it_is_satisfied() -> None:
@@ -117,7 +117,7 @@ def test_the_share_of_a_meaning_is_one_exactly_where_it_is_satisfied() -> None:
     ],
 )
 def test_the_format_is_reasoning_in_tags_then_an_answer(text: str, good: bool) -> None:
-    assert Format()([Completion(written("").asked, text)]) == [good]
+    assert Format()([Completion(written("").prompt, text)]) == [good]
 
 
 def test_reasoning_is_right_where_evaluation_says_so() -> None:
@@ -128,19 +128,20 @@ def test_reasoning_is_right_where_evaluation_says_so() -> None:
     traces = [q.reasoning for q in asked]
     given = [*traces, *(f"{t[:-1]}," for t in traces), *traces[1:], traces[0]]
     right = [check_reasoning(t, q) for t, q in zip(given, asked * 3, strict=True)]
-    parts = [Completion(Prompt(q.text, q), f"<think> {t}</think> x") for t, q in zip(given, asked * 3, strict=True)]
+    parts = [Completion(Prompt(q.text, VISION, q), f"<think> {t}</think> x") for t, q in zip(given, asked * 3, strict=True)]
     shares = Reasoning()(parts)
     assert [share == 1 for share in shares] == right
     assert all(right[:40])
     assert all(0 < share < 1 for share in shares[40:80])
-    assert Reasoning()([replace(parts[0], written=w) for w in ("", "<think></think> 3", "<think> none.</think> 3")]) == [0, 0, 0]
+    assert Reasoning()([replace(parts[0], raw_text=w) for w in ("", "<think></think> 3", "<think> none.</think> 3")]) == [0, 0, 0]
 
 
 def test_steps_of_a_problem_may_come_in_another_order() -> None:
     steps = (Step(3, "+", 4, 7), Step(5, "-", 2, 3), Step(7, "+", 3, 10))
-    asked = Prompt("3 and 4, 5 less 2", Problem("3 and 4, 5 less 2", "10", steps))
+    target = Problem("3 and 4, 5 less 2", "10", steps)
+    asked = Prompt(target.text, MATH, target)
     other, half = "5 - 2 = 3. 3 + 4 = 7. 7 + 3 = 10.", "3 + 4 = 7. 5 - 2 = 4. 7 + 4 = 11."
-    traces = [asked.about.reasoning, other, half, "so 10."]  # type: ignore[union-attr]
+    traces = [target.reasoning, other, half, "so 10."]
     shares = Reasoning()([Completion(asked, f"<think> {t}</think> 10") for t in traces])
     assert shares == [1, 1, pytest.approx(1 / 3), 0]
     with pytest.raises(InputError, match="reasoning cannot judge"):
@@ -165,13 +166,13 @@ def test_terms_are_weighted_and_asked_in_batches() -> None:
 @pytest.mark.parametrize("where", ["thread", "process"])
 def test_a_reward_that_raises_is_reported_and_leaves_one_completion_without_a_total(where: str) -> None:
     parts = [written("a"), written("bad"), written("abc")]
-    with RewardSum([WeightedReward("long", failing, where=where)]) as judge:  # type: ignore[arg-type]
+    with RewardSum([WeightedReward("long", failing, isolation=where)]) as judge:  # type: ignore[arg-type]
         scores = judge(parts)
     assert scores.total_B[[0, 2]].tolist() == [1, 3]
     assert math.isnan(scores.total_B[1])
     (failure,) = scores.failures
     assert (failure.term, failure.index, failure.kind) == ("long", 1, "raised")
-    assert "no such answer" in failure.words
+    assert "no such answer" in failure.detail
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -225,7 +226,7 @@ def test_a_reward_that_would_end_the_program_is_told_at_once(error: type[BaseExc
 @pytest.mark.parametrize("where", ["thread", "process"])
 def test_a_reward_that_hangs_is_given_up_and_the_next_batch_is_judged(where: str) -> None:
     parts = [written("a"), written("bad"), written("abc")]
-    with RewardSum([WeightedReward("long", hanging, batch=1, timeout=1.0, where=where)]) as judge:  # type: ignore[arg-type]
+    with RewardSum([WeightedReward("long", hanging, batch=1, timeout=1.0, isolation=where)]) as judge:  # type: ignore[arg-type]
         began = time.perf_counter()
         scores = judge(parts)
         took = time.perf_counter() - began
@@ -236,7 +237,7 @@ def test_a_reward_that_hangs_is_given_up_and_the_next_batch_is_judged(where: str
 
 @pytest.mark.multiprocess
 def test_a_reward_whose_process_dies_is_reported_and_started_again() -> None:
-    with RewardSum([WeightedReward("long", dying, batch=1, where="process")]) as judge:
+    with RewardSum([WeightedReward("long", dying, batch=1, isolation="process")]) as judge:
         scores = judge([written("bad"), written("abc")])
     assert math.isnan(scores.total_B[0])
     assert scores.total_B[1] == 3
@@ -244,8 +245,8 @@ def test_a_reward_whose_process_dies_is_reported_and_started_again() -> None:
 
 
 def test_a_reward_that_cannot_be_sent_to_a_process_is_refused() -> None:
-    with pytest.raises(InputError, match=r"reward local: it cannot be sent to a process .*give judge=thread"):
-        RewardSum([WeightedReward("local", lambda completions: [1.0] * len(completions), where="process")])
+    with pytest.raises(InputError, match=r"reward local: it cannot be sent to a process .*use isolation=thread"):
+        RewardSum([WeightedReward("local", lambda completions: [1.0] * len(completions), isolation="process")])
 
 
 @dataclass
@@ -260,7 +261,7 @@ class Guarded:
 
 
 def test_a_reward_with_a_lock_runs_in_a_process() -> None:
-    with RewardSum([WeightedReward("guarded", Guarded(), where="process")]) as judge:
+    with RewardSum([WeightedReward("guarded", Guarded(), isolation="process")]) as judge:
         assert judge([written("abc")]).total_B.tolist() == [3]
 
 
@@ -289,7 +290,7 @@ def test_no_completions_have_no_rewards() -> None:
 def test_rewards_by_name() -> None:
     assert reward_of("correctness") == Correctness()
     assert reward_of("math:fsum") is math.fsum
-    scores = reward_sum_of({"correctness": 2.0, "format": 0.5}, timeout=5, where="thread")([written("RIGHT")])
+    scores = reward_sum_of({"correctness": 2.0, "format": 0.5}, timeout=5, isolation="thread")([written("RIGHT")])
     assert scores.total_B.tolist() == [2.0]
     with pytest.raises(InputError, match="correctness"):
         reward_of("corectness")
@@ -312,12 +313,12 @@ def test_a_module_of_rewards_that_fails_is_told(body: str, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reward": 3}, "cannot be called"),
+        ({"reward": 3}, "not callable"),
         ({"weight": math.nan}, "weight of the reward long"),
         ({"batch": 0}, "batch of the reward long"),
         ({"timeout": 0}, "timeout of the reward long"),
         ({"timeout": -1}, "timeout of the reward long"),
-        ({"where": "gpu"}, "where of the reward long"),
+        ({"isolation": "gpu"}, "isolation of the reward long"),
         ({"name": " "}, "name of a reward"),
     ],
 )
@@ -327,7 +328,7 @@ def test_wrong_terms(change: dict[str, object], message: str) -> None:
 
 
 def test_terms_that_make_no_judge() -> None:
-    with pytest.raises(InputError, match="names of their own"):
+    with pytest.raises(InputError, match="different names"):
         RewardSum([WeightedReward("long", lengths), WeightedReward("long", lengths)])
     with pytest.raises(InputError, match="at least one term"):
         RewardSum([])
@@ -353,16 +354,19 @@ class Model:
 
 @pytest.mark.parametrize("where", ["thread", pytest.param("process", marks=pytest.mark.multiprocess)])
 def test_models_are_read_before_the_time_out_counts(where: Literal["thread", "process"]) -> None:
-    with RewardSum([WeightedReward("model", Model("slow"), timeout=0.5, where=where)]) as judge:
+    with RewardSum([WeightedReward("model", Model("slow"), timeout=0.5, isolation=where)]) as judge:
         judge.prepare()
         assert judge([written("RIGHT")]).total_B.tolist() == [1.0]
     said = "^reward model: it cannot be prepared .OSError: no disk"
-    with RewardSum([WeightedReward("model", Model("broken"), where=where)]) as judge, pytest.raises(InputError, match=said):
+    with RewardSum([WeightedReward("model", Model("broken"), isolation=where)]) as judge, pytest.raises(InputError, match=said):
         judge.prepare()
 
 
 @pytest.mark.multiprocess
 def test_a_process_that_dies_while_it_reads_its_model_is_told() -> None:
     said = "^reward model: its process did not start"
-    with RewardSum([WeightedReward("model", Model("dying"), where="process")]) as judge, pytest.raises(InputError, match=said):
+    with (
+        RewardSum([WeightedReward("model", Model("dying"), isolation="process")]) as judge,
+        pytest.raises(InputError, match=said),
+    ):
         judge.prepare()

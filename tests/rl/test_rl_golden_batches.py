@@ -113,7 +113,7 @@ def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
     new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
     update = updates_of(policy, old, canvas, ref)[-1]
     loss = partial(policy_loss, new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
-    spans = parts(canvas, update.views, held=held)
+    spans = parts(canvas, update.views, micro_batch=held)
     assert len(spans) > 1
     assert [row for span in spans for row in range(span.start, span.stop)] == list(range(canvas.rows))
     found = [loss(rows=span) for span in spans]
@@ -127,10 +127,10 @@ def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
 def test_golden_the_old_policy_is_asked_as_the_update_asks(held: int) -> None:
     """Byte for byte, so that the ratio is 1 before the policy moves, in half precision too."""
     policy, recorder, canvas = diffu_grpo(updates=2, kl=0.0), Recorder(a_model()), a_canvas()
-    drawn = prepare(recorder, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), held=held)
+    drawn = prepare(recorder, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), micro_batch=held)
     asked, recorder.asked = recorder.asked, []
     for update in drawn:
-        for rows in parts(canvas, update.views, held=held):
+        for rows in parts(canvas, update.views, micro_batch=held):
             policy_loss(recorder, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL, rows=rows)
     assert len(asked) >= (2 if held == 128 else 4)
     assert asked == recorder.asked
@@ -141,7 +141,7 @@ def test_golden_parts_keep_rows_that_read_alike_together() -> None:
     rows = [Canvas.join([Segment([8, 33, 6 + i // 4]), Segment([12 + i, 13, 14], editable=True)]) for i in range(8)]
     canvas = Canvas.stack([*rows, Canvas.join([Segment([8, 33, 6, 1, 1, 1])])])
     views = draw_views(FullMask(0.0), canvas, mask_id=SMALL.mask, updates=1, group=3, generator=generator())[0]
-    assert parts(canvas, views, held=1) == [slice(0, 4), slice(4, 9)]
+    assert parts(canvas, views, micro_batch=1) == [slice(0, 4), slice(4, 9)]
     assert parts(canvas, views) == [slice(0, 9)]
     nothing = MaskedViews(views.tokens_KBL, views.scored_KBL & False, views.weight_KBL * 0)
-    assert parts(canvas, nothing, held=1) == [slice(0, 9)]
+    assert parts(canvas, nothing, micro_batch=1) == [slice(0, 9)]

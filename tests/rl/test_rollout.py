@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,45 +11,50 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
-from mmada.canvas import IMAGE, TEXT, Canvas, Segment
+from mmada.canvas import IMAGE, TEXT, Canvas, Segment, Trajectory
 from mmada.errors import InputError
+from mmada.nano.tasks import PROMPTS
 from mmada.nano.world.captions import Drawable
 from mmada.nano.world.geneval import CATEGORIES, GenPrompt, prompts
+from mmada.nano.world.questions import KINDS, ask_about
+from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline import MMaDA
-from mmada.rewards import Completion, Prompt, RewardSum, WeightedReward
-from mmada.rl import SampledSteps, Systematic, draw_views, unigrpo
+from mmada.rewards import RewardSum, WeightedReward
+from mmada.rl import SampledSteps, Systematic, draw_views, rollout, unigrpo
 from mmada.rl.learner import group_advantages, taking_part
-from mmada.rl.rollout import ASK, Rollouts, Sampler, distinct, retraced, roll_out
+from mmada.rl.rollout import Rollouts, RolloutSampling, diversity, finished, roll_out
 from mmada.rl.scoring import GroupLog, score_groups
-from mmada.sampling import Frame
+from mmada.sampling import Frame, denoise
+from mmada.tasks.task import Completion, Prompt
 from mmada.training.log import RunLog
 
-SHORT = Sampler(length=8, steps=4, image_steps=3)
+SHORT = RolloutSampling(length=8, steps=4, image_steps=3)
 
 
 @pytest.fixture(scope="module")
 def asked() -> list[Prompt]:
     rng = np.random.default_rng(3)
-    return [ASK[task](rng) for task in ("math", "vision", "image", "math")]
+    return [PROMPTS[task](rng) for task in ("math", "vision", "image", "math")]
 
 
 def test_prompts_follow_from_their_seed_and_are_of_all_tasks() -> None:
-    for task, ask in ASK.items():
+    for task, ask in PROMPTS.items():
         one, same, other = ask(np.random.default_rng(3)), ask(np.random.default_rng(3)), ask(np.random.default_rng(4))
-        assert one.words == same.words != other.words
-        assert (one.picture is not None) == (task == "vision")
+        assert one.text == same.text != other.text
+        assert bool(one.images) == (task == "vision")
 
 
 def test_rollouts_are_complete_and_grouped(model: MMaDA, asked: list[Prompt]) -> None:
-    made = roll_out(model, asked, group=3, seed=5, sampler=SHORT)
-    assert [c.asked for c in made.completions] == [one for one in asked for _ in range(3)]
+    made = roll_out(model, asked, group_size=3, seed=5, sampling=SHORT)
+    assert [c.prompt for c in made.completions] == [one for one in asked for _ in range(3)]
     canvas, v = made.canvas, model.engine.parts.vocabulary
     assert not (canvas.tokens_BL == v.mask).any()
-    assert (made.step_BL[canvas.editable_BL] > 0).all()
-    assert not made.step_BL[~canvas.valid_BL].any()
-    drawn = torch.tensor([c.drawn is not None for c in made.completions])
+    assert (made.decided_BL[canvas.editable_BL] > 0).all()
+    assert not made.decided_BL[~canvas.valid_BL].any()
+    drawn = torch.tensor([c.image is not None for c in made.completions])
     assert drawn.tolist() == [False] * 6 + [True] * 3 + [False] * 3
     for row in range(canvas.rows):
         modality = IMAGE if drawn[row] else TEXT
@@ -58,16 +63,16 @@ def test_rollouts_are_complete_and_grouped(model: MMaDA, asked: list[Prompt]) ->
         assert all(token in columns for token in canvas.tokens_BL[row][canvas.editable_BL[row]].tolist())
     assert made.length_B[drawn].tolist() == [model.engine.grid**2] * 3
     assert (made.length_B[~drawn] <= 8).all()
-    assert made.step_BL[drawn].amax() == 3
-    assert (made.step_BL * canvas.editable_BL)[~drawn].amax() <= 4
+    assert made.decided_BL[drawn].amax() == 3
+    assert (made.decided_BL * canvas.editable_BL)[~drawn].amax() <= 4
 
 
 def test_a_row_depends_on_its_seed_and_not_on_its_batch(model: MMaDA, asked: list[Prompt]) -> None:
-    whole = roll_out(model, asked, group=3, seed=5, sampler=SHORT)
-    again = roll_out(model, asked, group=3, seed=5, sampler=replace(SHORT, batch=2))
-    other = roll_out(model, asked, group=3, seed=6, sampler=SHORT)
+    whole = roll_out(model, asked, group_size=3, seed=5, sampling=SHORT)
+    again = roll_out(model, asked, group_size=3, seed=5, sampling=replace(SHORT, batch=2))
+    other = roll_out(model, asked, group_size=3, seed=6, sampling=SHORT)
     assert torch.equal(whole.canvas.tokens_BL, again.canvas.tokens_BL)
-    assert torch.equal(whole.step_BL, again.step_BL)
+    assert torch.equal(whole.decided_BL, again.decided_BL)
     assert not torch.equal(whole.canvas.tokens_BL, other.canvas.tokens_BL)
     for start in range(0, 12, 3):  # completions of a prompt are not the same one three times
         rows = whole.canvas.tokens_BL[start : start + 3]
@@ -81,24 +86,25 @@ def test_moments_are_states_that_the_sampler_saw(
     """Padding behind an early end included: every noised row is one of the frames of its rollout."""
     seen: list[list[Tensor]] = []
 
-    def watched(frames: Sequence[Frame], row: int, *rest: Any) -> Rollouts:
-        seen.append([frame.row(row).tokens_BL[0].clone() for frame in frames])
-        return retraced(frames, row, *rest)
+    def watched(*given: Any, **options: Any) -> Iterator[Frame]:
+        frames = list(denoise(*given, **options))
+        seen.extend([[frame.row(row).tokens_BL[0].clone() for frame in frames] for row in range(frames[0].canvas.rows)])
+        yield from frames
 
-    monkeypatch.setattr("mmada.rl.rollout.retraced", watched)
+    monkeypatch.setattr(rollout, "denoise", watched)
     mask = model.engine.parts.vocabulary.mask
     padded = 0
     longer = replace(SHORT, length=24, steps=12, parallel=parallel)
     for seed in range(4):
         seen.clear()
-        made = roll_out(model, asked, group=2, seed=seed, sampler=longer)
+        made = roll_out(model, asked, group_size=2, seed=seed, sampling=longer)
         drawn = draw_views(
-            SampledSteps(), made.canvas, mask_id=mask, updates=40, group=2, generator=torch.Generator(), steps_BL=made.step_BL
+            SampledSteps(), made.canvas, mask_id=mask, updates=40, group=2, generator=torch.Generator(), steps_BL=made.decided_BL
         )
         for row, frames in zip([0, 1, 6, 7, 2, 3, 4, 5], seen, strict=True):  # problems, questions, pictures
             states = {tuple(views.tokens_KBL[0, row, : len(frames[0])].tolist()) for views in drawn}
             assert states <= {tuple(frame.tolist()) for frame in frames}
-            padded += made.completions[row].drawn is None and int(made.length_B[row]) < 24
+            padded += made.completions[row].image is None and int(made.length_B[row]) < 24
     assert padded > 0
 
 
@@ -108,34 +114,122 @@ def test_a_text_ends_with_its_end_token(model: MMaDA) -> None:
     tokens = torch.tensor([[v.bos, 30, 31, v.eot, v.eos, v.eos]])
     first = torch.tensor([[False, True, True, False, False, False]])
     second = torch.tensor([[False, False, False, True, True, True]])
-    half = start.with_tokens(torch.where(first, tokens, start.tokens_BL))
-    frames = [
-        Frame(start, torch.zeros_like(first), "text", 0, 2),
-        Frame(half, first, "text", 1, 2),
-        Frame(start.with_tokens(tokens), second, "text", 2, 2),
-    ]
-    made = retraced(frames, 0, Completion(ASK["math"](np.random.default_rng(0))), v)
-    assert made.canvas.editable_BL.tolist() == [[False, True, True, True, False, False]]
-    assert made.step_BL.tolist() == [[0, 1, 1, 2, 2, 2]]
+    decided_BL = torch.where(first, 1, torch.where(second, 2, 0))
+    canvas, decided_BL = finished(Trajectory(start.with_tokens(tokens), decided_BL), v)
+    assert canvas.editable_BL.tolist() == [[False, True, True, True, False, False]]
+    assert decided_BL.tolist() == [[0, 1, 1, 2, 2, 2]]
 
 
 def test_an_empty_answer_is_one_end_token(model: MMaDA) -> None:
     v = model.engine.parts.vocabulary
     start = Canvas.join([Segment([v.bos]), Segment([v.mask] * 2, editable=True)])
     ended = start.with_tokens(torch.tensor([[v.bos, v.eos, v.eos]]))
-    frames = [Frame(start, torch.zeros_like(start.editable_BL), "text", 0, 1), Frame(ended, start.editable_BL, "text", 1, 1)]
-    made = retraced(frames, 0, Completion(ASK["math"](np.random.default_rng(0))), v)
-    assert made.length_B.tolist() == [1]
+    canvas, decided_BL = finished(Trajectory(ended, start.editable_BL.long()), v)
+    assert canvas.editable_BL.tolist() == [[False, True, False]]
+    assert decided_BL.tolist() == [[0, 1, 1]]
+
+
+def test_padding_after_a_row_had_ended_is_one_step_more(model: MMaDA) -> None:
+    v = model.engine.parts.vocabulary
+    start = Canvas.join([Segment([v.bos]), Segment([v.mask] * 5, editable=True)])
+    tokens_BL = torch.tensor([[v.bos, 30, v.eot, v.eos, v.eos, v.eos]])
+    canvas, decided_BL = finished(Trajectory(start.with_tokens(tokens_BL), torch.tensor([[0, 2, 1, 0, 0, 0]])), v)
+    assert decided_BL.tolist() == [[0, 2, 1, 3, 3, 3]]
+    assert canvas.editable_BL.tolist() == [[False, True, True, False, False, False]]
+
+
+class Counted:
+    """Counts what is read: pictures encoded, prompts laid out."""
+
+    def __init__(self, model: MMaDA, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pictures, self.prompts = 0, 0
+        engine = model.engine
+        prompter = type(engine.prompter)
+        encode, chat, draw = engine.encode, prompter.chat, prompter.draw
+
+        def encoded(pictures: Sequence[Image.Image]) -> Any:
+            self.pictures += len(pictures)
+            return encode(pictures)
+
+        def counted(made: Any) -> Any:
+            def call(*given: Any, **options: Any) -> Any:
+                self.prompts += 1
+                return made(*given, **options)
+
+            return call
+
+        monkeypatch.setattr(engine, "encode", encoded)
+        monkeypatch.setattr(prompter, "chat", counted(chat))
+        monkeypatch.setattr(prompter, "draw", counted(draw))
+
+
+@pytest.mark.parametrize(("tasks", "pictures"), [(["vision"], 1), (["math"], 0), (["vision", "math", "vision"], 2)])
+@pytest.mark.parametrize(("group", "batch"), [(4, 64), (5, 2)])
+def test_a_prompt_is_read_once_for_its_group(
+    tasks: list[str], pictures: int, group: int, batch: int, model: MMaDA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [PROMPTS[task](np.random.default_rng(i)) for i, task in enumerate(tasks)]
+    counted = Counted(model, monkeypatch)
+    made = roll_out(model, prompts, group_size=group, seed=1, sampling=replace(SHORT, batch=batch))
+    assert made.canvas.rows == group * len(tasks)
+    assert (counted.pictures, counted.prompts) == (pictures, len(tasks))
+
+
+def test_a_thought_is_written_before_a_picture(model: MMaDA) -> None:
+    prompts = [PROMPTS["image"](np.random.default_rng(i)) for i in range(2)]
+    made = roll_out(model, prompts, group_size=2, seed=1, sampling=replace(SHORT, image_thinking=True))
+    plain = roll_out(model, prompts, group_size=2, seed=1, sampling=SHORT)
+    texts_BL = made.canvas.positions("text")
+    assert texts_BL.any(1).all()
+    assert made.canvas.positions("image").sum(1).tolist() == [model.engine.grid**2] * 4
+    assert not plain.canvas.positions("text").any()
+    assert all(c.image is not None for c in made.completions)
+    assert all(c.raw_text == "" for c in plain.completions)
+    assert (made.decided_BL[texts_BL].amax() < made.decided_BL[made.canvas.positions("image")].amin()).item()
+    drawn = model.draw(prompts[0].text, thinking=True, steps=3, guidance=SHORT.guidance, seed=int(first_seed(1, 4)))
+    assert np.array_equal(np.asarray(drawn), np.asarray(made.completions[0].image))
+
+
+def first_seed(seed: int, rows: int) -> int:
+    return int(np.random.SeedSequence(seed).generate_state(rows, np.uint64)[0] >> np.uint64(2))
+
+
+def test_several_pictures_in_one_prompt_are_refused(model: MMaDA) -> None:
+    prompt = PROMPTS["vision"](np.random.default_rng(0))
+    with pytest.raises(InputError, match="has 2 pictures"):
+        roll_out(model, [replace(prompt, images=prompt.images * 2)], group_size=1, seed=0, sampling=SHORT)
+
+
+def test_the_mix_of_prompts_is_as_described() -> None:
+    """Shares of what is drawn, asked and calculated, within four standard errors."""
+    rng, count = np.random.default_rng(5), 1200
+
+    def share(hits: Sequence[bool], expected: float) -> None:
+        assert np.mean(hits) == pytest.approx(expected, abs=4 * (expected * (1 - expected) / len(hits)) ** 0.5)
+
+    drawn = [PROMPTS["image"](rng).target for _ in range(count)]
+    tested = [target for target in drawn if isinstance(target, GenPrompt)]
+    share([isinstance(target, GenPrompt) for target in drawn], 0.75)
+    share([target.category == CATEGORIES[0] for target in tested], 0.5)
+    for category in CATEGORIES[1:]:
+        share([target.category == category for target in tested], 0.1)
+    steps = [len(PROMPTS["math"](rng).target.steps) for _ in range(count)]
+    for number, expected in ((1, 0.1), (2, 0.25), (3, 0.65)):
+        share([n == number for n in steps], expected)
+    kinds = [PROMPTS["vision"](rng).target.kind for _ in range(count)]
+    plain = [ask_about(sample_scene(rng), rng, str(rng.choice(list(KINDS)))).kind for _ in range(count)]
+    hard, usual = (np.mean([kind in ("relation", "compare", "sum") for kind in some]) for some in (kinds, plain))
+    assert hard > 1.4 * usual > 0  # not every scene has two objects to compare
 
 
 def test_diversity_is_the_share_of_pairs_that_differ() -> None:
     def rows(*texts: list[int]) -> Canvas:
         return Canvas.stack([Canvas.join([Segment([9]), Segment(t, editable=True)]) for t in texts])
 
-    assert distinct(rows([1], [1], [1])) == 0
-    assert distinct(rows([1], [2], [1, 2])) == 1
-    assert distinct(rows([1], [1], [2])) == pytest.approx(2 / 3)
-    assert distinct(rows([1])) == 0
+    assert diversity(rows([1], [1], [1])) == 0
+    assert diversity(rows([1], [2], [1, 2])) == 1
+    assert diversity(rows([1], [1], [2])) == pytest.approx(2 / 3)
+    assert diversity(rows([1])) == 0
 
 
 @pytest.mark.parametrize(
@@ -143,19 +237,19 @@ def test_diversity_is_the_share_of_pairs_that_differ() -> None:
     [
         ({"temperature": 0}, "would be the same"),
         ({"image_temperature": 0}, "would be the same"),
-        ({"guidance": -1}, r"sampler\.guidance"),
-        ({"batch": 0}, r"sampler\.batch"),
+        ({"guidance": -1}, r"sampling\.guidance"),
+        ({"batch": 0}, r"sampling\.batch"),
     ],
 )
 def test_wrong_samplers(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Sampler(**settings)  # type: ignore[arg-type]
+        RolloutSampling(**settings)  # type: ignore[arg-type]
 
 
 def fixed(rewards: Sequence[float], lengths: Sequence[int]) -> tuple[Rollouts, RewardSum]:
     """Rollouts of given lengths, and a judge that gives these rewards by the words of each."""
     rows = [Canvas.join([Segment([0]), Segment([n + 20] * n, editable=True), Segment([1])]) for n in lengths]
-    prompt = ASK["math"](np.random.default_rng(0))
+    prompt = PROMPTS["math"](np.random.default_rng(0))
     parts = [
         Rollouts(row, row.editable_BL.long(), (Completion(prompt, answer=str(reward)),))
         for row, reward in zip(rows, rewards, strict=True)
@@ -243,7 +337,7 @@ def test_what_has_no_reward_or_nothing_to_compare_with_is_in_no_loss() -> None:
 def test_rewards_never_see_what_geneval_asks_for() -> None:
     rng = np.random.default_rng(0)
     tested = {prompt.meaning for category in CATEGORIES for prompt in prompts(category, rng, 100)}
-    asked = [ASK["image"](rng).about for _ in range(2000)]
+    asked = [PROMPTS["image"](rng).target for _ in range(2000)]
     seen = {about.meaning for about in asked if isinstance(about, GenPrompt | Drawable)}
     assert len(seen) > 500
     assert not tested & seen

@@ -5,6 +5,7 @@ A batch is some prompts of each task, G completions of each, their rewards, and 
 
 from __future__ import annotations
 
+import difflib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -191,9 +192,9 @@ class RLRecipe:
                 raise InputError(f"rewards give nothing for {task}, which tasks has {count} prompts of; give one a weight")
         if not any(self.tasks.values()):
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
-        for task in self.rewards:
-            check_choice("rewards", task, {**self.tasks, **self.prompts})
-        check_prompts(self.prompts, self.tasks, self.rewards)
+        for name, given in (("rewards", self.rewards), ("prompts", self.prompts)):
+            check_spelling(name, given, self.tasks)
+        check_prompts(self.prompts, self.tasks)
         check_whole("group_size", self.group_size, 2, MAX_GROUP)
         check_whole("micro_batch", self.micro_batch, 1)
         check_choice("isolation", self.isolation, ISOLATION)
@@ -374,6 +375,13 @@ class RLRecipe:
             return
         assert begun.text is not None, "checked by run"
         write_model(trained, begun.text, begun, folder, begun.preset)
+
+
+def check_spelling(name: str, given: Mapping[str, object], tasks: Mapping[str, int]) -> None:
+    """Raise InputError for the name of a task that looks like a typo; other unused ones are defaults of the recipe."""
+    for task in given:
+        if task not in tasks and (near := difflib.get_close_matches(task, tasks, 1, cutoff=0.8)):
+            raise InputError(f"{name} are given for {task!r}, which is not in tasks; did you mean {near[0]!r}?")
 
 
 def with_network(begun: Start, device: torch.device, lora: Lora) -> MMaDA:

@@ -70,11 +70,9 @@ def tasks_of(name: str, source: str) -> tuple[Task, ...]:
     return (Mathematics(),) if kind in MATHEMATICS else (VQA(),)
 
 
-def check_prompts(prompts: Mapping[str, str], tasks: Mapping[str, int], rewards: Mapping[str, object]) -> None:
-    """Raise InputError for prompts that the other settings do not know, and for tasks without prompts."""
+def check_prompts(prompts: Mapping[str, str], tasks: Mapping[str, int]) -> None:
+    """Raise InputError for unknown sources, and for tasks without prompts."""
     for name, source in prompts.items():
-        if name not in tasks and name not in rewards:
-            raise InputError(f"prompts are given for {name!r}, which is not in tasks; give it a number there, or leave them out")
         tasks_of(name, source)
     for name, count in tasks.items():
         if count and name not in prompts:

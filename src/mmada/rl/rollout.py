@@ -25,7 +25,7 @@ from mmada.io.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.pipeline.engine import Engine
 from mmada.pipeline.grids import Grid, fit
-from mmada.pipeline.options import Preset
+from mmada.pipeline.options import Preset, TextSampling
 from mmada.sampling import Acceleration, Phase, denoise
 from mmada.tasks.task import Completion, Prompt
 from mmada.tokenizers.prompt import Message, split_thinking
@@ -151,10 +151,14 @@ class Sampler:
         """Tokens of the thought before a picture."""
         return self.model.preset.thought.length if self.sampling.image_thinking else 0
 
+    @property
+    def text_plan(self) -> TextSampling:
+        """Length and steps of an answer with reasoning. Raises InputError if they do not fit each other."""
+        return self.model.preset.reasoning.changed(length=self.sampling.length, steps=self.sampling.steps)
+
     def canvases(self, prompts: Sequence[Prompt]) -> list[Canvas]:
         """The canvas of each prompt, everything to be sampled still masked."""
         codes = self.codes(prompts)
-        length = self.model.preset.reasoning.changed(length=self.sampling.length, steps=self.sampling.steps).length
         made = []
         for index, prompt in enumerate(prompts):
             if prompt.task.output == "image":
@@ -164,7 +168,7 @@ class Sampler:
                     [Message("user", prompt.text)],
                     codes=codes[index].flatten().tolist() if index in codes else None,
                     thinking=True,
-                    answer_length=length,
+                    answer_length=self.text_plan.length,
                 )
             self.engine.check_length(canvas)
             made.append(canvas)
@@ -224,8 +228,7 @@ class Sampler:
         Likelihoods are later computed over the text range, up to the end token, so sampling is closed to other tokens and stops
         there, whatever the sampler of a released checkpoint does.
         """
-        plan = self.model.preset.reasoning.changed(length=self.sampling.length, steps=self.sampling.steps)
-        plan = replace(plan, stop=True, open_vocabulary=False)
+        plan = replace(self.text_plan, stop=True, open_vocabulary=False)
         vocabulary = self.engine.parts.vocabulary
         return self.sampling.acceleration.of_phase(plan.phase((vocabulary.eot, vocabulary.eos), self.sampling.temperature, 0.0))
 
