@@ -23,7 +23,8 @@ from mmada.errors import InputError
 from mmada.evaluation.suite import machine
 from mmada.nano.tasks import PROMPTS
 from mmada.pipeline import MMaDA
-from mmada.recipes.rl import MASKINGS, RLRecipe
+from mmada.recipes.rl import RLRecipe
+from mmada.recipes.rl_methods import MASKINGS
 from mmada.recipes.run import RECIPES
 from mmada.rl import (
     CoupledCounts,

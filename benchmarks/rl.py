@@ -15,9 +15,9 @@ from pathlib import Path
 from mmada import nano
 from mmada.cli.train import parse_overrides
 from mmada.evaluation.suite import machine
+from mmada.io.jsonl import read_log
 from mmada.recipes.overrides import override
 from mmada.recipes.run import RECIPES, run
-from mmada.training.log import read_log
 
 
 def shares(log: list[dict[str, float]], updates: int) -> dict[str, float]:

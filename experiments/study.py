@@ -23,15 +23,16 @@ from rich.table import Table
 from experiments.report import curve, plot_study, spread_of
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.evaluation.suite import machine, write_results
+from mmada.io.jsonl import read_log
 from mmada.nano.measures import STUDIED
 from mmada.nano.rl_recipes import PAPER_REWARDS, rl, rl_math
 from mmada.pipeline import MMaDA, TextSampling
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.recipes.init_from import weights_digest
 from mmada.recipes.overrides import override, plain, text_of
-from mmada.recipes.rl import MethodChoice, RLRecipe
+from mmada.recipes.rl import RLRecipe
+from mmada.recipes.rl_methods import MethodChoice
 from mmada.sampling import Acceleration
-from mmada.training.log import read_log
 
 __all__ = ["StudyRecipe", "study_league", "study_noising", "study_stage", "study_tasks"]
 

@@ -13,8 +13,8 @@ from tests.helpers import SHORT_RUN
 from torch import Tensor
 
 from mmada import nano
+from mmada.io.jsonl import read_log
 from mmada.tasks.task import Completion
-from mmada.training.log import read_log
 
 NANO = Path(nano.__path__[0]) / "assets"
 FEW = SHORT_RUN | {

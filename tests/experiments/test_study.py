@@ -15,6 +15,7 @@ from experiments.study import StudyRecipe
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import InputError
+from mmada.io.jsonl import read_log
 from mmada.nano.measures import STUDIED, Measured
 from mmada.recipes.overrides import override
 from mmada.recipes.rl import RLRecipe
@@ -22,7 +23,6 @@ from mmada.recipes.run import run
 from mmada.registry import RECIPES
 from mmada.rl.learner import PolicyLearner
 from mmada.tasks.task import Completion
-from mmada.training.log import read_log
 
 FEW = {
     "base.plan.steps": "2",
@@ -253,7 +253,7 @@ def test_wrong_settings_are_refused_before_anything_runs(
     [
         ("lora", "{rank: 9999}"),
         ("rewards", "{math: {'tests.nowhere:f': 1}}"),
-        ("pictures", "[nowhere]"),
+        ("image_folders", "[nowhere]"),
         ("prompts", "{math: 'gsm8k:nowhere.jsonl'}"),
         ("isolation", "process"),
         ("sampling.length", "9999"),

@@ -31,7 +31,7 @@ def test_what_is_wrong_with_an_arm_is_said_of_that_arm(judged, folder, tmp_path)
     asked.write_text(json.dumps({"question": "what is 2 + 3?", "answer": "2 + 3 = 5\n#### 5"}))
     arms = "{one: {rewards: {math: {format: 1}}}, other: {rewards: {math: {reasoning: 1}}}}"
     few = FEW | {"base.prompts": f"{{math: 'gsm8k:{asked}'}}", "arms": arms}
-    with pytest.raises(InputError, match="arm other: rewards of math have 'reasoning'"):
+    with pytest.raises(InputError, match="arm other: rewards of math have only 'reasoning'"):
         run("study_noising", overrides=few, out=tmp_path / "study", start_from=folder)
 
 
@@ -55,7 +55,7 @@ def test_prompts_of_a_file_are_not_judged_by_reasoning_and_weights_of_zero(folde
     asked.write_text(json.dumps({"question": "what is 2 + 3?", "answer": "2 + 3 = 5\n#### 5"}))
     rewards = "{math: {reasoning: 1, correctness: 0}}"
     settings = {"tasks": "{math: 1}", "prompts": f"{{math: 'gsm8k:{asked}'}}", "rewards": rewards}
-    with pytest.raises(InputError, match="rewards of math have 'reasoning'"):
+    with pytest.raises(InputError, match="rewards of math have only 'reasoning'"):
         run("rl", overrides=mixed() | settings, out=tmp_path / "r", start_from=folder)
 
 

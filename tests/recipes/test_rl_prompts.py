@@ -14,6 +14,7 @@ from tests.helpers import SHORT_RUN
 
 from mmada.data.reasoning import Reasoned, Writer
 from mmada.errors import InputError
+from mmada.io.jsonl import read_log
 from mmada.nano.rl_recipes import rl
 from mmada.pipeline import MMaDA
 from mmada.recipes.rl_prompts import DrawPrompt, read_prompts
@@ -22,7 +23,6 @@ from mmada.rewards import Correctness, Detector, RewardSum, WeightedReward
 from mmada.tasks.math_verify import FORMULAS
 from mmada.tasks.task import Completion
 from mmada.tasks.text_to_image import TextToImage
-from mmada.training.log import read_log
 
 SUMS = [
     {"question": f"tom has {n} pens and gets {n}. how many?", "answer": f"{n} + {n} = {2 * n}.\n#### {2 * n}"} for n in (2, 3)

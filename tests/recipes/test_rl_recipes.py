@@ -19,7 +19,7 @@ from mmada.nano.rl_recipes import PAPER_REWARDS, rl
 from mmada.pipeline import MMaDA
 from mmada.recipes import sft as language
 from mmada.recipes.overrides import override
-from mmada.recipes.rl import MethodChoice
+from mmada.recipes.rl_methods import MethodChoice
 from mmada.recipes.run import run
 from mmada.registry import RECIPES
 from mmada.rl import Algorithm1, CoupledCounts, Kl, RandomMasks, SampledSteps, Systematic, policy_loss

@@ -13,12 +13,12 @@ import torch
 from tests.reinforcing import NANO, draw_nothing, mixed, rows, weights
 
 from mmada.errors import InputError
+from mmada.io.jsonl import read_log
 from mmada.pipeline import MMaDA
 from mmada.recipes.init_from import some_bytes
 from mmada.recipes.run import run
 from mmada.rl.learner import PolicyLearner
 from mmada.training import loop
-from mmada.training.log import read_log
 
 
 @pytest.fixture(autouse=True)

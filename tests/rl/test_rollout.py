@@ -194,10 +194,17 @@ def first_seed(seed: int, rows: int) -> int:
     return int(np.random.SeedSequence(seed).generate_state(rows, np.uint64)[0] >> np.uint64(2))
 
 
-def test_several_pictures_in_one_prompt_are_refused(model: MMaDA) -> None:
-    prompt = PROMPTS["vision"](np.random.default_rng(0))
-    with pytest.raises(InputError, match="has 2 pictures"):
-        roll_out(model, [replace(prompt, images=prompt.images * 2)], group_size=1, seed=0, sampling=SHORT)
+def test_a_prompt_may_have_several_pictures(model: MMaDA, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (PROMPTS["vision"](np.random.default_rng(i)) for i in range(2))
+    counted = Counted(model, monkeypatch)
+    both = replace(one, images=one.images + two.images)
+    made = roll_out(model, [both, one], group_size=2, seed=0, sampling=SHORT)
+    assert counted.pictures == 3
+    codes = ((made.canvas.modality_BL == IMAGE) & made.canvas.valid_BL).sum(1).tolist()
+    assert codes == [2 * model.engine.grid**2] * 2 + [model.engine.grid**2] * 2
+    alone = roll_out(model, [one], group_size=1, seed=9, sampling=SHORT).canvas
+    start = alone.valid_BL & ~alone.editable_BL
+    assert torch.equal(made.canvas.tokens_BL[2, : alone.length][start[0]], alone.tokens_BL[0][start[0]])
 
 
 def test_the_mix_of_prompts_is_as_described() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from mmada.errors import InputError, check_choice, check_is_folder, check_number, check_whole
+from mmada.errors import InputError, check_choice, check_is_folder, check_whole
 from mmada.io.device import chosen_device, quick_in_bfloat16
 from mmada.io.isolation import ISOLATION, Isolation
+from mmada.io.jsonl import read_log
 from mmada.model.loading import read_config
 from mmada.model.lora import Lora, add_lora, check_lora
 from mmada.model.mmada import MMaDAModel
@@ -30,124 +31,23 @@ from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import ModelFolder
 from mmada.pipeline.preset import Preset
 from mmada.recipes.init_from import Start, read_start
+from mmada.recipes.rl_methods import MethodChoice
 from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, read_prompts, tasks_of
 from mmada.recipes.sft import show, write_adapters, write_model
 from mmada.rewards import Reward, RewardSum, WeightedReward, misfit, reward_of, rewards
 from mmada.rewards.registry import check_name, is_model
 from mmada.rewards.reward import is_optional
-from mmada.rl import (
-    AdaptersOff,
-    Algorithm1,
-    BlockMasks,
-    CoupledCounts,
-    CoupledMasks,
-    FrozenCopy,
-    FullMask,
-    Iid,
-    MaskingPlan,
-    Policy,
-    RandomMasks,
-    RatioClip,
-    Reference,
-    SampledSteps,
-    Systematic,
-    Trajectory,
-    Truncated,
-    coupled_grpo,
-    diffu_grpo,
-    espo,
-    mask_grpo,
-    path_grpo,
-    spg,
-    unigrpo,
-)
+from mmada.rl import AdaptersOff, FrozenCopy, Reference
 from mmada.rl.learner import PolicyLearner
 from mmada.rl.rollout import RolloutSampling, roll_out
 from mmada.rl.rollout_store import RolloutStore
 from mmada.rl.scoring import GroupLog, ScoredRollouts, score_groups
-from mmada.training.log import read_log
 from mmada.training.loop import Plan, train
 
-__all__ = ["MASKINGS", "MethodChoice", "RLRecipe"]
+__all__ = ["RLRecipe"]
 
-MASKINGS: dict[str, MaskingPlan] = {
-    "systematic": RandomMasks(Systematic()),
-    "algorithm1": RandomMasks(Algorithm1()),
-    "iid": RandomMasks(Iid()),
-    "truncated": RandomMasks(Truncated()),
-    "full": FullMask(),
-    "coupled": CoupledMasks(),
-    "counts": CoupledCounts(),
-    "blocks": BlockMasks(),
-    "trajectory": Trajectory(),
-    "moments": SampledSteps(),
-}
-METHODS: dict[str, Callable[..., Policy]] = {
-    "path_grpo": path_grpo,
-    "unigrpo": partial(unigrpo, Systematic()),
-    "diffu_grpo": diffu_grpo,
-    "mask_grpo": mask_grpo,
-    "mask_grpo_text": partial(mask_grpo, updates=12, fading=True),
-    "coupled_grpo": coupled_grpo,
-    "spg": spg,
-    "espo": espo,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodChoice:
-    """A method of policy optimisation by ``name`` (`mmada.rl.methods`), and what differs from its own settings.
-
-    ``updates``: mu; None is the method's own number, and so for ``epsilon`` (the clip range) and ``kl`` (its weight).
-    ``masking``: which positions are masked to estimate likelihoods, in place of the method's own plan; "systematic" is the
-    default of UniGRPO's two. ``samples``: masked copies of a completion an update, for plans that draw some (espo: pairs of
-    copies); None is the plan's own number, mostly one where ``masking`` names it.
-    """
-
-    name: str = "path_grpo"
-    masking: str | None = None
-    updates: int | None = None
-    samples: int | None = None
-    epsilon: float | None = None
-    kl: float | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("method.name", self.name, METHODS)
-        if self.masking is not None:
-            check_choice("method.masking", self.masking, MASKINGS)
-        if self.updates is not None:
-            check_whole("method.updates", self.updates, 1)
-        for name in ("epsilon", "kl"):
-            if (value := getattr(self, name)) is not None:
-                check_number(f"method.{name}", value)
-        self.policy()  # its parts check each other
-
-    def policy(self) -> Policy:
-        """The combination of parts."""
-        made = METHODS[self.name]() if self.updates is None else METHODS[self.name](updates=self.updates)
-        if self.masking is not None:
-            made = replace(made, noise=MASKINGS[self.masking])
-        if self.samples is not None:
-            made = replace(made, noise=with_samples(made.noise, self.samples))
-        if self.epsilon is not None:
-            made = replace(made, clip=RatioClip(self.epsilon, self.epsilon))
-        return made if self.kl is None else replace(made, kl=replace(made.kl, weight=self.kl))
-
-
-MAX_SAMPLES = 64
-"""Maximum masked copies of a completion an update."""
 MAX_GROUP = 4096
 """Maximum completions of a prompt, and prompts of a task, in a batch; more is taken for a typo."""
-
-
-def with_samples(noise: MaskingPlan, samples: int) -> MaskingPlan:
-    """The plan with another number of masked copies an update. Raises InputError if it has no such choice."""
-    check_whole("method.samples", samples, 1, MAX_SAMPLES)
-    if isinstance(noise, BlockMasks | CoupledCounts | SampledSteps | RandomMasks):
-        return replace(noise, samples=samples)
-    raise InputError(
-        f"method.samples {samples} has no meaning for {type(noise).__name__}, whose number of copies is fixed; leave it out"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

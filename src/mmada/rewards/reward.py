@@ -36,7 +36,7 @@ def misfit(reward: Reward, task: Task) -> str:
 
 def is_optional(reward: Reward) -> bool:
     """Whether a reward is left out of tasks that it does not fit, instead of being refused."""
-    return bool(getattr(reward, "optional", False))
+    return hasattr(reward, "optional") and bool(reward.optional)
 
 
 def part_of_score(completion: Completion, name: str) -> float:

@@ -10,9 +10,9 @@ Shapes: B rows (prompts x G), L positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class RolloutSampling:
         if self.length is not None:
             check_whole("sampling.length", self.length, 1, max_length - 1)
         try:
-            TextSampling(length=self.length, steps=self.steps).over(preset.reasoning)
+            preset.reasoning.changed(length=self.length, steps=self.steps)
         except InputError as error:
             raise InputError(f"sampling with the model's preset: {error}") from error
 
@@ -111,7 +111,7 @@ def roll_out(
     """``group_size`` completions of every prompt; prompts of several tasks may be mixed. Row i depends on (weights, prompt,
     seed, i).
 
-    Raises InputError for a prompt that does not fit the model, or has more than one picture.
+    Raises InputError for a prompt that does not fit the model.
     """
     sampler = Sampler(model, RolloutSampling() if sampling is None else sampling)
     check_whole("group_size", group_size, 1)
@@ -158,15 +158,14 @@ class Sampler:
 
     def canvases(self, prompts: Sequence[Prompt]) -> list[Canvas]:
         """The canvas of each prompt, everything to be sampled still masked."""
-        codes = self.codes(prompts)
         made = []
-        for index, prompt in enumerate(prompts):
+        for prompt, images in zip(prompts, self.codes(prompts), strict=True):
             if prompt.task.output == "image":
                 canvas = self.drawing(prompt.text, self.thought_length)
             else:
                 canvas = self.engine.prompter.chat(
                     [Message("user", prompt.text)],
-                    codes=codes[index].flatten().tolist() if index in codes else None,
+                    images=images,
                     thinking=True,
                     answer_length=self.text_plan.length,
                 )
@@ -174,25 +173,22 @@ class Sampler:
             made.append(canvas)
         return made
 
-    def codes(self, prompts: Sequence[Prompt]) -> dict[int, Grid]:
-        """Codes of the pictures of prompts, by the number of the prompt; each picture is encoded once."""
-        pictures: dict[int, Image.Image] = {}
-        for index, prompt in enumerate(prompts):
-            if len(prompt.images) > 1:
-                raise InputError(f"prompt {prompt.text!r} has {len(prompt.images)} pictures; rollouts take one at most")
-            if prompt.images:
-                pictures[index] = fit(load_image(prompt.images[0]), self.engine.size, self.model.preset.fit)
-        found: dict[int, Grid] = {}
-        indices = list(pictures)
-        for start in range(0, len(indices), self.sampling.batch):
-            some = indices[start : start + self.sampling.batch]
-            found |= dict(zip(some, self.engine.encode([pictures[index] for index in some]), strict=True))
-        return found
+    def codes(self, prompts: Sequence[Prompt]) -> Iterator[list[Grid]]:
+        """The codes of the pictures of each prompt; each picture is encoded once."""
+        pictures = [
+            fit(load_image(picture), self.engine.size, self.model.preset.fit) for prompt in prompts for picture in prompt.images
+        ]
+        codes: list[Grid] = []
+        for start in range(0, len(pictures), self.sampling.batch):
+            codes += list(self.engine.encode(pictures[start : start + self.sampling.batch]))
+        remaining = iter(codes)
+        for prompt in prompts:
+            yield list(islice(remaining, len(prompt.images)))
 
     def drawing(self, text: str, thought_length: int) -> Canvas:
         """A canvas with a caption, room for a thought, and a picture of masks."""
         rows, columns = self.engine.shape(None)
-        return self.engine.prompter.draw(text, codes=[None] * (rows * columns), think_length=thought_length)
+        return self.engine.prompter.draw(text, codes=[-1] * (rows * columns), think_length=thought_length)
 
     def complete(self, batch: Sequence[tuple[Prompt, Canvas]], generators: Sequence[torch.Generator]) -> list[Rollouts]:
         """Complete canvases of one kind as one batch; rollouts of one row each."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from mmada.io.atomic import write_text
+from mmada.io.jsonl import read_log
 from mmada.rewards import Failure, RewardSum
 from mmada.rl.rollout import Rollouts, diversity
-from mmada.training.log import read_log
 
 __all__ = ["GroupLog", "ScoredRollouts", "score_groups"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmada.errors import InputError
 from mmada.io.atomic import atomic_file, write_text
+from mmada.io.jsonl import read_log
 
 __all__ = ["RunLog", "read_log"]
 
@@ -25,25 +25,6 @@ TERM = re.compile(r"reward_[^_]+_")
 """Names of single terms of a reward, by task: on scales of their own."""
 EVERY = 60.0
 """Seconds between lines where no bar can be shown; steps of policy optimisation take half a minute."""
-
-
-def read_log(path: Path, key: str = "step") -> list[dict[str, float]]:
-    """The rows of a JSONL log, numbered by ``key``; a last line cut off by a kill is left out.
-
-    Raises InputError for any other line that is no row of a log, naming it.
-    """
-    lines = path.read_bytes().splitlines() if path.is_file() else []
-    rows: list[dict[str, float]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and isinstance(row.get(key), int):
-            rows.append(row)
-        elif number < len(lines):
-            raise InputError(f"line {number} of the log {path} is damaged; remove that line to go on, or give another folder")
-    return rows
 
 
 class RunLog:
