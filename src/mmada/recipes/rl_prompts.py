@@ -99,7 +99,7 @@ class StoredPrompts:
 
     def drawing(self, task: str, model: MMaDA, length: int | None) -> DrawPrompt:
         """As `PromptPool`; a warning says how many are too long."""
-        room = model.preset.reasoning.length if length is None else length
+        room = model.preset.reasoning.numbers[0] if length is None else length
         fitting = [one for one in self.examples if fits(one, model, room)]
         if not fitting:
             raise InputError(

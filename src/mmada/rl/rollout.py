@@ -21,12 +21,12 @@ from torch import Tensor
 
 from mmada.canvas import TEXT, Canvas, Trajectory
 from mmada.errors import MAX_STEPS, InputError, check_number, check_whole
-from mmada.io.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.pipeline.engine import Engine
-from mmada.pipeline.grids import Grid, fit
-from mmada.pipeline.options import Preset, TextSampling
-from mmada.sampling import Acceleration, Phase, denoise
+from mmada.pipeline.grids import Grid
+from mmada.pipeline.options import ImageSampling, TextSampling
+from mmada.pipeline.preset import Preset
+from mmada.sampling import Phase, denoise
 from mmada.tasks.task import Completion, Prompt
 from mmada.tokenizers.prompt import Message, split_thinking
 from mmada.tokenizers.vocabulary import Vocabulary
@@ -63,19 +63,24 @@ class RolloutSampling:
         for name in ("batch", "length", "steps", "image_steps"):
             if (value := getattr(self, name)) is not None:
                 check_whole(f"sampling.{name}", value, 1, MAX_STEPS if name.endswith("steps") else None)
-        _ = self.acceleration
+        _ = self.text
 
     @property
-    def acceleration(self) -> Acceleration:
-        """How texts are decoded faster than one token a step."""
-        return Acceleration.of(self.parallel)
+    def text(self) -> TextSampling:
+        """Options of texts; what is None is the preset's."""
+        return TextSampling(length=self.length, steps=self.steps, temperature=self.temperature, parallel=self.parallel)
+
+    @property
+    def image(self) -> ImageSampling:
+        """Options of pictures; what is None is the preset's."""
+        return ImageSampling(steps=self.image_steps, temperature=self.image_temperature, guidance=self.guidance)
 
     def check_fits(self, preset: Preset, max_length: int) -> None:
         """Raise InputError if a model with ``max_length`` positions cannot be sampled so."""
         if self.length is not None:
             check_whole("sampling.length", self.length, 1, max_length - 1)
         try:
-            preset.reasoning.changed(length=self.length, steps=self.steps)
+            self.text.over(preset.reasoning)
         except InputError as error:
             raise InputError(f"sampling with the model's preset: {error}") from error
 
@@ -149,12 +154,12 @@ class Sampler:
     @property
     def thought_length(self) -> int:
         """Tokens of the thought before a picture."""
-        return self.model.preset.thought.length if self.sampling.image_thinking else 0
+        return self.model.preset.thought.numbers[0] if self.sampling.image_thinking else 0
 
     @property
     def text_plan(self) -> TextSampling:
         """Length and steps of an answer with reasoning. Raises InputError if they do not fit each other."""
-        return self.model.preset.reasoning.changed(length=self.sampling.length, steps=self.sampling.steps)
+        return self.sampling.text.over(self.model.preset.reasoning)
 
     def canvases(self, prompts: Sequence[Prompt]) -> list[Canvas]:
         """The canvas of each prompt, everything to be sampled still masked."""
@@ -167,7 +172,7 @@ class Sampler:
                     [Message("user", prompt.text)],
                     images=images,
                     thinking=True,
-                    answer_length=self.text_plan.length,
+                    answer_length=self.text_plan.numbers[0],
                 )
             self.engine.check_length(canvas)
             made.append(canvas)
@@ -175,12 +180,10 @@ class Sampler:
 
     def codes(self, prompts: Sequence[Prompt]) -> Iterator[list[Grid]]:
         """The codes of the pictures of each prompt; each picture is encoded once."""
-        pictures = [
-            fit(load_image(picture), self.engine.size, self.model.preset.fit) for prompt in prompts for picture in prompt.images
-        ]
+        pictures = [picture for prompt in prompts for picture in prompt.images]
         codes: list[Grid] = []
         for start in range(0, len(pictures), self.sampling.batch):
-            codes += list(self.engine.encode(pictures[start : start + self.sampling.batch]))
+            codes += self.engine.look(pictures[start : start + self.sampling.batch], self.model.preset.fit)[0]
         remaining = iter(codes)
         for prompt in prompts:
             yield list(islice(remaining, len(prompt.images)))
@@ -224,21 +227,14 @@ class Sampler:
         Likelihoods are later computed over the text range, up to the end token, so sampling is closed to other tokens and stops
         there, whatever the sampler of a released checkpoint does.
         """
-        plan = replace(self.text_plan, stop=True, open_vocabulary=False)
-        vocabulary = self.engine.parts.vocabulary
-        return self.sampling.acceleration.of_phase(plan.phase((vocabulary.eot, vocabulary.eos), self.sampling.temperature, 0.0))
+        plan = replace(self.text_plan, stop_at_eos=True, open_vocabulary=False)
+        return plan.phase((self.engine.parts.vocabulary.eot, self.engine.parts.vocabulary.eos))
 
     def image_phases(self) -> list[Phase]:
         """A thought if wanted, then the picture."""
-        plan = self.model.preset.image.changed(
-            steps=self.sampling.image_steps,
-            guidance=self.sampling.guidance,
-            temperature=self.sampling.image_temperature,
-        )
-        phases = [self.model.image_speed.of_phase(plan.phase())]
+        phases = [self.sampling.image.over(self.model.preset.image).phase()]
         if self.sampling.image_thinking:
-            thought = self.model.preset.thought.phase((self.engine.parts.vocabulary.eos,), 0.0, 0.0)
-            phases.insert(0, self.model.text_speed.of_phase(thought))
+            phases.insert(0, self.model.preset.thought.phase((self.engine.parts.vocabulary.eos,)))
         return phases
 
 
