@@ -14,7 +14,10 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty working folder, and the fake in the place of the pipeline (so nothing here imports torch)."""
     pipeline = types.ModuleType("mmada.pipeline")
     pipeline.MMaDA = FakeMMaDA  # type: ignore[attr-defined]
+    options = types.ModuleType("mmada.pipeline.options")
+    options.TextSampling = options.ImageSampling = dict  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mmada.pipeline", pipeline)
+    monkeypatch.setitem(sys.modules, "mmada.pipeline.options", options)
     monkeypatch.chdir(tmp_path)
     CALLS.clear()
     return tmp_path

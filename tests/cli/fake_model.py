@@ -20,6 +20,20 @@ class Result:
     thinking: str
     tokens: tuple[int, ...] = (1, 2, 3)
     nfe: int = 4
+    finish_reason: str = "stop"
+    seconds: float = 0.5
+    note: str = ""
+    raw_text: str = ""
+
+
+@dataclass(frozen=True)
+class Bound:
+    nats: float
+    tokens: int
+
+    @property
+    def per_token(self) -> float:
+        return self.nats / self.tokens
 
 
 @dataclass(frozen=True)
@@ -50,11 +64,22 @@ class FakeMMaDA:
     def generate(self, prompt: str, **options: Any) -> Result:
         CALLS.append(("generate", {"prompt": prompt, **options}))
         watched(options)
-        return Result("7", "3 + 4 = 7" if options["thinking"] else "")
+        thinking = "3 + 4 = 7" if options["thinking"] else ""
+        if options.get("length") == 1:
+            return Result("", "3 +", finish_reason="unfinished thought")
+        return Result("7", thinking)
+
+    def chat(self, messages: list[Any], **options: Any) -> Result:
+        CALLS.append(("chat", {"messages": [*messages], **options}))
+        return Result(f"answer {len(messages)}", "")
+
+    def score(self, prompt: str, completion: str, **options: Any) -> Bound:
+        CALLS.append(("score", {"prompt": prompt, "completion": completion, **options}))
+        return Bound(-6.0, 3)
 
     def ask(self, image: Image.Image, question: str, **options: Any) -> Result:
         CALLS.append(("ask", {"image": image, "question": question, **options}))
-        return Result("two", "")
+        return Result("two", "", note="only the middle square of the image is seen")
 
     def infill(self, text: str, **options: Any) -> Result:
         CALLS.append(("infill", {"text": text, **options}))

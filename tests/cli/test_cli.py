@@ -30,7 +30,65 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
         9,
         True,
     )
-    assert options["length"] is options["block"] is options["callback"] is None
+    assert {*options} == {"prompt", "thinking", "seed", "callback", "steps"}  # what is not given is the model's choice
+    assert options["callback"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--temperature", "0.7"], "temperature", 0.7),
+        (["--temperature", "0"], "temperature", 0.0),
+        (["--lookahead", "0"], "lookahead", 0),
+        (["--parallel", "none"], "parallel", "none"),
+        (["--stop", "a", "--stop", "b c"], "stop", ("a", "b c")),
+        (["--stop", "\n"], "stop", ("\n",)),
+        (["--no-stop-at-eos"], "stop_at_eos", False),
+        (["--open-vocabulary"], "open_vocabulary", True),
+    ],
+)
+def test_a_sampling_option_is_passed_on_under_its_name(words: list[str], name: str, value: object) -> None:
+    assert main(["generate", "x", *words]) == 0
+    assert CALLS[0][1][name] == value
+
+
+def test_notes_go_to_the_error_stream(scene: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "x", "--length", "1", "--thinking"]) == 0
+    assert "mmada: note: the reasoning did not end within 3 tokens" in capsys.readouterr().err
+    assert main(["ask", scene, "how many?", "--fit", "crop"]) == 0
+    assert capsys.readouterr().err == "mmada: note: only the middle square of the image is seen\n"
+    assert CALLS[1][1]["fit"] == "crop"
+
+
+def test_chat(scene: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One message; or a line a turn, with what was said before, the images with the first."""
+    assert main(["chat", "hello", "--system", "be brief"]) == 0
+    (_, options) = CALLS.pop()
+    assert options["messages"] == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "hello"}]},
+    ]
+    assert capsys.readouterr().out == "answer 2\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what is it?\n\n and now? \n"))
+    assert main(["chat", "--image", scene, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in shown.out.splitlines()] == ["answer 1", "answer 3"]
+    assert shown.err == ""
+    first, second = (options["messages"] for _, options in CALLS)
+    assert [part["type"] for part in first[0]["content"]] == ["image", "text"]
+    assert [message["role"] for message in second] == ["user", "assistant", "user"]
+    assert second[2]["content"] == [{"type": "text", "text": "and now?"}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
+    assert main(["chat"]) == 2
+    assert "message is missing and standard input is empty" in capsys.readouterr().err
+
+
+def test_score(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "3 + 4?", "7"]) == 0
+    assert capsys.readouterr().out == "-6.000 nats for 3 tokens, -2.000 a token (32 samples)\n"
+    assert main(["score", "3 + 4?", "7", "--samples", "5", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["nats"], record["per_token"], record["samples"]) == (-6.0, -2.0, 5)
 
 
 @pytest.mark.parametrize(("flags", "said"), [([], None), (["--thinking"], True), (["--no-thinking"], False)])
@@ -141,7 +199,7 @@ def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert f"Seeds or limits differ: {told}\n" in capsys.readouterr().out
     Path("cot.json").write_text('{"rows": [{"name": "digits"}]}')
     assert main(["eval", "nano", "--compare", "cot.json"]) == 2
-    assert "cot.json holds no results" in capsys.readouterr().err
+    assert "cot.json' holds no results" in capsys.readouterr().err
     assert main(["eval", "nanno"]) == 2
     assert "did you mean 'nano'?" in capsys.readouterr().err
 

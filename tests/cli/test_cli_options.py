@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+from dataclasses import fields
 
 import pytest
 
@@ -10,19 +12,22 @@ from mmada.cli.arguments import options_of, spellings
 from mmada.cli.commands import COMMANDS, command_class
 
 MODEL = ["--adapter", "--device", "--dtype", "--image-tokenizer", "--json", "--model", "--preset"]
-COMMON = [*MODEL, "--seed", "--steps", "--watch"]
-SPEED = [*COMMON, "--lookahead", "--parallel", "--reuse"]
-ANSWER = [*SPEED, "--block", "--guidance", "--length", "--no-thinking", "--temperature", "--thinking"]
+SAMPLING = [*MODEL, "--seed", "--steps", "--watch", "--temperature", "--guidance", "--parallel", "--reuse", "--lookahead"]
+OPEN = ["--open-vocabulary", "--no-open-vocabulary"]
+THINKING = ["--thinking", "--no-thinking"]
+ANSWER = [*SAMPLING, *THINKING, *OPEN, "--block", "--length", "--stop", "--stop-at-eos", "--no-stop-at-eos"]
 OUT = ["-o", "--out", "--output"]
-IMAGE = [*SPEED, *OUT, "--guidance", "--temperature"]
+IMAGE = [*SAMPLING, *OUT, "--schedule", "--order-noise", "--annealing"]
 OPTIONS: dict[str, list[str]] = {
     "demo": [*OUT, "--image", "--prompt"],
     "generate": ["PROMPT", *ANSWER],
-    "ask": ["IMAGE", "QUESTION", *ANSWER],
-    "infill": ["TEXT", *SPEED, "--temperature"],
-    "draw": ["PROMPT", *IMAGE, "--count", "--gif", "--no-thinking", "--size", "--thinking"],
+    "chat": ["MESSAGE", *ANSWER, "--system", "--image", "--fit"],
+    "ask": ["IMAGE", "QUESTION", *ANSWER, "--fit"],
+    "draw": ["PROMPT", *IMAGE, *THINKING, "--count", "--gif", "--size"],
     "inpaint": ["IMAGE", "MASK", "PROMPT", *IMAGE],
     "extend": ["IMAGE", *IMAGE, "--down", "--left", "--prompt", "--right", "--up"],
+    "infill": ["TEXT", *SAMPLING, *OPEN],
+    "score": ["PROMPT", "COMPLETION", *MODEL, "--image", "--fit", "--thinking", "--samples", "--seed"],
     "train": ["RECIPE", *OUT, "--fields", "--list", "--resume", "--set", "--start-from"],
     "eval": ["SUITE", *MODEL, *OUT, "--compare", "--limit", "--samples", "--seeds"],
     "bench": [*MODEL, *OUT, "--examples", "--modes", "--rounds", "--seeds", "--workload"],
@@ -106,3 +111,21 @@ def test_no_arguments_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "inpaint" in shown
     assert "--version" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "method"), [("generate", "text"), ("chat", "text"), ("ask", "text"), ("draw", "image"), ("infill", "")]
+)
+def test_every_sampling_option_is_an_option_of_the_command(command: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are those of `TextSampling` and `ImageSampling`; the command passes them on under these names."""
+    for name in ("mmada.pipeline", "mmada.pipeline.options"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    from mmada.diffusion.schedule import SCHEDULES
+    from mmada.pipeline import ImageSampling, TextSampling
+
+    kind = command_class(command)
+    taken = {field.name for field in fields({"text": TextSampling, "image": ImageSampling}.get(method, TextSampling))}
+    if not method:
+        taken -= {"length", "block", "stop", "stop_at_eos"}
+    assert {*kind.SAMPLING} == taken <= {*options_of(kind)}
+    assert command != "draw" or options_of(kind)["schedule"].kind.metavar == "|".join(SCHEDULES)

@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import os
 import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-from mmada.errors import InputError, check_choice, check_number, check_text, check_whole
+from mmada.errors import InputError, check_choice, check_number, check_path, check_text, check_whole, quote
 
 __all__ = [
+    "FASTER",
     "FOLDER",
     "NUMBER",
     "PATH",
@@ -47,7 +46,8 @@ Command = TypeVar("Command")
 Many = Literal["one", "list", "repeat"]
 FIELD = "argument"
 """Key of a field's `Spec` in its metadata."""
-GROUPS = ("options", "faster decoding", "model")
+FASTER = "faster decoding"
+GROUPS = ("options", FASTER, "model")
 """Groups of the help page, in order: what is special to a command comes first."""
 
 
@@ -146,22 +146,8 @@ def text(metavar: str = "TEXT", *, empty: bool = False) -> Kind:
 
 
 def path(metavar: str) -> Kind:
-    """File names that a file system could take; whether the file is there is checked by who uses it."""
-
-    def read(name: str, word: str) -> Path:
-        if not word.strip():
-            raise InputError(f"{name} is empty; give a path")
-        try:
-            encoded = os.fsencode(word)
-        except UnicodeEncodeError as error:
-            raise InputError(f"{name} {word!a} is not valid text; give another path") from error
-        if b"\0" in encoded:
-            raise InputError(f"{name} {word!a} has a NUL character in it; give another path")
-        if len(encoded) > 4095 or any(len(part) > 255 for part in encoded.split(b"/")):
-            raise InputError(f"{name} '{word[:40]}...' is too long for a path; give a shorter one")
-        return Path(word)
-
-    return Kind(metavar, read)
+    """Paths that a file system can hold; whether the file is there is checked by who uses it."""
+    return Kind(metavar, check_path)
 
 
 def choice(*names: str) -> Kind:
@@ -180,7 +166,7 @@ def size() -> Kind:
     def read(name: str, word: str) -> tuple[int, int]:
         match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", word)
         if match is None:
-            raise InputError(f"{name} '{word}' is not a size in pixels; write it as WIDTHxHEIGHT, such as 512x256")
+            raise InputError(f"{name} {quote(word)} is not a size in pixels; write it as WIDTHxHEIGHT, such as 512x256")
         return int(match[1]), int(match[2])
 
     return Kind("WxH", read)
@@ -242,10 +228,12 @@ def unknown_option(word: str, command: str, specs: dict[str, Spec]) -> InputErro
     """The error for a word that no option or argument takes."""
     name = word.partition("=")[0]
     if not name.startswith("-"):
-        return InputError(f"'{word}' is one argument too many; quote text that has spaces in it, or see mmada {command} --help")
+        return InputError(
+            f"{quote(word)} is one argument too many; quote text that has spaces in it, or see mmada {command} --help"
+        )
     near = get_close_matches(name.lower(), list(spellings(specs)), 1, 0.6)
     hint = f"did you mean {near[0]}?" if near else f"see mmada {command} --help"
-    return InputError(f"option '{name}' is unknown; {hint}")
+    return InputError(f"option {quote(name)} is unknown; {hint}")
 
 
 def spellings(specs: dict[str, Spec]) -> Iterator[str]:

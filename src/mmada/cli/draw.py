@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmada.cli.arguments import NUMBER, PATH, argument, option, path, size, switch, text, whole
-from mmada.cli.options import OWN, SpeedOptions, emit, output_option, prompt_text
+from mmada.cli.arguments import NUMBER, PATH, argument, choice, option, path, size, switch, text, whole
+from mmada.cli.options import OWN, SamplingOptions, emit, output_option, prompt_text, remark
 from mmada.errors import MAX_SEED, InputError, check_whole
 
 if TYPE_CHECKING:
@@ -23,15 +23,20 @@ MAX_IMAGES = 10_000
 """Upper bound of --count that catches typos."""
 IMAGE = path("IMAGE")
 CELLS = whole(0)
+SCHEDULES = ("cosine", "linear", "square", "root", "sigmoid")
+"""Names of `mmada.diffusion.schedule.SCHEDULES`, which a parser must know without importing torch (a test compares them)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions(SpeedOptions):
-    """How an image is decoded and where it goes."""
+class ImageOptions(SamplingOptions):
+    """How an image is decoded, by the fields of `mmada.pipeline.ImageSampling`, and where it goes."""
+
+    SAMPLING = (*SamplingOptions.SAMPLING, "order_noise", "annealing", "schedule")
 
     out: Path = output_option("The image file to write; its suffix is the format.", Path("out.png"), PATH)
-    guidance: float | None = option("Scale of classifier-free guidance; 0 turns it off.", NUMBER, None, shown=OWN)
-    temperature: float | None = option("Sampling temperature; 0 takes the most probable codes.", NUMBER, None, shown=OWN)
+    schedule: str | None = option("Noise schedule: how many codes each step decides.", choice(*SCHEDULES), None, shown=OWN)
+    order_noise: float | None = option("Noise on the order in which codes are decided.", NUMBER, None, shown=OWN)
+    annealing: str | None = option("How that noise falls over the steps.", choice("linear", "compounding"), None, shown=OWN)
 
     def check(self) -> None:
         """Raise `InputError` where the image could not be written."""
@@ -40,25 +45,18 @@ class ImageOptions(SpeedOptions):
         super().check()
         check_output(self.out, name="--out")
 
-    def sampling(self) -> dict[str, Any]:
-        """The options as keyword arguments of the pipeline."""
-        return {
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "temperature": self.temperature,
-            **vars(self.speed()),
-            "seed": self.seed,
-        }
-
     def make(self, asked: dict[str, object], call: Callable[[MMaDA, Callable[[Frame], None] | None], Image.Image]) -> None:
         """Load the model, let ``call`` make the image, write it, and say where it is."""
         from mmada.io.images import save_image
 
         model = self.load()
-        with self.watching(model) as watch:
-            image = call(model, watch)
+        with self.watching(model) as callback:
+            image = call(model, callback)
         path = save_image(image, self.out)
-        emit(self.json, {**asked, "output": str(path), "model": self.model, "seed": self.seed}, str(path))
+        note = str(image.info.get("note", ""))
+        emit(self.json, {**asked, "output": str(path), "note": note, "model": self.model, "seed": self.seed}, str(path))
+        if not self.json:
+            remark(note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +65,8 @@ class Draw(ImageOptions):
 
     Example: mmada draw "a red circle above a blue square" -o out.png --watch
     """
+
+    SAMPLING = (*ImageOptions.SAMPLING, "size")
 
     prompt: str = argument("What to draw, or - to read it from standard input.", text("PROMPT"))
     thinking: bool | None = switch("Reason in text before drawing, and print the reasoning.", shown="no")
@@ -102,9 +102,8 @@ class Draw(ImageOptions):
         seed = self.seed + number - 1
         frames: list[Image.Image] = []
         keep = (lambda view: _keep(view, frames)) if self.gif else None
-        with self.watching(model, keep, self.size) as watch:
-            sampling = {**self.sampling(), "seed": seed, "size": self.size}
-            image = model.draw(prompt, thinking=bool(self.thinking), callback=watch, **sampling)
+        with self.watching(model, keep, self.size) as callback:
+            image = model.draw(prompt, thinking=bool(self.thinking), seed=seed, callback=callback, **self.sampling())
         path = save_image(image, self._numbered(self.out, number))
         record: dict[str, object] = {"command": "draw", "prompt": prompt, "output": str(path)}
         lines = [str(path)]
@@ -140,7 +139,8 @@ class Inpaint(ImageOptions):
         mask = load_mask(self.mask, image.size)
         prompt = prompt_text("prompt", self.prompt)
         asked: dict[str, object] = {"command": "inpaint", "image": str(self.image), "prompt": prompt}
-        self.make(asked, lambda model, watch: model.inpaint(image, mask, prompt, callback=watch, **self.sampling()))
+        options: dict[str, Any] = {**self.sampling(), "seed": self.seed}
+        self.make(asked, lambda model, callback: model.inpaint(image, mask, prompt, callback=callback, **options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +174,8 @@ class Extend(ImageOptions):
         image = load_image(self.image)
         prompt = prompt_text("prompt", self.prompt)
         asked: dict[str, object] = {"command": "extend", "image": str(self.image), "prompt": prompt}
-        options: dict[str, Any] = {**self.edges(), **self.sampling()}
-        self.make(asked | self.edges(), lambda model, watch: model.extend(image, prompt, callback=watch, **options))
+        options: dict[str, Any] = {**self.edges(), **self.sampling(), "seed": self.seed}
+        self.make(asked | self.edges(), lambda model, callback: model.extend(image, prompt, callback=callback, **options))
 
 
 def _keep(view: View, frames: list[Image.Image]) -> None:

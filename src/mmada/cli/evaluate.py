@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmada.cli.arguments import FOLDER, PATH, argument, option, text, whole
 from mmada.cli.options import ModelOptions, output_option
-from mmada.errors import InputError, check_folder, check_number, unknown_name
+from mmada.errors import InputError, check_folder, check_number, quote, unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,7 +54,7 @@ class Eval(ModelOptions):
         if self.suite not in SUITES:
             raise unknown_name("suite", self.suite, SUITES)
         if self.out in self.compare:
-            raise InputError(f"--compare {self.out} is where the new results go; give another --out")
+            raise InputError(f"--compare {quote(self.out)} is where the new results go; give another --out")
         self.others()
         check_output(self.out, (".json",), "--out")
         if self.samples is not None:
@@ -91,9 +91,9 @@ class Eval(ModelOptions):
                 values = {row["name"]: check_number("value", row["value"]) for row in stored["rows"]}
                 found[str(path)] = _Stored(values, stored.get("settings"))
             except FileNotFoundError as error:
-                raise InputError(f"--compare {path} does not exist; give a file that mmada eval wrote") from error
+                raise InputError(f"--compare {quote(path)} does not exist; give a file that mmada eval wrote") from error
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise InputError(f"--compare {path} holds no results; give a file that mmada eval wrote") from error
+                raise InputError(f"--compare {quote(path)} holds no results; give a file that mmada eval wrote") from error
         return found
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mmada.errors import InputError, unknown_name
+from mmada.errors import InputError, quote, unknown_name
 from mmada.io.atomic import system_sentence
 from mmada.io.signals import Terminated, signals_as_exceptions
 
@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> Command:
             _recipe_help(rest)
         return parse_command(first, command_class(first), rest)
     if first.startswith("-"):
-        raise InputError(f"option '{first}' is unknown here; give a command first, see mmada --help")
+        raise InputError(f"option {quote(first)} is unknown here; give a command first, see mmada --help")
     raise unknown_name("command", first, COMMANDS)
 
 
@@ -140,11 +140,7 @@ def _fail(sentence: str) -> int:
 
 
 def one_line(sentence: str) -> str:
-    """An error on one line: control characters escaped, long values cut in their middle."""
-    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in sentence)
-    line = re.sub(rf"(?<=')[^']{{{MAX_WORD},}}(?=')|\S{{{MAX_WORD},}}", lambda match: _cut(match[0]), line)
+    """An error on one line: control characters escaped, long values without their middle."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in sentence)
+    line = re.sub(rf"(?<=')[^']{{{MAX_WORD},}}(?=')|\S{{{MAX_WORD},}}", lambda match: quote(match[0])[1:-1], line)
     return line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}..."
-
-
-def _cut(value: str) -> str:
-    return f"{value[: MAX_WORD // 2]}...{value[-MAX_WORD // 4 :]}"

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mmada.cli.arguments import FOLDER, Kind, choice, flag, option, text, whole
+from mmada.cli.arguments import FASTER, FOLDER, NUMBER, Kind, choice, flag, option, text, whole
 from mmada.errors import MAX_SEED, MAX_STEPS, InputError, check_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mmada.pipeline import Frame, MMaDA
-    from mmada.sampling import Acceleration
 
 __all__ = [
     "MODEL",
@@ -26,12 +25,13 @@ __all__ = [
     "Command",
     "ModelOptions",
     "SamplingOptions",
-    "SpeedOptions",
     "emit",
+    "fit_option",
     "image_tokenizer_option",
     "output_option",
     "preset_option",
     "prompt_text",
+    "remark",
 ]
 
 OWN = "the model's own"
@@ -113,11 +113,45 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(ModelOptions):
-    """Options of every command that completes a canvas."""
+    """Options of every command that completes a canvas: the fields of `mmada.pipeline.options.Sampling`, and how it is shown."""
+
+    SAMPLING: ClassVar[tuple[str, ...]] = ("steps", "temperature", "guidance", "parallel", "reuse", "lookahead")
+    """Options that are passed on to the model's method under the same names, where they are given."""
 
     steps: int | None = option("Denoising steps; more are slower and mostly better.", STEPS, None, shown=OWN)
+    temperature: float | None = option("Sampling temperature; 0 takes the most probable token.", NUMBER, None, shown=OWN)
+    guidance: float | None = option("Scale of classifier-free guidance; 0 turns it off.", NUMBER, None, shown=OWN)
     seed: int = option("Random seed; the same seed gives the same output.", SEED, 0)
     watch: bool = flag("Show the denoising live in the terminal (with --json on the error stream).")
+    parallel: str | None = option(
+        "Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2, "
+        "draft or none.",
+        text("RULE"),
+        None,
+        group=FASTER,
+        shown=OWN,
+    )
+    reuse: str | None = option(
+        "Keep keys and values between steps: prefix, block, delayed, drift or none.", text("RULE"), None, group=FASTER, shown=OWN
+    )
+    lookahead: int | None = option(
+        "Draft length of speculative decoding: steps that one forward pass verifies. Exact.",
+        whole(0),
+        None,
+        group=FASTER,
+        shown=OWN,
+    )
+
+    def sampling(self) -> dict[str, Any]:
+        """The sampling options that are given, as keyword arguments of the model's methods."""
+        return {name: value for name in self.SAMPLING if (value := getattr(self, name)) not in (None, ())}
+
+    def load(self) -> MMaDA:
+        """Load the model, after the sampling options are known to go together."""
+        from mmada.pipeline.options import ImageSampling, TextSampling
+
+        (ImageSampling if "schedule" in self.SAMPLING else TextSampling)(**self.sampling())
+        return super().load()
 
     @contextmanager
     def watching(
@@ -140,57 +174,38 @@ class SamplingOptions(ModelOptions):
 
             return on_frame
 
-        if self.watch:
-            with Watcher(Console(stderr=self.json)) as watcher:
-                yield viewing(watcher.show)
-            return
+        kept = viewing(lambda view: None) if keep else None
         console = Console(stderr=True)
-        if self.json or not console.is_terminal:
-            yield viewing(lambda view: None) if keep else None
-            return
-        with ProgressLine(console) as line:
-            kept = viewing(lambda view: None) if keep else None
+        if self.watch:
+            with Watcher(console if self.json else Console()) as watcher:
+                yield viewing(watcher.show)
+        elif self.json or not console.is_terminal:
+            yield kept
+        else:
+            with ProgressLine(console) as line:
 
-            def on_frame(frame: Frame) -> None:
-                line.show(frame.step, frame.steps, max(frame.nfe, default=0))
-                if kept:
-                    kept(frame)
+                def on_frame(frame: Frame) -> None:
+                    line.show(frame.step, frame.steps, max(frame.nfe, default=0))
+                    if kept:
+                        kept(frame)
 
-            yield on_frame
+                yield on_frame
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpeedOptions(SamplingOptions):
-    """Acceleration of the decoding; the defaults approximate nothing."""
-
-    parallel: str | None = option(
-        "Parallel unmasking: threshold=0.9, margin=0.8, factor=1, entropy=0.1, hierarchical=0.6,0.92, stable=0.01,2 or draft.",
-        text("RULE"),
+def fit_option() -> Any:
+    """The option ``--fit``."""
+    return option(
+        "An image that is not square: cut to its middle square, out of proportion, or with white around it.",
+        choice("crop", "squash", "pad"),
         None,
-        group="faster decoding",
-        shown="the fixed schedule",
-    )
-    reuse: str | None = option(
-        "Keep keys and values between steps: prefix, block, delayed or drift.",
-        text("RULE"),
-        None,
-        group="faster decoding",
-        shown="none",
-    )
-    lookahead: int = option(
-        "Draft length of speculative decoding: steps that one forward pass verifies. Exact.", whole(0), 0, group="faster decoding"
+        shown=OWN,
     )
 
-    def load(self) -> MMaDA:
-        """Load the model, after the names of rules are known to be right."""
-        self.speed()
-        return super().load()
 
-    def speed(self) -> Acceleration:
-        """The acceleration that the options ask for. Imports torch."""
-        from mmada.sampling import Acceleration
-
-        return Acceleration.of(self.parallel, self.reuse, self.lookahead)
+def remark(note: str) -> None:
+    """Tell the user something about a result, on the error stream."""
+    if note:
+        print(f"mmada: note: {note}", file=sys.stderr)
 
 
 def prompt_text(field: str, value: str) -> str:

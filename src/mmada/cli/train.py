@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmada.cli.arguments import FOLDER, argument, flag, option, text
 from mmada.cli.options import MODEL, output_option
-from mmada.errors import InputError, check_folder, unknown_name
+from mmada.errors import InputError, check_folder, quote, unknown_name
 
 __all__ = ["Tokenizer", "Train"]
 
@@ -103,6 +103,6 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name.strip():
-            raise InputError(f"--set '{pair}' is not an assignment; write it as name.field=value")
+            raise InputError(f"--set {quote(pair)} is not an assignment; write it as name.field=value")
         overrides[name.strip()] = value
     return overrides
