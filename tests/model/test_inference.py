@@ -1,4 +1,4 @@
-"""The forward pass of decoding equals the one of training: ragged rows, chosen places, and memory of earlier passes."""
+"""The forward pass of decoding equals the one of training: ragged rows, chosen positions, and a cache of earlier passes."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_equal_to_the_hidden_states_of_training(model: MMaDAModel, ragged: bool,
     assert torch.allclose(forward(model.model, tokens, ForwardLayout.of(model.model, at, valid)), whole, atol=1e-12)
 
 
-def test_all_places_of_equal_rows(model: MMaDAModel) -> None:
+def test_all_positions_of_equal_rows(model: MMaDAModel) -> None:
     tokens, valid = batch(3, 7, ragged=False)
     assert torch.allclose(
         forward(model.model, tokens, ForwardLayout.of(model.model, valid)), model.hidden(tokens).flatten(0, 1), atol=1e-12
@@ -43,7 +43,7 @@ def test_all_places_of_equal_rows(model: MMaDAModel) -> None:
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-def test_memory_of_the_same_tokens_changes_nothing(model: MMaDAModel, ragged: bool) -> None:
+def test_cache_of_the_same_tokens_changes_nothing(model: MMaDAModel, ragged: bool) -> None:
     torch.manual_seed(2)
     tokens, valid = batch(3, 10, ragged=ragged)
     at = (torch.rand(3, 10) < 0.5) & valid
@@ -56,7 +56,7 @@ def test_memory_of_the_same_tokens_changes_nothing(model: MMaDAModel, ragged: bo
     assert float(memory.drift.max()) < 1e-6
 
 
-def test_memory_keeps_what_is_left_out_and_takes_in_what_is_not(model: MMaDAModel) -> None:
+def test_cache_keeps_what_is_left_out_and_takes_in_what_is_not(model: MMaDAModel) -> None:
     torch.manual_seed(3)
     tokens, _ = batch(2, 8, ragged=False)
     at = torch.zeros(2, 8, dtype=torch.bool)
@@ -72,7 +72,7 @@ def test_memory_keeps_what_is_left_out_and_takes_in_what_is_not(model: MMaDAMode
     assert not torch.allclose(whole, before, atol=1e-3)
 
 
-def test_memory_of_some_rows_in_another_order(model: MMaDAModel) -> None:
+def test_cache_of_some_rows_in_another_order(model: MMaDAModel) -> None:
     torch.manual_seed(4)
     tokens, valid = batch(3, 9, ragged=True)
     at = torch.zeros_like(valid)
@@ -88,7 +88,9 @@ def test_memory_of_some_rows_in_another_order(model: MMaDAModel) -> None:
 
 @pytest.mark.parametrize("remembered", [False, True])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_a_shadow_sees_its_row_but_not_the_place_it_stands_for(model: MMaDAModel, ragged: bool, remembered: bool) -> None:
+def test_a_verification_token_sees_its_row_but_not_the_position_it_verifies(
+    model: MMaDAModel, ragged: bool, remembered: bool
+) -> None:
     torch.manual_seed(5)
     tokens, valid = batch(3, 9, ragged=ragged)
     at, shadow = torch.zeros_like(valid), torch.zeros_like(valid)
@@ -99,8 +101,8 @@ def test_a_shadow_sees_its_row_but_not_the_place_it_stands_for(model: MMaDAModel
     without = model.predict(tokens, **ask)
     both = model.predict(tokens, **ask, verify_BL=shadow, mask=7, **memory)
     assert both.shape == (3 + 3, 40)
-    assert torch.allclose(both[:3], without, atol=1e-6)  # nothing sees a shadow
-    # One layer deep a shadow is what a masked canvas says; with more layers the others have seen the token it stands for.
+    assert torch.allclose(both[:3], without, atol=1e-6)  # nothing sees a verification token
+    # One layer deep a verification token is what a masked canvas says; with more layers the others have seen the token that it verifies.
     shallow = tiny_model(40).double()
     shallow.model.layers = shallow.model.layers[:1]
     shallow.config.num_hidden_layers = shallow.model.config.num_hidden_layers = 1

@@ -20,7 +20,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada.errors import InputError
-from mmada.model.inference import ForwardLayout, KVCache, forward
+from mmada.model.inference import ForwardLayout, forward
+from mmada.model.kv_cache import KVCache
 from mmada.model.released_names import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
 __all__ = ["MMaDAConfig", "MMaDAModel", "Prepared", "attention_bias"]
@@ -196,17 +197,17 @@ class Prepared:
     @property
     def shape(self) -> Hashable:
         """ModelCalls of one shape differ in the numbers of their tensors alone."""
-        return self.layout.packing.fresh_B, self.layout.asked_B, self.vocab
+        return self.layout.packing.recomputed_B, self.layout.query_B, self.vocab
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """What they differ in."""
-        return (self.layout.flat_T, self.layout.asked_Q, *self.layout.turn)
+        return (self.layout.flat_T, self.layout.query_Q, *self.layout.rotary)
 
     def copied(self) -> Prepared:
         """The same pass with tensors of its own."""
-        flat_T, asked_Q, cos, sin = (x.clone() for x in self.tensors)
-        return replace(self, layout=replace(self.layout, flat_T=flat_T, asked_Q=asked_Q, turn=(cos, sin)))
+        flat_T, query_Q, cos, sin = (x.clone() for x in self.tensors)
+        return replace(self, layout=replace(self.layout, flat_T=flat_T, query_Q=query_Q, rotary=(cos, sin)))
 
 
 def times(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmada.canvas import KVCache
 from mmada.errors import InputError, check_whole
-from mmada.model.inference import JoinedKVCache
+from mmada.model.kv_cache import JoinedKVCache
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, Frame, MMaDA
 from mmada.pipeline.engine import Callback
