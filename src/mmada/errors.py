@@ -68,6 +68,7 @@ def quote(value: object, limit: int = 80) -> str:
     """Return ``value`` as messages show it: quoted, on one line, control characters escaped, a long one without its middle."""
     if isinstance(value, (str, os.PathLike)):
         text = os.fsdecode(value)
+        limit = limit if isinstance(value, str) else max(limit, 240)  # people need the whole of a usual path
         if len(text) > limit:
             text = f"{text[: limit // 2]}...{text[-limit // 4 :]}"
         shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

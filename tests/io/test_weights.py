@@ -116,7 +116,7 @@ def test_a_pickle_of_something_else_is_named(original: Path, tmp_path: Path) -> 
     shutil.copy(original / "config.json", tmp_path)
     for other in ([1, 2], {1: torch.zeros(2)}):
         torch.save(other, tmp_path / "pytorch_model.bin")
-        with pytest.raises(InputError, match="no state dict"):
+        with pytest.raises(InputError, match="not a state dict"):
             read_model(tmp_path, device=CPU)
 
 
@@ -277,9 +277,9 @@ def spoil_no_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (spoil_truncated, rf"{FIRST} are damaged"),
+        (spoil_truncated, rf"{FIRST}.? are damaged"),
         (spoil_header, "blocks"),
-        (spoil_header_length, rf"{FIRST} are damaged"),
+        (spoil_header_length, rf"{FIRST}.? are damaged"),
         (spoil_index_entry, rf"lacks model\.transformer\.blocks\.1\.q_proj\.weight, but {SECOND} has it"),
         (spoil_index_text, r"index .* is damaged"),
         (spoil_index_path, r"index .* is damaged"),

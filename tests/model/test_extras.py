@@ -1,6 +1,7 @@
 """What needs torchao or peft; run where they are installed: pip install 'mmada[quant,peft]'."""
 
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from tests.parity import checkpoint
 from torch import Tensor
 
 from mmada.errors import InputError
+from mmada.model import lora
 from mmada.model.loading import read_model
 from mmada.model.mmada import MMaDAModel
 from mmada.model.quantize import memory, quantize
@@ -43,13 +45,45 @@ def test_eight_bits_are_close_and_smaller(released: Path, kind: Literal["int8", 
     assert memory(model)[kind] < memory(model)["bfloat16"]
     loaded = MMaDA.load(released, device="cpu", quantisation=kind)
     assert loaded.generate("a red circle", length=4, steps=2, block=4).tokens
-    with pytest.raises(InputError, match="CUDA alone"):
+    with pytest.raises(InputError, match="requires CUDA, got cpu"):
         quantize(model, "int4", CPU)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_quantised_weights_are_not_half_saved(released: Path, tmp_path: Path, kind: Literal["int8", "fp8"]) -> None:
+    pytest.importorskip("torchao", exc_type=ImportError)
+    model = quantize(read_model(released, device=CPU, dtype=torch.bfloat16), kind, CPU)
+    with pytest.raises(InputError, match="quantised and cannot be saved"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("task", ["CAUSAL_LM", "SEQ_2_SEQ_LM"])
+def test_peft_tasks_of_causal_models_say_what_to_use(released: Path, task: str) -> None:
+    peft = pytest.importorskip("peft", exc_type=ImportError)
+    with pytest.raises(InputError, match="task_type=None"):
+        peft.get_peft_model(read_model(released, device=CPU), peft.LoraConfig(r=2, target_modules=["q_proj"], task_type=task))
+
+
+@pytest.mark.parametrize("found", ["0.17.1", "0.9", None])
+def test_a_missing_or_old_peft_is_named(released: Path, monkeypatch: pytest.MonkeyPatch, found: str | None) -> None:
+    def version(name: str) -> str:
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(lora, "version", version)
+    with pytest.raises(InputError, match=r"lora needs peft 0\.\d+\.0 or later.*pip install .*mmada\[peft\]"):
+        lora.add_lora(read_model(released, device=CPU), lora.Lora(rank=2))
 
 
 def test_adapters_are_saved_apart_and_merged(released: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", exc_type=ImportError)
     model = read_model(released, device=CPU)
+    try:
+        lora.peft("adapter")
+    except InputError as error:
+        pytest.skip(str(error))
     model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     before = logits(model)
     for name, parameter in model.named_parameters():
@@ -69,7 +103,7 @@ def test_adapters_are_saved_apart_and_merged(released: Path, tmp_path: Path) -> 
     torch.testing.assert_close(logits(read_model(merged, device=CPU)), after, atol=1e-4, rtol=0)
 
 
-def test_without_torchao_the_mend_is_said(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchao_the_fix_is_named(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torchao", None)
     with pytest.raises(InputError, match=r"pip install 'mmada\[quant\]'"):
         quantize(read_model(released, device=CPU), "int8", CPU)

@@ -88,9 +88,7 @@ def test_cache_of_some_rows_in_another_order(model: MMaDAModel) -> None:
 
 @pytest.mark.parametrize("remembered", [False, True])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_a_verification_token_sees_its_row_but_not_the_position_it_verifies(
-    model: MMaDAModel, ragged: bool, remembered: bool
-) -> None:
+def test_a_verification_token_sees_all_but_the_position_it_verifies(model: MMaDAModel, ragged: bool, remembered: bool) -> None:
     torch.manual_seed(5)
     tokens, valid = batch(3, 9, ragged=ragged)
     at, shadow = torch.zeros_like(valid), torch.zeros_like(valid)
@@ -102,7 +100,7 @@ def test_a_verification_token_sees_its_row_but_not_the_position_it_verifies(
     both = model.predict(tokens, **ask, verify_BL=shadow, mask=7, **memory)
     assert both.shape == (3 + 3, 40)
     assert torch.allclose(both[:3], without, atol=1e-6)  # nothing sees a verification token
-    # One layer deep a verification token is what a masked canvas says; with more layers the others have seen the token that it verifies.
+    # One layer deep it is what a masked canvas says; with more layers the others have seen the token that it verifies.
     shallow = tiny_model(40).double()
     shallow.model.layers = shallow.model.layers[:1]
     shallow.config.num_hidden_layers = shallow.model.config.num_hidden_layers = 1

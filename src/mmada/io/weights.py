@@ -1,7 +1,7 @@
-"""Weights in and out: checked by their headers first, then read tensor by tensor, straight to their place and type.
+"""Weight files: headers are checked first, then tensors are read one by one straight to their device and dtype.
 
 A folder holds one ``model.safetensors``, or shards and ``model.safetensors.index.json``, or the same as ``pytorch_model.bin``,
-which only torch's weights-only loader touches. Nothing is ever held twice but `CHUNK` bytes.
+which only torch's weights-only loader opens. Never more than `CHUNK` bytes are in memory twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mmada.errors import InputError
+from mmada.errors import InputError, quote, system_reason
+from mmada.io.documents import check_not_pointer, read_fields
 
 __all__ = [
     "FLOATS",
@@ -33,6 +34,8 @@ __all__ = [
 
 CHUNK = 4 * 2**20
 """Bytes that are read at once."""
+MAX_HEADER = 100 * 2**20
+"""Largest header of a safetensors file, the limit of the format's own library."""
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BIN_FLOATS = {dtype: name for name, dtype in FLOATS.items()}
 Names = Callable[[str], str]
@@ -40,7 +43,7 @@ Names = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Spec:
-    """A stored tensor: its shape, its type in safetensors' words, and where its bytes begin in the file."""
+    """A stored tensor: its shape, its dtype in safetensors' notation, and the offset of its bytes in the file."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -49,20 +52,21 @@ class Spec:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of weights and what its header says is in it."""
+    """One weight file and the tensors that its header lists."""
 
     path: Path
     tensors: Mapping[str, Spec]
 
 
-def share_weights(config: Path) -> None:
-    """The weights beside ``config`` get its permissions; safetensors makes files that their owner alone may read."""
-    for file in config.parent.glob("*.safetensors"):
-        shutil.copymode(config, file)
+def share_weights(folder: Path) -> None:
+    """Give the weights of a folder the permissions of its config.json; safetensors makes files that only their owner may read."""
+    for config in folder.glob("*config.json"):
+        for file in folder.glob("*.safetensors"):
+            shutil.copymode(config, file)
 
 
 def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model")) -> list[WeightFile]:
-    """The files of weights in a folder, safetensors before pickles, their headers read and checked.
+    """Find the weight files of a folder, safetensors before pickles, and read and check their headers.
 
     Raises InputError: none there, an index that does not agree with its files, or a file that is truncated or damaged.
     """
@@ -74,13 +78,13 @@ def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model
             if (path := folder / f"{stem}{suffix}").is_file():
                 return [WeightFile(path, header(path))]
     tried = ", ".join(f"{stem}{suffix}" for suffix in (".safetensors", ".bin") for stem in stems)
-    raise InputError(f"model folder {folder} has no weights; put {tried} or shards with their index there")
+    raise InputError(f"model folder {quote(folder)} has no weights; put {tried} or shards with their index there")
 
 
 def check_fit(
     files: list[WeightFile], expected: Mapping[str, torch.Size], folder: Path, names: Names = str, back: Names = str
 ) -> None:
-    """Raise InputError unless the files hold just the tensors ``expected``, in their shapes and as floating-point numbers.
+    """Raise InputError unless the files hold exactly the tensors ``expected``, in their shapes and as floating-point numbers.
 
     ``names`` turns a stored name into an expected one, ``back`` an expected one into the released one.
     """
@@ -101,7 +105,7 @@ def check_fit(
         said.append(f"{len(shapes)} of another shape ({min(shapes)})")
     types = [f"{n} is {s.dtype} where {', '.join(FLOATS)} is expected" for n, s, _ in known if s.dtype not in FLOATS]
     if types:
-        said.append(f"{len(types)} of another type ({min(types)})")
+        said.append(f"{len(types)} of another dtype ({min(types)})")
     if said:
         raise InputError(
             f"weights in {folder} do not fit their config.json: {'; '.join(said)}; put the files of one model together"
@@ -111,7 +115,7 @@ def check_fit(
 def load_into(
     module: nn.Module, files: list[WeightFile], *, device: torch.device, dtype: torch.dtype | None, names: Names = str
 ) -> None:
-    """Give a module that was built on the meta device the tensors of ``files`` as its parameters (not trainable buffers alike).
+    """Fill a module that was built on the meta device with the tensors of ``files``, parameters and buffers.
 
     Each is allocated once on ``device`` in ``dtype``, None for its stored one, and filled chunk by chunk. Raises InputError for
     numbers that are not finite.
@@ -119,15 +123,15 @@ def load_into(
     for file in files:
         for stored, tensor in _tensors(file, device, dtype):
             owner, _, leaf = names(stored).rpartition(".")
-            place = module.get_submodule(owner)
-            if leaf in place._parameters:
-                place._parameters[leaf] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+            part = module.get_submodule(owner)
+            if leaf in part._parameters:
+                part._parameters[leaf] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
             else:
-                place._buffers[leaf] = tensor
+                part._buffers[leaf] = tensor
 
 
 def stored_tensor(file: WeightFile, name: str) -> Tensor | None:
-    """One tensor of a file as it is stored, a small one; None where the file lacks it."""
+    """Read one small tensor of a file as it is stored; None where the file lacks it."""
     if name not in file.tensors:
         return None
     if file.path.suffix == ".bin":
@@ -140,21 +144,18 @@ def stored_tensor(file: WeightFile, name: str) -> Tensor | None:
 
 def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[WeightFile]:
     """The shards that an index lists, each agreeing with it."""
-    try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not all(isinstance(k, str) and isinstance(v, str) and Path(v).name == v for k, v in places.items()):
-            raise ValueError("weight_map must map tensor names to file names")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"index {index} is damaged ({type(error).__name__}: {error}); get it again") from error
+    places = read_fields(index, "index").get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(v, str) and v and Path(v).name == v for v in places.values()):
+        raise InputError(f"index {quote(index)} is damaged (its weight_map must map tensor names to file names); get it again")
     files = []
     for name in sorted(set(places.values())):
         path = index.parent / name
         if not path.is_file():
             raise InputError(f"shard {path} is missing, and {index.name} lists it; get it again")
         files.append(WeightFile(path, header(path)))
-    held = {tensor: file.path.name for file in files for tensor in file.tensors}
-    for tensor in sorted(held.keys() | places.keys()):
-        listed, found = places.get(tensor), held.get(tensor)
+    stored = {tensor: file.path.name for file in files for tensor in file.tensors}
+    for tensor in sorted(stored.keys() | places.keys()):
+        listed, found = places.get(tensor), stored.get(tensor)
         if listed != found:
             said = f"lacks {tensor}" if listed is None else f"has {tensor} in {listed}"
             said += ", but no shard has it" if found is None else f", but {found} has it"
@@ -163,28 +164,34 @@ def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[Wei
 
 
 def _safetensors_header(path: Path) -> dict[str, Spec]:
-    """Names, shapes, types and places in a safetensors file, which the library has checked."""
+    """Names, shapes, dtypes and offsets in a safetensors file, which the library has checked."""
     from safetensors import SafetensorError, safe_open
 
+    check_not_pointer(path, "weights")
     try:
         with safe_open(path, framework="pt") as opened:
             checked = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER:
+                raise ValueError(f"a header of {length} bytes")
             fields: dict[str, Any] = json.loads(file.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"weights {path} are damaged ({error}); get the file again") from error
+    except OSError as error:
+        raise InputError(f"weights {quote(path)} cannot be read ({system_reason(error)}); get the file again") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"weights {quote(path)} are damaged ({error}); get the file again") from error
     return {n: Spec(shape, fields[n]["dtype"], 8 + length + fields[n]["data_offsets"][0]) for n, shape in checked.items()}
 
 
 def _bin_header(path: Path) -> dict[str, Spec]:
-    """Names, shapes and types in a file of torch's, by its weights-only loader: no code of the file is run."""
+    """Names, shapes and dtypes in a file of torch's, by its weights-only loader: no code of the file is run."""
     state = _read_bin(path)
     return {name: Spec(tuple(t.shape), _BIN_FLOATS.get(t.dtype, str(t.dtype))) for name, t in state.items()}
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:
     """The state dict of a file of torch's."""
+    check_not_pointer(path, "weights")
     try:
         with warnings.catch_warnings():  # of the protocol that a pickle was written in
             warnings.simplefilter("ignore", UserWarning)
@@ -194,39 +201,42 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each fail in their own ways
         raise InputError(
-            f"weights {path} hold pickled code, or are damaged or of an unknown form, and were not run; get safetensors of them"
+            f"weights {quote(path)} hold pickled code or are damaged, and were not run; get them as safetensors"
         ) from error
     for wrapping in ("model", "state_dict"):
         state = state.get(wrapping, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise InputError(f"weights {path} are no state dict; get safetensors of them")
+        raise InputError(f"weights {quote(path)} are not a state dict; get them as safetensors")
     return state
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """All tensors of one file by name, safetensors or torch's, in float types or not. Raises InputError; no code of it is run."""
+    """Read all tensors of one safetensors or torch file, of any dtype. Raises InputError; no code of the file is run."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if path.suffix != ".safetensors":
         return _read_bin(path)
+    check_not_pointer(path, "weights")
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"weights {path} are damaged ({error}); get the file again") from error
+    except OSError as error:
+        raise InputError(f"weights {quote(path)} cannot be read ({system_reason(error)}); get the file again") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"weights {quote(path)} are damaged ({error}); get the file again") from error
 
 
 def _check_finite(part: Tensor, dtype: torch.dtype, name: str, path: Path) -> None:
     """Raise InputError for numbers, in a part of a tensor, that are not finite in ``dtype``."""
-    least, most = (float(value) for value in part.aminmax()) if part.numel() else (0.0, 0.0)
+    low, high = (float(value) for value in part.aminmax()) if part.numel() else (0.0, 0.0)
     limit = torch.finfo(dtype).max
-    if not -limit <= least <= most <= limit:
+    if not -limit <= low <= high <= limit:
         kind = str(dtype).removeprefix("torch.")
-        raise InputError(f"weights {path} hold numbers that are not finite in {kind}, in {name}; get the file again")
+        raise InputError(f"weights {quote(path)} hold numbers that are not finite in {kind}, in {name}; get the file again")
 
 
 def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-    """(stored name, tensor in its place), one after another."""
+    """Yield (stored name, tensor on its device) one after another."""
     if file.path.suffix == ".bin":
         for name, value in _read_bin(file.path).items():
             _check_finite(value, dtype or value.dtype, name, file.path)

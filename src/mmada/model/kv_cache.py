@@ -33,8 +33,8 @@ class KVCache:
 
     @property
     def drift(self) -> Tensor:
-        """Drift (rows,) of each row: the mean of 1 - cosine between the values that its last pass recomputed in the last layer and
-        those cached before; 0 after a pass over every position."""
+        """Drift (rows,) of each row: the mean of 1 - cosine between the values that its last pass recomputed in the last layer
+        and those cached before; 0 after a pass over every position."""
         return self.drifts[0] if self.drifts else torch.zeros(self.rows)
 
     def only(self, rows: Tensor) -> KVCache:
@@ -85,9 +85,8 @@ class JoinedKVCache(KVCache):
         for cache, rows in self.parts:
             mine_T = (packing.row_T >= start) & (packing.row_T < start + rows)
             span = slice(start, start + rows)
-            part = Packing(
-                packing.row_T[mine_T] - start, packing.slot_T[mine_T], packing.recomputed_B[span], packing.valid_B[span]
-            )
+            row_T, slot_T = packing.row_T[mine_T] - start, packing.slot_T[mine_T]
+            part = Packing(row_T, slot_T, packing.recomputed_B[span], packing.valid_B[span])
             found.append(cache.write(layer, key_TGE[mine_T], value_TGE[mine_T], part))
             start += rows
         return JoinedRows(found)

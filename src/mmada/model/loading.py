@@ -1,8 +1,7 @@
-"""A model from its folder and back: sizes from config.json, tensors straight to their device and type."""
+"""Loading of models: sizes from config.json, tensors straight to their device and dtype."""
 
 from __future__ import annotations
 
-import json
 from functools import reduce
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +9,8 @@ from typing import Any, cast
 import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from mmada.errors import InputError
+from mmada.errors import InputError, quote
+from mmada.io.documents import read_fields
 from mmada.io.weights import WeightFile, check_fit, find_weights, load_into
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.model.released_names import check_architecture, check_sizes, to_ours, to_released
@@ -19,16 +19,13 @@ __all__ = ["cast_weights", "checked_weights", "config_fields", "empty_model", "r
 
 
 def config_fields(folder: Path) -> dict[str, Any]:
-    """The fields of config.json of a folder, MMaDA's or LLaDA's. Raises InputError where it is missing, damaged, another's, or
+    """Read the fields of an MMaDA's or LLaDA's config.json. Raises InputError where it is missing, damaged, of another model, or
     asks for what is not supported.
     """
     path = folder / "config.json"
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"config {path} is damaged ({error}); get a whole copy of the folder") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"config {path} is damaged (no object of fields); get a whole copy of the folder")
+    if not path.is_file():
+        raise InputError(f"model folder {quote(folder)} lacks config.json; give one of `mmada train` or of the released layout")
+    fields = read_fields(path, "config", "get a whole copy of the folder")
     if (kind := fields.get("model_type", "mmada")) not in ("mmada", "llada"):
         raise InputError(f"model_type of {path} is {kind!r}; give the folder of an MMaDA or a LLaDA model")
     check_architecture(fields)
@@ -37,7 +34,7 @@ def config_fields(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> MMaDAConfig:
-    """The model's sizes and settings in config.json of a folder. Raises InputError as `config_fields` does."""
+    """Read the sizes and settings of a model from config.json. Raises InputError as `config_fields` does."""
     # The reference's own type and code.
     fields = {k: v for k, v in config_fields(folder).items() if k not in ("model_type", "architectures", "auto_map")}
     try:
@@ -50,31 +47,31 @@ def read_config(folder: Path) -> MMaDAConfig:
 
 
 def empty_model(config: MMaDAConfig) -> MMaDAModel:
-    """A model without storage, for its shapes."""
+    """Make a model without storage, for its shapes."""
     with torch.device("meta"):
         return MMaDAModel(config)
 
 
 def checked_weights(folder: Path, config: MMaDAConfig) -> tuple[MMaDAModel, list[WeightFile]]:
-    """(the model without storage, the files that fill it); by the files' headers alone."""
+    """Return (a model without storage, the files that fill it), checked by the files' headers alone."""
     files, model = find_weights(folder), empty_model(config)
     check_fit(files, {name: value.shape for name, value in model.state_dict().items()}, folder, to_ours, to_released)
     return model, files
 
 
 def widest_type(model: MMaDAModel) -> torch.dtype:
-    """The type that holds every tensor's numbers: all compute in one, whatever each was stored in."""
+    """The smallest dtype that holds every parameter: all compute in one, whatever each was stored in."""
     return reduce(torch.promote_types, {parameter.dtype for parameter in model.parameters()})
 
 
 def cast_weights(model: MMaDAModel, dtype: torch.dtype) -> None:
-    """Give every parameter a type, in place; buffers keep theirs, as positions must be counted in float32."""
+    """Cast every parameter to a dtype, in place; buffers keep theirs, as rotary angles must be computed in float32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
 def read_model(folder: Path, *, device: torch.device, dtype: torch.dtype | None = None) -> MMaDAModel:
-    """The model of a folder, ready for inference on ``device``; ``dtype`` None keeps the stored one of each tensor.
+    """Load the model of a folder for inference on ``device``; ``dtype`` None keeps the stored one of each tensor.
 
     Peak memory is that of the weights: every tensor is allocated once, where it stays. Raises InputError for what is missing,
     damaged, or does not fit.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedConfig
+from transformers.integrations import peft as integration
 
 from mmada.errors import InputError, check_number, check_path, check_whole, quote
 from mmada.model.mmada import MMaDAModel
@@ -23,8 +24,8 @@ __all__ = ["Lora", "add_lora", "check_lora", "merged"]
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """Matrices of a block that get an adapter: all."""
-PEFT = (0, 18)
-"""Oldest peft that works with the transformers that the project needs."""
+PEFT = "0.18.0"
+"""Oldest peft that the project works with; newer versions of transformers need a newer one and say which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +83,16 @@ def merged(model: MMaDAModel, adapter: str | Path) -> MMaDAModel:
 
 def peft(field: str) -> Any:
     """The library. Raises InputError where it is missing or too old."""
-    wanted = ".".join(map(str, PEFT))
+    wanted = max(PEFT, getattr(integration, "MIN_PEFT_VERSION", PEFT), key=numbers)
     try:
         found = version("peft")
-        if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) >= PEFT:
+        if numbers(found) >= numbers(wanted):
             return import_module("peft")
     except (PackageNotFoundError, ImportError) as error:
         raise InputError(f"{field} needs peft {wanted} or later; install it with: pip install 'mmada[peft]'") from error
     raise InputError(f"{field} needs peft {wanted} or later, found {found}; install it with: pip install -U 'mmada[peft]'")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version as numbers that compare."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

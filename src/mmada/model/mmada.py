@@ -1,30 +1,44 @@
-"""The model: LLaDA's architecture on transformers' Llama blocks, made bidirectional, and a head that answers only where asked.
+"""The network: LLaDA's architecture on transformers' Llama blocks, made bidirectional, with logits only at query positions.
 
-Architecture only: no loss, no sampling. LLaDA is a Llama without causality (RMSNorm, half-split RoPE, SwiGLU, untied head, no
-biases), so `LlamaModel` with ``is_causal=False`` is its backbone.
+Architecture only: no sampling, and no loss but the plain one of ``labels``. LLaDA is a Llama without causality (RMSNorm,
+half-split RoPE, SwiGLU, untied head, no biases), so `LlamaModel` with ``is_causal=False`` is its backbone.
 
-Shapes: B rows, L positions, D width, N asked-for positions, V vocabulary vocab.
+Shapes: B rows, L positions, D width, N query positions, V vocabulary slice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+)
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada.errors import InputError
+from mmada.io.quiet import no_progress_bars, quiet_imports
+from mmada.io.weights import share_weights
+from mmada.model.hf_inputs import check_inputs, check_unsupported
 from mmada.model.inference import ForwardLayout, forward
 from mmada.model.kv_cache import KVCache
 from mmada.model.released_names import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
-__all__ = ["MMaDAConfig", "MMaDAModel", "Prepared", "attention_bias"]
+__all__ = ["MMaDAConfig", "MMaDAModel", "NotCausalError", "Prepared", "attention_bias"]
+
+quiet_imports()
 
 
 class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
@@ -55,9 +69,9 @@ class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
 
 
 def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Additive attention bias (B, 1, L, L): 0 where a place may look, a large negative number elsewhere; None if all may.
+    """Additive attention bias (B, 1, L, L): 0 where a position may attend, a large negative number elsewhere; None if all may.
 
-    ``valid_BL``: nobody looks at padding. ``segment_BL``: packed examples look only at themselves.
+    ``valid_BL``: nothing attends to padding. ``segment_BL``: packed examples attend only to themselves.
     """
     if segment_BL is not None:
         allowed = segment_BL[:, :, None] == segment_BL[:, None, :]
@@ -70,10 +84,11 @@ def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: to
 
 
 FEW = 8
+"""Rows up to which a CPU multiplies faster the other way round."""
 
 
 class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Tokens -> logits. Implements the `Denoiser` protocol by `predict`."""
+    """The masked denoiser: tokens to logits. Implements the `Denoiser` protocol by `predict`."""
 
     config_class = MMaDAConfig
     base_model_prefix = "model"
@@ -92,7 +107,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return cast(nn.Module, self.model.embed_tokens)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The head; not tied to the embedding."""
+        """The output head; not tied to the embedding."""
         return cast(nn.Module, self.lm_head)
 
     def hidden(
@@ -136,9 +151,10 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         verify_BL: Tensor | None = None,
         mask: int = 0,
     ) -> Tensor:
-        """Logits (N, V) float32 at the places of ``query_BL``, over the token ids of ``vocab``, where the tokens are.
+        """Return logits (N, V) float32 at the positions of ``query_BL``, over the token ids of ``vocab``, on the tokens' device.
 
-        ``recompute_BL``, ``cache``, ``verify_BL``, ``mask``: as in `forward`, which runs it; shadows come after the places.
+        ``recompute_BL``, ``cache``, ``verify_BL``, ``mask``: as in `mmada.model.inference.forward`, which runs it; verification
+        tokens come after the query positions.
         """
         here, there = self.lm_head.weight.device, tokens_BL.device
         recompute_BL = None if cache is None else recompute_BL
@@ -148,7 +164,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return times(hidden_ND, self.head(vocab)).float().to(there)
 
     def prepared(self, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Prepared:
-        """`predict` for these arguments, of the tokens alone: all that the host has to know is asked for now."""
+        """Return `predict` as a function of the tokens alone: all host-side metadata is computed now."""
         here = self.lm_head.weight.device
         return Prepared(
             self, ForwardLayout.of(self.model, query_BL.to(here), None if valid_BL is None else valid_BL.to(here)), vocab
@@ -163,26 +179,66 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return_dict: bool | None = None,
         **other: Any,
     ) -> MaskedLMOutput | tuple[Tensor, ...]:
-        """Logits over the whole vocabulary at every position; ``attention_mask`` (B, L), 0 on padding.
+        """Return logits over the whole vocabulary at every position, as `transformers` calls a model.
 
-        ``labels`` (B, L): the loss is the mean cross-entropy where they are not -100. Raises InputError for what else
-        `transformers` knows and this model does not do.
+        ``attention_mask`` (B, L): 1 on tokens, 0 on padding. ``labels`` (B, L): the loss is the mean cross-entropy where they are
+        not -100. Raises InputError for inputs of wrong shapes, types or values, and for arguments that are not supported.
         """
         for name, value in other.items():
-            if value is not None and value is not False and not (name == "token_type_ids" and not value.any()):
-                raise InputError(f"{name} is not supported by MMaDAModel; leave it out")
+            check_unsupported(name, value)
         if input_ids is None:
             raise InputError("input_ids are missing, and nothing stands in for them; give them")
-        valid = None if attention_mask is None else attention_mask.bool()
-        logits = self.lm_head(self.hidden(input_ids, valid_BL=valid, position_BL=position_ids))
-        loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        tokens_BL, valid_BL, position_BL, target_BL = check_inputs(
+            self.config.vocab_size, input_ids, attention_mask, position_ids, labels
+        )
+        logits = self.lm_head(self.hidden(tokens_BL, valid_BL=valid_BL, position_BL=position_BL))
+        loss = None if target_BL is None else nn.functional.cross_entropy(logits.flatten(0, 1).float(), target_BL.flatten())
         output = MaskedLMOutput(loss=loss, logits=logits)
         return cast(tuple[Tensor, ...], output.to_tuple()) if return_dict is False else output
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
+        """Write the model in the released layout, as `transformers` does but without progress bars and readable by all.
+
+        Raises InputError for quantised weights, which no file format holds, before anything is written.
+        """
+        if any(type(p.data).__module__.startswith("torchao") for p in self.parameters()):
+            raise InputError("the model's weights are quantised and cannot be saved; save the model as it was before `quantize`")
+        with no_progress_bars():
+            super().save_pretrained(save_directory, *args, **options)
+        share_weights(Path(save_directory))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("generate", "prepare_inputs_for_generation"):
+            raise NotCausalError(NOT_CAUSAL)
+        return super().__getattr__(name)
+
+
+NOT_CAUSAL = (
+    "a masked diffusion model does not generate from left to right; load it by AutoModel, train adapters with peft's "
+    "task_type=None, and generate by mmada.load(FOLDER).generate"
+)
+
+
+class NotCausalError(InputError, AttributeError):
+    """Something of causal language models was asked for; an AttributeError too, so that ``hasattr`` is False."""
+
+
+class NotCausal:
+    """Stands in for the model in `AutoModelForCausalLM`, to say what to use."""
+
+    config_class = MMaDAConfig
+
+    @classmethod
+    def from_pretrained(cls, *_: object, **__: object) -> NoReturn:
+        """Raise `NotCausalError`."""
+        raise NotCausalError(NOT_CAUSAL)
+
+    _from_config = from_pretrained
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pass of ``model`` over fixed places and token ids: nothing in it waits for the device."""
+    """A forward pass of ``model`` with a fixed layout and vocabulary slice; it never synchronises with the device."""
 
     model: MMaDAModel
     layout: ForwardLayout
@@ -196,29 +252,29 @@ class Prepared:
 
     @property
     def shape(self) -> Hashable:
-        """ModelCalls of one shape differ in the numbers of their tensors alone."""
+        """Key of equal shapes: passes with one key differ only in the values of their tensors."""
         return self.layout.packing.recomputed_B, self.layout.query_B, self.vocab
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """What they differ in."""
+        """Tensors in which passes of one shape differ."""
         return (self.layout.flat_T, self.layout.query_Q, *self.layout.rotary)
 
     def copied(self) -> Prepared:
-        """The same pass with tensors of its own."""
+        """Return the same pass with tensors of its own."""
         flat_T, query_Q, cos, sin = (x.clone() for x in self.tensors)
         return replace(self, layout=replace(self.layout, flat_T=flat_T, query_Q=query_Q, rotary=(cos, sin)))
 
 
 def times(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
-    """Logits (N, V). For a few rows the product the other way round takes a CPU half the time, with the same sums."""
+    """Return logits (N, V). For a few rows a CPU takes half the time for the transposed product, with the same sums."""
     if hidden_ND.device.type == "cpu" and hidden_ND.dtype == torch.float32 and 1 < len(hidden_ND) <= FEW:
         return (weight_VD @ hidden_ND.T).T
     return hidden_ND @ weight_VD.T
 
 
 def renamings() -> list[WeightConverter | WeightRenaming]:
-    """`TENSOR_NAMES` as `transformers` wants them: it loads and saves by these."""
+    """`TENSOR_NAMES` in the form by which `transformers` loads and saves."""
     return [
         WeightRenaming(f"{released}.".replace("#", r"(\d+)"), f"{ours}.".replace("#", r"\1"))
         for released, ours in TENSOR_NAMES.items()
@@ -229,3 +285,4 @@ register_checkpoint_conversion_mapping("mmada", renamings(), overwrite=True)
 AutoConfig.register("mmada", MMaDAConfig, exist_ok=True)
 AutoModel.register(MMaDAConfig, MMaDAModel, exist_ok=True)
 AutoModelForMaskedLM.register(MMaDAConfig, MMaDAModel, exist_ok=True)
+AutoModelForCausalLM.register(MMaDAConfig, NotCausal, exist_ok=True)

@@ -1,6 +1,7 @@
-"""Weight-only quantisation, so that the 8B model answers on a 24 GB (int8, fp8) or a 12 GB (int4) GPU. Needs torchao.
+"""Weight-only quantisation: the 8B model runs on a 24 GB (int8, fp8) or a 12 GB (int4) GPU. Needs torchao.
 
-The blocks are quantised; the embedding and the head, which answers for slices of the vocabulary, keep their type.
+The blocks are quantised; the embedding and the head, of which slices of the vocabulary are used, keep their dtype. Quantised
+models are for inference: they are not saved, as they are made from the stored weights in seconds.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ __all__ = ["Quantisation", "memory", "quantize"]
 
 Quantisation = Literal["int8", "fp8", "int4"]
 GROUP = 128
-"""Weights that share one scale in int4."""
+"""Number of weights that share one scale in int4."""
 
 
 def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMaDAModel:
-    """Quantise the blocks in place, one after another, each on ``device``, where the whole model then is.
+    """Quantise the blocks in place, one after another, on ``device``, to which the whole model moves.
 
-    ``int8``, ``fp8`` (e4m3): a scale a row, any device. ``int4``: a scale for every `GROUP` weights; CUDA alone. Raises
-    InputError for an unknown kind, without torchao, or for a model or a device that it cannot be done for.
+    ``int8``, ``fp8`` (e4m3): one scale per row, any device. ``int4``: one scale per `GROUP` weights, CUDA only. Raises InputError
+    for an unknown kind, without torchao, and for a model or a device that is not supported.
     """
     check_choice("quantisation", kind, get_args(Quantisation))
     try:
@@ -33,7 +34,7 @@ def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMa
         raise InputError(f"quantisation {kind!r} needs torchao; install it with: pip install 'mmada[quant]'") from error
     library: Any = quantization
     if kind == "int4" and device.type != "cuda":
-        raise InputError(f"quantisation 'int4' runs on CUDA alone, not on {device.type}; choose 'int8'")
+        raise InputError(f"quantisation 'int4' requires CUDA, got {device.type}; choose 'int8'")
     if kind == "int4" and (model.config.hidden_size % GROUP or model.config.intermediate_size % GROUP):
         raise InputError(f"quantisation 'int4' needs sizes that are multiples of {GROUP}; choose 'int8'")
     configs = {
@@ -50,7 +51,7 @@ def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMa
 
 
 def memory(model: MMaDAModel) -> dict[str, int]:
-    """Bytes that the weights take in each type; the shapes are enough, so the model may be on the meta device."""
+    """Return the bytes that the weights take in each dtype; shapes are enough, so the model may be on the meta device."""
     blocks = sum(p.numel() for p in model.model.layers.parameters() if p.ndim == 2)
     total = sum(p.numel() for p in model.parameters())
     rest = 2 * (total - blocks)  # in bfloat16

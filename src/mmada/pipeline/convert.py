@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from mmada.errors import InputError
 from mmada.io.atomic import atomic_folder
-from mmada.io.weights import share_weights
 from mmada.model.loading import read_config, read_model
 from mmada.model.lora import merged
 from mmada.model.resize_embeddings import resize_embeddings
@@ -54,7 +52,7 @@ def convert(
         raise InputError(f"noise {noise} is of new rows and none are asked for; give rows too")
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", shard_size):
         raise InputError(f"shard_size '{shard_size}' cannot be used; write it like 5GB")
-    with atomic_folder(out) as beside:
+    with atomic_folder(out) as part:
         card = known_checkpoint(folder, preset)
         text = TextTokenizer.load(folder)
         model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
@@ -65,12 +63,12 @@ def convert(
         if rows is not None:
             resize_embeddings(model, rows, noise=noise, seed=seed)
         _complete(model.config, read_config(folder).vocab_size, text, (card.preset.image_size or 512) // 16)
-        _save(model, beside, shard_size)
-        text.save(beside)
-        (replace(card.preset, dtype="stored") if dtype is not None else card.preset).save(beside)
+        model.save_pretrained(part, max_shard_size=shard_size)
+        text.save(part)
+        (replace(card.preset, dtype="stored") if dtype is not None else card.preset).save(part)
         image = image_source(folder, card)
         if isinstance(image, Path):
-            shutil.copytree(image, beside / "image_tokenizer")
+            shutil.copytree(image, part / "image_tokenizer")
     return out
 
 
@@ -95,16 +93,3 @@ def _complete(config: Any, rows_before: int, text: TextTokenizer, grid: int) -> 
     for name, value in (("num_vq_tokens", grid * grid), ("num_new_special_tokens", 0)):
         if getattr(config, name, None) is None:
             config.update({name: value})
-
-
-def _save(model: Any, folder: Path, shard_size: str) -> None:
-    """Released names, in shards, without a bar for each."""
-    untyped: Any = transformers_logging
-    shown = untyped.is_progress_bar_enabled()
-    untyped.disable_progress_bar()
-    try:
-        model.save_pretrained(folder, max_shard_size=shard_size)
-        share_weights(folder / "config.json")
-    finally:
-        if shown:
-            untyped.enable_progress_bar()

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 from mmada.errors import InputError, check_choice, check_whole, unknown_name
 from mmada.io.atomic import write_text
+from mmada.io.documents import read_json
 from mmada.pipeline.grids import Fit
 from mmada.pipeline.options import IMAGE_DEFAULTS, TEXT_DEFAULTS, ImageSampling, Sampling, TextSampling
 from mmada.sampling.kv_reuse import CACHES
@@ -80,13 +81,14 @@ class Preset:
     def load(folder: str | Path) -> Preset:
         """Read the ``preset.json`` of a model folder. Raises InputError where it is missing, damaged or unknown in part."""
         path = Path(folder) / "preset.json"
+        values = read_json(path, "preset")
         try:
-            return Preset.of(json.loads(path.read_text(encoding="utf-8")))
+            return Preset.of(values)
         except InputError as error:
             raise InputError(f"preset {path}: {error}") from error
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             known = ", ".join(f.name for f in fields(Preset))
-            raise InputError(f"preset {path} cannot be read ({_reason(error)}); it holds {known}") from error
+            raise InputError(f"preset {path} cannot be used ({error}); it holds {known}") from error
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Preset:
@@ -135,10 +137,3 @@ def _plain(sampling: Sampling) -> dict[str, Any]:
         numbers = [str(getattr(rule, f.name)) for f in fields(rule)]
         plain[field_name] = f"{name}={','.join(numbers)}" if numbers else name
     return plain
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong with a file, without the path that the system repeats."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return error.strerror or "it cannot be opened" if isinstance(error, OSError) else str(error)

@@ -182,7 +182,6 @@ def write_adapters(model: MMaDAModel, folder: Path) -> None:
     """LoRA adapters alone, as peft reads them; `mmada.load(MODEL, adapter=folder)` puts them to work."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
-    share_weights(folder / "adapter_config.json")
 
 
 def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path, preset: Preset | None = None) -> None:
@@ -193,10 +192,9 @@ def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Pa
     torch.nn.Module.to(shipped, begun.dtype)
     shipped.load_state_dict(plain_state(model))
     shipped.save_pretrained(str(folder))
-    share_weights(folder / "config.json")
     text.save(folder)
     shutil.copytree(begun.image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
-    share_weights(folder / "image_tokenizer" / "config.json")
+    share_weights(folder / "image_tokenizer")
     if preset is None and begun.preset is not None:  # what is learned from there on is decoded as it was; pictures have one size
         preset = replace(begun.preset, image_size=PICTURE)
     elif preset is None:

@@ -5,7 +5,6 @@ Shapes: B images, H x W pixels, h x w codes (H = h * downsample).
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmada.errors import InputError
-from mmada.io.weights import WeightFile, check_fit, find_weights, load_into, share_weights, stored_tensor
+from mmada.errors import InputError, quote
+from mmada.io.atomic import write_json, write_tensors
+from mmada.io.documents import read_fields
+from mmada.io.weights import WeightFile, check_fit, find_weights, load_into, stored_tensor
 from mmada.tokenizers.magvit import RELEASED_IMAGE, Decoder, Encoder, ImageTokenizerConfig, Latent, LookupFreeQuantizer
 
 __all__ = ["ImageTokenizer", "to_images", "to_pixels"]
@@ -72,14 +73,11 @@ class ImageTokenizer(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (bfloat16; the quantiser's buffers are implied)."""
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.to(torch.bfloat16).contiguous() for k, v in self.state_dict().items() if not k.startswith("quantize.")}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        share_weights(folder / "config.json")
+        write_tensors(folder / "model.safetensors", state, {"format": "pt"})
+        write_json(folder / "config.json", asdict(self.config))
 
     @staticmethod
     def load(folder: str | Path) -> ImageTokenizer:
@@ -112,17 +110,12 @@ def _check_order(files: list[WeightFile], quantize: LookupFreeQuantizer) -> None
 
 def _read_config(folder: Path) -> ImageTokenizerConfig:
     """The configuration in a folder; the released one holds only the name of its class."""
+    path, fix = folder / "config.json", "give a folder that `mmada train` wrote, or showlab/magvitv2"
+    fields = read_fields(path, "image tokenizer config", fix)
+    if fields.get("_class_name") == "MAGVITv2":
+        return RELEASED_IMAGE
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     try:
-        fields: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if fields.get("_class_name") == "MAGVITv2":
-            return RELEASED_IMAGE
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return ImageTokenizerConfig(**values)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) else "nested too deeply" if isinstance(error, RecursionError) else error
-        )
-        raise InputError(
-            f"image tokenizer folder {folder} cannot be read (config.json: {reason}); "
-            f"give one that `mmada train` wrote, or showlab/magvitv2"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"image tokenizer config {quote(path)} cannot be used ({error}); {fix}") from error

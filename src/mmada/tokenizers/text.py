@@ -6,13 +6,14 @@ word. Ours and the released one are both `transformers` fast tokenizers, saved a
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmada.errors import InputError
+from mmada.io.atomic import write_json
+from mmada.io.documents import check_not_pointer, read_fields
 from mmada.tokenizers.vocabulary import SPECIAL_TOKENS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -57,6 +58,8 @@ class TextTokenizer:
 
         if not (Path(folder) / "tokenizer.json").is_file():
             raise InputError(f"model folder {folder} has no tokenizer.json; give a folder that `mmada train` wrote")
+        for name in FILES:
+            check_not_pointer(Path(folder) / name, "tokenizer file")
         try:
             return TextTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)), Path(folder))
         except Exception as error:  # tokenizers and transformers each fail in their own ways
@@ -144,11 +147,11 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
 def _as_the_reference_reads(folder: Path) -> None:
     """Rewrite tokenizer_config.json for `transformers` 4 too: its class, its key for special tokens, the chat template inside."""
     path, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields = read_fields(path, "tokenizer config")
     for name in ("backend", "is_local", "local_files_only"):  # of the machine it was written on
         fields.pop(name, None)
     fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": fields.pop("extra_special_tokens", [])}
     if template.is_file():
         fields["chat_template"] = template.read_text(encoding="utf-8")
         template.unlink()
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    write_json(path, fields)
