@@ -29,7 +29,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada.errors import InputError
-from mmada.io.quiet import no_progress_bars, quiet_imports
+from mmada.io.quiet import no_progress_bars
 from mmada.io.weights import share_weights
 from mmada.model.hf_inputs import check_inputs, check_unsupported
 from mmada.model.inference import ForwardLayout, forward
@@ -37,8 +37,6 @@ from mmada.model.kv_cache import KVCache
 from mmada.model.released_names import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
 __all__ = ["MMaDAConfig", "MMaDAModel", "NotCausalError", "Prepared", "attention_bias"]
-
-quiet_imports()
 
 
 class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
