@@ -20,11 +20,13 @@ import numpy as np
 import torch
 
 from mmada.canvas import Canvas
+from mmada.data.dataset import Formatter, Sampler
 from mmada.data.packing import Batch, pack
-from mmada.nano.examples import World, mixed
+from mmada.nano.datasets import NanoData, nano_datasets
 from mmada.nano.image_sets import ImageSets, ImageSetSizes
+from mmada.nano.recipes import cot
 from mmada.pipeline.loading import find_folder
-from mmada.recipes.sft import COT_INSTRUCTION, cot
+from mmada.recipes.sft import COT_INSTRUCTION
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.prompt import Prompter
 from mmada.tokenizers.text import TextTokenizer
@@ -32,7 +34,7 @@ from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.loop import backward
 from mmada.training.masked_diffusion import MaskedDiffusionLearner
 
-SIZES = ImageSetSizes(loose=400, drawn=400, digits=40, digit_variants=1)
+SIZES = ImageSetSizes(augmented=400, canonical=400, digits=40, digit_variants=1)
 
 
 def packed(examples: Sequence[Canvas], length: int) -> Batch:
@@ -79,10 +81,11 @@ def main() -> None:
     vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size)
     prompter = Prompter(text, vocabulary, COT_INSTRUCTION, 64)
     with tempfile.TemporaryDirectory() as cache:
-        world = World(ImageSets.build(image, SIZES, cache=Path(cache)), prompter)
-    stream = mixed(world, recipe.mixture(0), np.random.default_rng(0), recipe.row_length)
+        data = NanoData(ImageSets.build(image, SIZES, cache=Path(cache)), text)
+    sampler = Sampler(nano_datasets(data), Formatter(prompter, recipe.answer_lengths, recipe.thought_length), recipe.row_length)
+    stream = sampler.canvases(recipe.mixture(0), np.random.default_rng(0))
     count = pack(stream, rows=given.rows, length=recipe.row_length).examples
-    stream = mixed(world, recipe.mixture(0), np.random.default_rng(0), recipe.row_length)
+    stream = sampler.canvases(recipe.mixture(0), np.random.default_rng(0))
     examples = [next(stream) for _ in range(count)]
 
     batches = {"packed": packed(examples, recipe.row_length), "padded": padded(examples)}
@@ -92,7 +95,7 @@ def main() -> None:
         torch.manual_seed(0)
         batch = batches[kind]
         learner = MaskedDiffusionLearner(
-            replace(recipe, compile=compile_model).fresh(vocabulary), vocabulary, lambda _, batch=batch: batch, recipe.losses,
+            replace(recipe, compile=compile_model).new_model(vocabulary), vocabulary, lambda _, batch=batch: batch, recipe.losses,
             seed=0, show=lambda _: [], write=lambda *_: None, device=torch.device("cpu"), compile_model=compile_model,
         )  # fmt: skip
 

@@ -88,7 +88,7 @@ class Names(Mapping[str, Any]):
 
 MODELS = Names("model")
 """Bundled models: name -> a function that returns the folder."""
-RECIPES = Names("recipe")
+RECIPES = Names("recipe", sft="mmada.recipes.sft:sft")
 """Training recipes: name -> a function that returns the settings."""
 SUITES = Names("suite")
 """Evaluation suites."""
@@ -96,8 +96,14 @@ SOURCES = Names("source")
 """Kinds of reasoning data and prompts, as in ``KIND:ARGUMENTS``."""
 TASKS = Names("task")
 """Tasks: they make prompts and score completions."""
-DATASETS = Names("dataset")
-"""Kinds of training data."""
+DATASETS = Names(
+    "dataset",
+    captions="mmada.data.readers:captions",
+    chat="mmada.data.readers:chat",
+    text="mmada.data.readers:text",
+    reasoning="mmada.data.readers:reasoning",
+)
+"""Kinds of training data: name -> a reader, a function of a path and options that returns a data set."""
 WORKLOADS = Names("workload")
 """What `mmada bench` times."""
 DEMOS = Names("demo")

@@ -30,13 +30,12 @@ def train(recipe: str, settings: Mapping[str, str], out: Path, start: Path) -> N
 
 @contextmanager
 def shortened() -> Iterator[mock.Mock]:
-    """Runs draw one sample picture, collect few trails at a time, and compute in float32, in which CPUs hardly differ.
+    """Runs collect few trajectories at a time and compute in float32, in which CPUs hardly differ.
 
     Yields what stands for ``torch.autocast``, which knows how it was called.
     """
-    pictures = mock.patch("mmada.recipes.sft.SHOWN", ("a red circle",))
     trails = mock.patch("mmada.recipes.trajectories.ROWS", 6)
-    with pictures, trails, mock.patch.object(torch, "autocast", return_value=nullcontext()) as autocast:
+    with trails, mock.patch.object(torch, "autocast", return_value=nullcontext()) as autocast:
         yield autocast
 
 

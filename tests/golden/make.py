@@ -167,6 +167,7 @@ PAINTS = ("threshold", "lookahead")
 # Losses
 
 SHORT = {
+    "sample_prompts": "[a red circle]",
     "plan.steps": "4",
     "plan.save_every": "50",
     "plan.sample_every": "50",
@@ -175,17 +176,18 @@ SHORT = {
     "rows": "3",
     "row_length": "192",
     "compile": "false",
-    "pools.loose": "6",
-    "pools.drawn": "6",
-    "pools.digits": "4",
-    "pools.digit_variants": "1",
+    "image_sets.augmented": "6",
+    "image_sets.canonical": "6",
+    "image_sets.digits": "4",
+    "image_sets.digit_variants": "1",
 }
 TINY = {"sizes.width": "32", "sizes.layers": "2", "sizes.mlp": "48", "sizes.heads": "2"}
 GENTLE = {"plan.optim.lr": "1e-4", "plan.optim.muon_lr": "4e-4"}  # larger steps make more of rounding than 1e-4 of a loss
-OWN = {"trails": "{math: 2, questions: 2, pictures: 2}"}
+OWN = {"trajectories": "{math: 2, questions: 2, pictures: 2}"}
 CLOCK = ("rate", "seconds", "seconds_rollout", "seconds_reward", "step")
 REWARD = "tests.golden.make:varied"
 POLICY = {
+    "sample_prompts": "[a red circle]",
     "plan.steps": "2",
     "plan.save_every": "50",
     "plan.sample_every": "50",

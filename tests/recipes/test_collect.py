@@ -377,7 +377,7 @@ def test_the_command_reports_and_says_what_is_wrong(tmp_path: Path, capsys: pyte
 
 def test_a_recipe_learns_from_the_folder(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     collected(tmp_path, "nano:math:4", "nano:vision:2", "nano:image:2")
-    told = {"reasoning": str(tmp_path / "out"), "reasoning_share": "1.0", "plan.steps": "1", "plan.sample_every": "9",
+    told = {"data": f"{{reasoning: {tmp_path / 'out'}}}", "data_share": "1.0", "plan.steps": "1", "plan.sample_every": "9",
             "row_length": "300"}  # fmt: skip
     run("cot", overrides=SMALL | told, out=tmp_path / "run", start_from=folder)
     logged = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -385,8 +385,8 @@ def test_a_recipe_learns_from_the_folder(tmp_path: Path, folder: Path, capsys: p
     assert (tmp_path / "run" / "model" / "config.json").is_file()
     capsys.readouterr()
     for change, said in (
-        ({"row_length": "20"}, "no example that fits"),
-        ({"reasoning_share": "1.5"}, "reasoning_share must be a number of 0 to 1"),
+        ({"row_length": "20"}, "has no example that can be used"),
+        ({"data_share": "1.5"}, "data_share must be a number of 0 to 1"),
     ):
         with pytest.raises(InputError, match=said):
             run("cot", overrides=SMALL | told | change, out=tmp_path / "other", start_from=folder)

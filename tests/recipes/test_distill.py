@@ -9,14 +9,14 @@ from tests.training.test_training import SMALL
 from torch import Tensor
 
 from mmada import nano
-from mmada.canvas import Canvas, Segment
+from mmada.canvas import IMAGE, TEXT, Canvas, Segment, Trajectory
 from mmada.diffusion.loss import chunked_cross_entropy, plain_cross_entropy
 from mmada.errors import InputError
+from mmada.nano.distill import SOURCES, distill
 from mmada.pipeline import ImageSampling, MMaDA, TextSampling
-from mmada.recipes import trajectories as trails
-from mmada.recipes.distill import distill
+from mmada.recipes import trajectories
 from mmada.recipes.run import run
-from mmada.recipes.trajectories import Trail, collect, in_blocks, kept_trails
+from mmada.recipes.trajectories import DecodedAnswer, collect, in_blocks, stored_answers
 from mmada.sampling import Acceleration
 
 MASK = 99
@@ -29,18 +29,18 @@ def answer(places: int) -> Canvas:
 
 
 def learnt(canvas: Canvas) -> list[int]:
-    """Targets: what stands at editable places."""
+    """Targets: what stands at editable positions."""
     tokens: list[int] = canvas.tokens_BL[canvas.editable_BL].tolist()
     return tokens
 
 
-def test_a_state_of_a_trail_hides_what_was_decided_later_and_asks_for_the_block_at_work() -> None:
-    steps = torch.tensor([[0, 0, 1, 2, 2, 3, 3, 4, 0]], dtype=torch.int16)
-    trail = Trail(answer(6), steps, block=4)
+def test_a_state_hides_what_was_decided_later_and_masks_the_current_block() -> None:
+    steps = torch.tensor([[0, 0, 1, 2, 2, 3, 3, 4, 0]])
+    given = DecodedAnswer(Trajectory(answer(6), steps), block=4)
     seen: dict[tuple[int, ...], list[int]] = {}
     rng = np.random.default_rng(0)
     for _ in range(60):
-        state = trail.state(rng, MASK)
+        state = given.state(rng, MASK)
         seen[tuple(learnt(state))] = state.tokens_BL[0].tolist()
     assert seen == {
         (10, 11, 12, 13): [1, 2, 10, 11, 12, 13, MASK, MASK, 3],
@@ -51,8 +51,8 @@ def test_a_state_of_a_trail_hides_what_was_decided_later_and_asks_for_the_block_
 
 
 def test_a_picture_is_one_block() -> None:
-    trail = Trail(answer(6), torch.tensor([[0, 0, 1, 2, 3, 1, 2, 3, 0]], dtype=torch.int16), block=0)
-    states = {tuple(learnt(trail.state(np.random.default_rng(i), MASK))) for i in range(30)}
+    given = DecodedAnswer(Trajectory(answer(6), torch.tensor([[0, 0, 1, 2, 3, 1, 2, 3, 0]])), block=0)
+    states = {tuple(learnt(given.state(np.random.default_rng(i), MASK))) for i in range(30)}
     assert states == {(10, 11, 12, 13, 14, 15), (11, 12, 14, 15), (12, 15)}
 
 
@@ -89,33 +89,53 @@ def test_certainty_adds_the_entropy_of_what_is_right_alone() -> None:
     torch.testing.assert_close(chunked_M, plain_M + more_M)
 
 
-def test_trails_are_right_answers_kept_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trails, "ROWS", 6)
+def test_answers_are_right_and_stored_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectories, "ROWS", 6)
     speed, counts = Acceleration.of("threshold=0.9"), {"math": 3, "questions": 2, "pictures": 2}
-    kept = kept_trails(NANO, speed, counts, 0, tmp_path)
-    assert {source: len(found) for source, found in kept.items()} == counts
+    stored = stored_answers(NANO, speed, SOURCES, counts, 0, tmp_path)
+    assert {source: len(found) for source, found in stored.items()} == counts
     model = MMaDA.load(NANO, device="cpu").with_defaults(text=TextSampling(**vars(speed)), image=ImageSampling(**vars(speed)))
     mask = model.engine.parts.vocabulary.mask
-    for source, found in kept.items():
+    for source, found in stored.items():
         for one in found:
-            assert not (one.canvas.tokens_BL == mask).any()
-            assert torch.equal(one.step_BL > 0, one.canvas.editable_BL)
+            assert not (one.trajectory.canvas.tokens_BL == mask).any()
+            assert torch.equal(one.trajectory.decided_BL > 0, one.trajectory.canvas.editable_BL)
             assert one.block == {"math": 16, "questions": 8, "pictures": 0}[source]
-    again = collect(model, "math", 3, 0)
-    assert all(torch.equal(a.canvas.tokens_BL, b.canvas.tokens_BL) for a, b in zip(again, kept["math"], strict=True))
-    monkeypatch.setattr(trails, "collect", None)  # what is kept is read
-    assert len(kept_trails(NANO, speed, counts, 0, tmp_path)["math"]) == 3
+    again = collect(model, SOURCES, "math", 3, 0)
+    for a, b in zip(again, stored["math"], strict=True):
+        assert torch.equal(a.trajectory.canvas.tokens_BL, b.trajectory.canvas.tokens_BL)
+        assert torch.equal(a.trajectory.decided_BL, b.trajectory.decided_BL)
+    monkeypatch.setattr(trajectories, "collect", None)  # stored answers are read
+    assert len(stored_answers(NANO, speed, SOURCES, counts, 0, tmp_path)["math"]) == 3
 
 
-def test_a_model_that_is_never_right_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(trails.SOURCES, "math", lambda model, rng: iter(()))
+def test_a_model_that_is_never_right_is_refused() -> None:
     with pytest.raises(InputError, match="right in 0 of"):
-        collect(None, "math", 1, 0)  # type: ignore[arg-type]
+        collect(None, {"math": lambda model, rng, count: iter(())}, "math", 1, 0)  # type: ignore[arg-type]
+
+
+def test_replayed_examples_are_masked_by_the_noise_of_their_modality() -> None:
+    """Text keeps the share of its noise, pictures the exact count of theirs: the released cosine schedule."""
+    text, image = [Segment(list(range(n, n + 40)), editable=True, modality=m) for n, m in ((100, "text"), (200, "image"))]  # type: ignore[arg-type]
+    canvas, rng, recipe = Canvas.join([text, image]), np.random.default_rng(0), distill()
+    counts: dict[int, list[int]] = {TEXT: [], IMAGE: []}
+    for _ in range(400):
+        masked = recipe.noised(canvas, rng, MASK)
+        assert torch.equal(masked.tokens_BL, canvas.tokens_BL)
+        for modality, found in counts.items():
+            found.append(int((masked.editable_BL & (masked.modality_BL == modality)).sum()))
+    shares = {modality: np.mean(found) / 40 for modality, found in counts.items()}
+    assert shares[TEXT] == pytest.approx(0.55, abs=0.04)  # uniform in 0.1 .. 1
+    assert shares[IMAGE] == pytest.approx(2 / np.pi, abs=0.04)  # the mean of the cosine schedule
+    assert min(counts[TEXT]) < 8
+    # At one time t the picture's count is exact, the text's is not: equal times give equal counts only for pictures.
+    one = [recipe.noised(canvas, np.random.default_rng(5), MASK).editable_BL for _ in range(2)]
+    assert torch.equal(*one)
 
 
 def test_a_short_run_from_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trails, "ROWS", 6)
-    few = SMALL | {"trails": "{math: 2, questions: 2, pictures: 2}", "plan.steps": "2", "rows": "3", "row_length": "192"}
+    monkeypatch.setattr(trajectories, "ROWS", 6)
+    few = SMALL | {"trajectories": "{math: 2, questions: 2, pictures: 2}", "plan.steps": "2", "rows": "3", "row_length": "192"}
     few = {key: value for key, value in few.items() if not key.startswith("sizes.")}
     model = run("distill", overrides=few, out=tmp_path / "run", start_from=NANO)
     assert MMaDA.load(model, device="cpu").generate("2 + 3 =").tokens
@@ -124,16 +144,16 @@ def test_a_short_run_from_the_bundled_model(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"trails": "{maths: 1}"}, "trails"),
-        ({"own": "{math: 1.0}", "trails": "{}"}, "has no trails of it"),
-        ({"own": "{}", "blocks": "{}", "replay": "0"}, "are all 0"),
+        ({"trajectories": "{maths: 1}"}, "trajectories must be one of"),
+        ({"trajectory_weights": "{math: 1.0}", "trajectories": "{}"}, "there are no trajectories of it"),
+        ({"trajectory_weights": "{}", "block_weights": "{}", "replay_weight": "0"}, "are all 0"),
         ({"losses.certainty": "-1"}, "losses.certainty must be a number of at least 0"),
-        ({"parallel": "boldly"}, "parallel 'boldly' names no rule"),
-        ({"trails": "[1]"}, "trails"),
-        ({"blocks": "{foo: 1}"}, "blocks must be one of"),
-        ({"own": "{foo: 1}"}, "own must be one of"),
-        ({"replay": ".inf"}, "replay must be a finite number"),
-        ({"own": "{math: .nan}"}, "own math must be a number"),
+        ({"parallel": "boldly"}, "parallel 'boldly'"),
+        ({"trajectories": "[1]"}, "trajectories"),
+        ({"block_weights": "{foo: 1}"}, "block_weights must be one of"),
+        ({"trajectory_weights": "{foo: 1}"}, "trajectory_weights must be one of"),
+        ({"replay_weight": ".inf"}, "replay_weight must be a finite number"),
+        ({"trajectory_weights": "{math: .nan}"}, "trajectory_weights of math must be a number"),
         ({"losses.certainty": ".nan"}, "losses.certainty must be a number"),
         ({"curriculum": "[{until: 1, mixture: {dancing: 1}}]"}, "mixture names 'dancing'"),
     ],
@@ -151,4 +171,4 @@ def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
 
 def test_the_recipe_as_it_stands() -> None:
     assert distill().follows == "cot"
-    assert abs(sum(distill().weights().values()) - 1) < 1e-9
+    assert abs(sum(distill().weights_by_origin().values()) - 1) < 1e-9

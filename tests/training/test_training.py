@@ -34,10 +34,10 @@ SMALL = {
     "plan.sample_every": "6",
     "rows": "2",
     "compile": "false",
-    "pools.loose": "6",
-    "pools.drawn": "6",
-    "pools.digits": "4",
-    "pools.digit_variants": "1",
+    "image_sets.augmented": "6",
+    "image_sets.canonical": "6",
+    "image_sets.digits": "4",
+    "image_sets.digit_variants": "1",
     "sizes.width": "16",
     "sizes.layers": "1",
     "sizes.mlp": "16",
@@ -114,8 +114,17 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_
     of_images = name.startswith("image")
     settings = {k: v for k, v in SMALL.items() if k.startswith("plan")} | {"batch": "2"} if of_images else dict(SMALL)
     start = begun / "image_tokenizer" / "model"
+    if name == "sft":
+        start = Path(nano.__path__[0]) / "assets"
+        (tmp_path / "lines.txt").write_text("tom has 3 pens\na red circle\n2 + 2 = 4")
+        settings = {k: v for k, v in settings.items() if k.startswith("plan") or k == "rows"}
+        settings |= {"data": f"{{text: {tmp_path / 'lines.txt'}}}", "row_length": "64", "sample_prompts": "[a red circle]"}
     if name == "distill":  # goes on from a model that is sometimes right
-        settings |= {"trails": "{questions: 2}", "own": "{questions: 1}", "blocks": "{calculating_thinking: 1}"}
+        settings |= {
+            "trajectories": "{questions: 2}",
+            "trajectory_weights": "{questions: 1}",
+            "block_weights": "{arithmetic_reasoning: 1}",
+        }
         start = Path(nano.__path__[0]) / "assets"
     whole = run(name, overrides=settings, out=tmp_path / "whole", start_from=start)
     out, script = str(tmp_path / "cut"), "from mmada.recipes.run import run; from pathlib import Path; "

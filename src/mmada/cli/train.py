@@ -91,7 +91,7 @@ class Tokenizer:
 
     def run(self) -> None:
         """Train, write, and say where."""
-        from mmada.recipes.sft import text_tokenizer
+        from mmada.nano.recipes import text_tokenizer
 
         text_tokenizer(self.out)
         print(self.out)

@@ -7,12 +7,12 @@ from mmada.registry import MODELS, RECIPES, SOURCES, SUITES, TASKS
 __all__ = ["register_all"]
 
 NANO_RECIPES = {
-    "image_tokenizer": "mmada.recipes.tokenizer:image_tokenizer",
-    "image_decoder": "mmada.recipes.tokenizer:image_decoder",
-    "pretrain": "mmada.recipes.sft:pretrain",
-    "instruct": "mmada.recipes.sft:instruct",
-    "cot": "mmada.recipes.sft:cot",
-    "distill": "mmada.recipes.distill:distill",
+    "image_tokenizer": "mmada.nano.tokenizer:image_tokenizer",
+    "image_decoder": "mmada.nano.tokenizer:image_decoder",
+    "pretrain": "mmada.nano.recipes:pretrain",
+    "instruct": "mmada.nano.recipes:instruct",
+    "cot": "mmada.nano.recipes:cot",
+    "distill": "mmada.nano.distill:distill",
     "rl_math": "mmada.nano.rl_recipes:rl_math",
     "rl_vision": "mmada.nano.rl_recipes:rl_vision",
     "rl_image": "mmada.nano.rl_recipes:rl_image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mmada.nano.recipes import SAMPLE_PROMPTS
 from mmada.recipes.rl import RLRecipe
 from mmada.rl.rollout import RolloutSampling
 from mmada.training.loop import Plan
@@ -29,6 +30,7 @@ def rl_math() -> RLRecipe:
         prompts={"math": "nano:math", "vision": "nano:vision", "image": "nano:image"},
         sampling=RolloutSampling(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
         bf16="auto",
+        sample_prompts=SAMPLE_PROMPTS,
         rewards={"math": TEXT, "vision": TEXT, "image": IMAGE},
     )
 

@@ -33,9 +33,6 @@ __all__ = [
 BEGUN_FROM = "begun_from.json"
 """What a run folder says of the start of its run."""
 
-PICTURE = 64
-"""Height and width of the nano world's pictures, in pixels."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -65,8 +62,8 @@ class Start:
         return vocabulary
 
 
-def read_start(folder: Path) -> Start:
-    """Read a start. Raises InputError for a folder that is none."""
+def read_start(folder: Path, weights: torch.dtype = torch.float32) -> Start:
+    """Read a start, its weights cast to the type that they are trained in. Raises InputError for a folder that is none."""
     own = folder / "image_tokenizer"
     if not (folder / "config.json").is_file():
         return Start(image=ImageTokenizer.load(own), image_folder=own, text=None, model=None, preset=None)
@@ -76,7 +73,7 @@ def read_start(folder: Path) -> Start:
         raise InputError(f"start {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
     model = read_model(folder, device=torch.device("cpu"))
     dtype = widest_type(model)
-    cast_weights(model, torch.float32)
+    cast_weights(model, weights)
     text = TextTokenizer.load(folder)
     place = place if isinstance(place, Path) else find_folder(place)
     return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset, dtype=dtype)

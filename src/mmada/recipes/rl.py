@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import PreTrainedConfig
 
 from mmada.errors import InputError, check_choice, check_is_folder, check_whole
@@ -31,9 +32,9 @@ from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import ModelFolder
 from mmada.pipeline.preset import Preset
 from mmada.recipes.init_from import Start, read_start
+from mmada.recipes.model_folder import sample_images, write_adapters, write_model
 from mmada.recipes.rl_methods import MethodChoice
 from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, read_prompts, tasks_of
-from mmada.recipes.sft import show, write_adapters, write_model
 from mmada.rewards import Reward, RewardSum, WeightedReward, misfit, reward_of, rewards
 from mmada.rewards.registry import check_name, is_model
 from mmada.rewards.reward import is_optional
@@ -61,6 +62,7 @@ class RLRecipe:
     "thread" or in a "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released
     one, and ``reward_device`` where these run. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32;
     "auto" is where the device is faster so. ``micro_batch``: maximum rows whose activations are in memory at once.
+    ``sample_prompts``: pictures drawn whenever samples are due.
     """
 
     name: str
@@ -80,6 +82,7 @@ class RLRecipe:
     lora: Lora = field(default_factory=Lora)
     bf16: bool | Literal["auto"] = False
     micro_batch: int = 128
+    sample_prompts: tuple[str, ...] = ()
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -223,7 +226,7 @@ class RLRecipe:
             device=device,
             store=self.store(out, start, resume, bf16=bf16),
             first_needed=lambda step: step // self.plan.save_every * self.plan.save_every,
-            show=(lambda folder: show(start, folder)) if self.lora.rank else show,
+            show=partial(self.samples, start),
             write=partial(self.write, begun),
             bf16=bf16,
             micro_batch=self.micro_batch,
@@ -268,12 +271,19 @@ class RLRecipe:
         spent = {"seconds_rollout": rolled - began, "seconds_reward": time.perf_counter() - rolled}
         return replace(found, statistics=found.statistics | spent)
 
+    def samples(self, start: Path, folder: Path) -> list[Image.Image]:
+        """Sample pictures of the written model."""
+        if self.lora.rank:
+            return sample_images(start, self.sample_prompts, adapter=folder)
+        return sample_images(folder, self.sample_prompts)
+
     def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
         """Write the model as it is shipped, with the settings of its start."""
         if self.lora.rank:
             write_adapters(trained, folder)
             return
         assert begun.text is not None, "checked by run"
+        assert begun.preset is not None, "checked by run"
         write_model(trained, begun.text, begun, folder, begun.preset)
 
 

@@ -1,51 +1,53 @@
-"""Recipes `pretrain`, `instruct` and `cot`: one stage each of the paper, each from the model of the one before.
+"""Recipe `sft`: supervised training of the transformer on any mixture of data sets, from any start.
 
-A stage is data mixture, coefficients, schedule and where to start. The nano model's sizes are those of `SIZES`.
+    mmada train sft --start-from MODEL --set "data={captions: FOLDER, chat: FILE.jsonl}"
+
+The stages of the nano world (`pretrain`, `instruct`, `cot`) are settings of the same recipe over procedural data sets
+(`mmada.nano.recipes`).
 """
 
 from __future__ import annotations
 
-import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from mmada.canvas import Canvas
+from mmada.data.code_cache import encode_dataset
+from mmada.data.dataset import Dataset, DatasetLike, Formatter, Sampler, check_mixture, learnable, step_generator
 from mmada.data.packing import Batch, pack
-from mmada.diffusion.forward_process import ForwardProcess
-from mmada.errors import InputError, check_number
+from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.io.device import chosen_device
-from mmada.io.weights import share_weights
-from mmada.model.factored_codes import factor_codes, plain_state
+from mmada.model.factored_codes import factor_codes
 from mmada.model.lora import Lora, add_lora
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
-from mmada.nano.examples import ANSWER_LENGTHS, THINK_LENGTH, World, check_mixture, corpus, fits_canvas, mixed
-from mmada.nano.image_sets import ImageSets, ImageSetSizes, ReasoningSet
-from mmada.pipeline import ImageSampling, MMaDA, Preset, TextSampling
+from mmada.pipeline import Preset
 from mmada.pipeline.grids import fit
-from mmada.recipes.init_from import PICTURE, Start, read_start
+from mmada.recipes.init_from import Start, read_start
+from mmada.recipes.model_folder import sample_images, write_adapters, write_model
+from mmada.registry import DATASETS
 from mmada.tokenizers.prompt import Prompter, PromptFormat
-from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
+from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.loop import Plan, train
 from mmada.training.masked_diffusion import LossSettings, MaskedDiffusionLearner
 from mmada.training.optim import Optim
 
-__all__ = ["SftRecipe", "Sizes", "Stage", "cot", "instruct", "pretrain", "text_tokenizer"]
+__all__ = ["CurriculumPhase", "DataSource", "SftRecipe", "Sizes", "sft"]
 
 COT_INSTRUCTION = "think first."
-SHOWN = ("a red circle", "a green star above a white circle", "a red circle and a blue star", "three yellow triangles",
-         "a white square in the top left", "two black stars and a red square", "the digit 7", "the flag of japan")  # fmt: skip
+Random = np.random.Generator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The transformer's sizes."""
+    """Sizes of a new transformer, for starts that hold only an image tokenizer."""
 
     width: int = 256
     layers: int = 8
@@ -53,88 +55,131 @@ class Sizes:
     mlp: int = 704
     length: int = 512
 
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "mlp", "length"):
+            check_whole(f"sizes.{name}", getattr(self, name), 1)
+        if self.width % self.heads:
+            raise InputError(f"sizes.width {self.width} is not a multiple of sizes.heads {self.heads}; change one of them")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A mixture that holds until ``until`` (share of the run): the sub-steps of a stage are a curriculum of these."""
+class CurriculumPhase:
+    """A mixture of data sets that is used until ``until``, a share of the run."""
 
     until: float
     mixture: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRecipe:
-    """A training stage of the transformer on packed canvases.
+class DataSource:
+    """One data set: ``path`` read by the reader ``kind`` (`mmada.registry.DATASETS`; empty: the name of the source) with
+    ``options``. ``weight``: its part of the mixture."""
 
-    ``reasoning``: a folder that `mmada collect` wrote, which then takes the share ``reasoning_share`` of the mixture.
+    path: str
+    kind: str = ""
+    weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRecipe:
+    """Supervised training on packed canvases.
+
+    ``data``: data sets by name, as a path (the name is then the kind of reader) or a `DataSource`. ``curriculum``: mixtures of
+    named data sets over the run; without one, the sources of ``data`` are mixed by their weights. With one, those sources that it
+    does not name take ``data_share`` of every mixture. ``image_size``: pixels of a picture, None: the model's own; where it is
+    given, the written model's preset has it. ``answer_lengths``, ``thought_length``: as in `Formatter`. ``sample_prompts``:
+    pictures drawn whenever samples are due. ``rows`` x ``row_length``: tokens of a batch, of which ``micro_batch`` rows are
+    computed at a time (0: all). ``weights``: type that the weights are trained in; activations are in bfloat16 in any case.
+    ``factored_codes``: train the rows of image codes as sums over their bits (`mmada.model.factored_codes`).
+    ``text_tokenizer``: folder of the text tokenizer for a new model.
     """
 
     name: str
-    follows: str
+    follows: str = ""
     plan: Plan
-    curriculum: tuple[Stage, ...]
-    losses: LossSettings = field(default_factory=lambda: LossSettings(text=ForwardProcess(min_ratio=0.1, weight="none")))
+    data: Mapping[str, str | DataSource] = field(default_factory=dict)
+    data_share: float = 0.25
+    curriculum: tuple[CurriculumPhase, ...] = ()
+    losses: LossSettings = field(default_factory=LossSettings)
     lora: Lora = field(default_factory=Lora)
     sizes: Sizes = field(default_factory=Sizes)
-    pools: ImageSetSizes = field(default_factory=ImageSetSizes)
-    rows: int = 40
-    row_length: int = 192
-    reasoning: str = ""
-    reasoning_share: float = 0.25
-    compile: bool = True
+    text_tokenizer: str = ""
+    rows: int = 8
+    row_length: int = 1280
+    micro_batch: int = 0
+    image_size: int | None = None
+    answer_lengths: tuple[int, ...] = (32, 64, 128, 256)
+    thought_length: int = 64
+    sample_prompts: tuple[str, ...] = ()
+    weights: Literal["float32", "bfloat16"] = "float32"
+    factored_codes: bool = False
+    compile: bool = False
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.curriculum or self.curriculum[-1].until < 1:
-            raise InputError(f"curriculum of {self.name} must reach until: 1")
-        for stage in self.curriculum:
-            check_mixture(stage.mixture)
-        for name in ("rows", "row_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        check_number("reasoning_share", self.reasoning_share, 0.0, 1.0)
+        for name in ("rows", "row_length", "thought_length"):
+            check_whole(name, getattr(self, name), 1)
+        check_whole("micro_batch", self.micro_batch, 0)
+        if self.image_size is not None:
+            check_whole("image_size", self.image_size, 1)
+        for length in self.answer_lengths:
+            check_whole("answer_lengths", length, 1)
+        check_number("data_share", self.data_share, 0.0, 1.0)
+        check_choice("weights", self.weights, ("float32", "bfloat16"))
+        for name, source in self.sources().items():
+            if source.kind not in DATASETS:
+                raise InputError(f"data {name!r} is of kind {source.kind!r}; choose from {', '.join(DATASETS)}")
+            check_number(f"weight of data {name}", source.weight)
+        if self.curriculum and not self.curriculum[-1].until >= 1:
+            raise InputError(f"curriculum of {self.name} ends at {self.curriculum[-1].until}; let the last phase have until: 1")
+        for phase in self.curriculum:
+            check_mixture(phase.mixture, self.dataset_names())
+
+    def sources(self) -> dict[str, DataSource]:
+        """``data`` with every source spelled out."""
+        given = {n: DataSource(path=one) if isinstance(one, str) else one for n, one in self.data.items()}
+        return {name: replace(one, kind=one.kind or name) for name, one in given.items()}
+
+    def dataset_names(self) -> tuple[str, ...]:
+        """Names that a mixture may use."""
+        return tuple(self.data)
 
     def mixture(self, step: int) -> Mapping[str, float]:
-        """The mixture in force at a step."""
+        """The mixture at a step."""
+        weights = {name: source.weight for name, source in self.sources().items()}
+        if not self.curriculum:
+            return weights
         share = step / self.plan.steps
-        named = next(stage.mixture for stage in self.curriculum if share < stage.until or stage is self.curriculum[-1])
-        if not self.reasoning:
+        named = next(p.mixture for p in self.curriculum if share < p.until or p is self.curriculum[-1])
+        added = {name: weight for name, weight in weights.items() if name not in named}
+        if not sum(added.values()):
             return named
-        rest = (1 - self.reasoning_share) / sum(named.values())
-        return {**{kind: weight * rest for kind, weight in named.items()}, "reasoning": self.reasoning_share}
+        rest, given = (1 - self.data_share) / sum(named.values()), self.data_share / sum(added.values())
+        return {**{n: w * rest for n, w in named.items()}, **{n: w * given for n, w in added.items()}}
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
-        assert start is not None, "a stage starts from a model"
+        if start is None:
+            raise InputError(f"recipe {self.name} has no start; give --start-from with a model")
+        if not self.curriculum:
+            check_mixture(self.mixture(0), self.dataset_names())
+        read = self.read_data()
         torch.manual_seed(self.plan.seed)
-        begun = read_start(start)
-        text = begun.text or nano_text_tokenizer()
+        begun = read_start(start, getattr(torch, self.weights))
+        text = begun.text or self.new_text_tokenizer()
         vocabulary = begun.vocabulary(text)
-        model = begun.model or self.fresh(vocabulary)
+        model = begun.model or self.new_model(vocabulary)
         if self.lora.rank:
             add_lora(model, self.lora)
-        else:
+        elif self.factored_codes:
             factor_codes(model, vocabulary.ranges["image"], std=0.0 if begun.model else 0.02)
-        grid = PICTURE // begun.image.config.downsample
-        instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
-        # Pads are left out of packed rows: to nobody's eyes they make no difference.
-        rules = replace(begun.preset.prompt_format, pads="none") if begun.preset else PromptFormat()
-        prompter = Prompter(text, vocabulary, instruction, grid * grid, rules)
-        world = World(ImageSets.build(begun.image, self.pools, cache=out.parent / "codes"), prompter, grid)
-        if self.reasoning:
-            world = replace(world, told=self.told(world, begun, cache=out.parent / "codes"))
-
-        examples = self.examples(world, start, out.parent)
+        formatter = self.formatter(begun, text, vocabulary)
+        sampler = Sampler(self.datasets(begun, formatter, read, out.parent / "codes"), formatter, self.row_length)
+        examples = self.examples(sampler, start, out.parent)
 
         def batches(step: int) -> Batch:
-            rng = np.random.default_rng((self.plan.seed, step))
-            return pack(examples(step, rng), rows=self.rows, length=self.row_length)
-
-        def write(trained: MMaDAModel, folder: Path) -> None:
-            if self.lora.rank:
-                write_adapters(trained, folder)
-            else:
-                write_model(trained, text, begun, folder)
+            return pack(examples(step, step_generator(self.plan.seed, step)), rows=self.rows, length=self.row_length)
 
         learner = MaskedDiffusionLearner(
             model,
@@ -142,31 +187,68 @@ class SftRecipe:
             batches,
             self.losses,
             seed=self.plan.seed,
-            show=(lambda folder: show(start, folder)) if self.lora.rank else show,
-            write=write,
+            show=partial(self.samples, start),
+            write=partial(self.write, begun, text),
             device=chosen_device(self.device),
             compile_model=self.compile,
+            micro_batch=self.micro_batch,
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)
 
-    def told(self, world: World, begun: Start, *, cache: Path) -> ReasoningSet:
-        """The reasoning examples that a row holds whole. Raises InputError where it holds none."""
-        how = begun.preset.fit if begun.preset else "crop"
-        read = ReasoningSet.read(Path(self.reasoning), begun.image, lambda picture: fit(picture, PICTURE, how), cache=cache)
-        told = read.only(lambda example, codes: fits_canvas(world, example, codes, self.row_length))
-        if not told.examples:
-            raise InputError(f"reasoning {self.reasoning} has no example that fits: a row has {self.row_length} tokens, a "
-                             f"thought before a picture {THINK_LENGTH}; raise row_length or collect shorter ones")  # fmt: skip
-        if lost := len(read.examples) - len(told.examples):
-            print(f"reasoning {self.reasoning}: {lost} of {len(read.examples)} examples are too long for a row and left out")
-        return told
+    def read_data(self) -> dict[str, Dataset]:
+        """The data sets of ``data``, their pictures not yet encoded. Raises InputError where one is missing or has no example."""
+        found = {}
+        for name, source in self.sources().items():
+            try:
+                dataset = DATASETS.find(source.kind)(Path(source.path), **source.options)
+            except TypeError as error:
+                raise InputError(f"data {name!r} of kind {source.kind} has wrong options ({error}); see its reader") from error
+            report(name, source.path, getattr(dataset, "rejected", Counter()), len(dataset))
+            found[name] = dataset
+        return found
 
-    def examples(self, world: World, start: Path, cache: Path) -> Callable[[int, np.random.Generator], Iterator[Canvas]]:
-        """(step, generator) -> examples without end; what is made once for all steps is kept in ``cache``."""
-        return lambda step, rng: mixed(world, self.mixture(step), rng, self.row_length)
+    def datasets(self, begun: Start, formatter: Formatter, read: Mapping[str, Dataset], cache: Path) -> dict[str, DatasetLike]:
+        """Data sets by name, ready to be sampled: what a row holds whole, with pictures encoded."""
+        size, how = self.picture_size(begun), begun.preset.fit if begun.preset else "crop"
+        found: dict[str, DatasetLike] = {}
+        for name, dataset in read.items():
+            whole, rejected = learnable(dataset, formatter, self.row_length)
+            path = self.sources()[name].path
+            hint = "; raise row_length or thought_length" if rejected else ""
+            report(name, path, rejected, len(whole), hint)
+            encoded = encode_dataset(whole, begun.image, lambda picture: fit(picture, size, how), cache=cache, name=name)
+            report(name, path, encoded.rejected, len(encoded))
+            found[name] = encoded
+        return found
 
-    def fresh(self, vocabulary: Vocabulary) -> MMaDAModel:
-        """A new transformer."""
+    def formatter(self, begun: Start, text: TextTokenizer, vocabulary: Vocabulary) -> Formatter:
+        """The model's prompt format."""
+        size, cell = self.picture_size(begun), begun.image.config.downsample
+        if size % cell:
+            raise InputError(f"image_size {size} is not a multiple of {cell}, the pixels of a code; choose another")
+        instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
+        # Attention in packed rows ends at an example, so pads, which nothing attends to, can be left out.
+        rules = replace(begun.preset.prompt_format, pads="none") if begun.preset else PromptFormat()
+        prompter = Prompter(text, vocabulary, instruction, (size // cell) ** 2, rules)
+        return Formatter(prompter, self.answer_lengths, self.thought_length)
+
+    def picture_size(self, begun: Start) -> int:
+        """Pixels of a picture's height and width."""
+        own = begun.preset.image_size if begun.preset else None
+        return self.image_size or own or begun.image.config.image_size
+
+    def examples(self, sampler: Sampler, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
+        """(step, generator) -> training canvases without end; what is computed once for all steps is stored in ``cache``."""
+        return lambda step, rng: sampler.canvases(self.mixture(step), rng)
+
+    def new_text_tokenizer(self) -> TextTokenizer:
+        """The text tokenizer of a new model."""
+        if not self.text_tokenizer:
+            raise InputError("start holds no model, only an image tokenizer; set text_tokenizer=FOLDER to train a new one")
+        return TextTokenizer.load(Path(self.text_tokenizer))
+
+    def new_model(self, vocabulary: Vocabulary) -> MMaDAModel:
+        """A new transformer with random weights."""
         s = self.sizes
         return MMaDAModel(
             MMaDAConfig(
@@ -177,115 +259,37 @@ class SftRecipe:
             )
         )  # fmt: skip
 
+    def new_preset(self) -> Preset:
+        """Sampling defaults of a new model."""
+        return Preset(cot_instruction=COT_INSTRUCTION, image_size=self.image_size, max_length=self.sizes.length)
 
-def write_adapters(model: MMaDAModel, folder: Path) -> None:
-    """LoRA adapters alone, as peft reads them; `mmada.load(MODEL, adapter=folder)` puts them to work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
+    def write(self, begun: Start, text: TextTokenizer, trained: MMaDAModel, folder: Path) -> None:
+        """Write the trained model, or its adapters."""
+        if self.lora.rank:
+            write_adapters(trained, folder)
+            return
+        preset = begun.preset or self.new_preset()
+        if self.image_size is not None:  # pictures of this size are what it draws best from here on
+            preset = replace(preset, image_size=self.image_size)
+        write_model(trained, text, begun, folder, preset)
 
-
-def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path, preset: Preset | None = None) -> None:
-    """A model folder as `mmada.load` reads it; weights in the type of those it began with. ``preset``: None is that of
-    the start, or where it has none, nano's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shipped = MMaDAModel(cast(MMaDAConfig, model.config))
-    torch.nn.Module.to(shipped, begun.dtype)
-    shipped.load_state_dict(plain_state(model))
-    shipped.save_pretrained(str(folder))
-    text.save(folder)
-    shutil.copytree(begun.image_folder, folder / "image_tokenizer", dirs_exist_ok=True)
-    share_weights(folder / "image_tokenizer")
-    if preset is None and begun.preset is not None:  # what is learned from there on is decoded as it was; pictures have one size
-        preset = replace(begun.preset, image_size=PICTURE)
-    elif preset is None:
-        answer, reasoning = ANSWER_LENGTHS[1], ANSWER_LENGTHS[-1]  # a description fits; a word is done after one block
-        preset = Preset(
-            cot_instruction=COT_INSTRUCTION,
-            image_size=PICTURE,
-            answer=TextSampling(length=answer, steps=answer, block=8),
-            reasoning=TextSampling(length=reasoning, steps=reasoning, block=reasoning),  # in one: blocks cost right answers
-            thought=TextSampling(length=THINK_LENGTH, steps=THINK_LENGTH, block=THINK_LENGTH),
-            image=ImageSampling(steps=16, guidance=3.0, temperature=0.6, schedule="linear"),
-        )
-    preset.save(folder)
+    def samples(self, start: Path, folder: Path) -> list[Any]:
+        """Sample pictures of the written model."""
+        if self.lora.rank:
+            return sample_images(start, self.sample_prompts, size=self.image_size, adapter=folder)
+        return sample_images(folder, self.sample_prompts, size=self.image_size)
 
 
-def show(folder: Path, adapter: Path | None = None) -> list[Image.Image]:
-    """Sample pictures of a written model, or of one with adapters."""
-    model = MMaDA.load(folder, adapter=adapter)
-    pictures = model.draw(list(SHOWN), size=(PICTURE, PICTURE))
-    return pictures if isinstance(pictures, list) else [pictures]
+def report(name: str, path: str, rejected: Mapping[str, int], used: int, hint: str = "") -> None:
+    """Print how many examples of a source are not used, by reason. Raises InputError where none is left."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
+    if not used:
+        raise InputError(f"data {name!r} at '{path}' has no example that can be used ({reasons or 'it is empty'}){hint}")
+    if reasons:
+        print(f"data {name!r} at '{path}': {used} examples are used; not used: {reasons}")
 
 
-def nano_text_tokenizer() -> TextTokenizer:
-    """The nano BPE, trained on 4,000 draws of every kind of sentence."""
-    return train_text_tokenizer(corpus(0, 4000, COT_INSTRUCTION))
-
-
-def text_tokenizer(out: Path) -> Path:
-    """Train the nano text tokenizer and write it to ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    nano_text_tokenizer().save(out)
-    return out
-
-
-# The first stages keep their learning rate: what comes after goes on from there, and only the last stage cools down. Text about
-# pictures wants a lower rate than the pictures themselves. Rates, noise and normaliser are measured in experiments/log.md.
-OPTIM = Optim(lr=1e-3, muon_lr=4e-3, weight_decay=0.3, warmup=50, decay=0.0)
-GENTLE = replace(OPTIM, lr=6e-4, muon_lr=2.4e-3, warmup=30)
-
-
-def pretrain() -> SftRecipe:
-    """Stage 1: text, captioned pictures and class-conditional digits, from nothing but the image tokenizer."""
-    begin = {"drawing": 0.36, "digit_drawing": 0.04, "captioning": 0.45, "reading": 0.05, "digit_asking": 0.05, "knowing": 0.05}
-    whole = {"drawing": 0.3, "digit_drawing": 0.04, "captioning": 0.15, "asking": 0.33, "reading": 0.04, "digit_asking": 0.06,
-             "knowing": 0.04, "editing": 0.04}  # fmt: skip
-    return SftRecipe(
-        name="pretrain",
-        follows="image_decoder",
-        plan=Plan(steps=1400, optim=OPTIM, save_every=400, sample_every=700),
-        curriculum=(Stage(until=0.35, mixture=begin), Stage(until=1.0, mixture=whole)),
-    )
-
-
-def instruct() -> SftRecipe:
-    """Stage 1.3: instructions in text and about pictures, answered at once."""
-    mixture = {"drawing": 0.15, "digit_drawing": 0.05, "captioning": 0.05, "asking": 0.28, "asking_thinking": 0.12,
-               "reading": 0.01, "digit_asking": 0.06, "knowing": 0.02, "editing": 0.05, "calculating": 0.02,
-               "calculating_thinking": 0.17, "chatting": 0.02}  # fmt: skip
-    return replace(
-        pretrain(),
-        name="instruct",
-        follows="pretrain",
-        plan=Plan(steps=2000, seed=1, optim=GENTLE, save_every=400, sample_every=1000),
-        curriculum=(Stage(until=1.0, mixture=mixture),),
-    )
-
-
-def cot() -> SftRecipe:
-    """Stage 2: mixed long chain-of-thought over arithmetic, questions about pictures and knowledge to picture."""
-    counted = {"drawing": 0.12, "digit_drawing": 0.025, "captioning": 0.02, "asking": 0.29, "asking_thinking": 0.06,
-               "digit_asking": 0.025, "knowing": 0.01, "editing": 0.05, "calculating": 0.01, "equations": 0.16,
-               "calculating_thinking": 0.2, "chatting": 0.01, "thinking_drawing": 0.03}  # fmt: skip
-    looked = {**counted, "captioning": 0.04, "asking": 0.5, "asking_thinking": 0.07, "equations": 0.02,
-              "calculating_thinking": 0.09}  # fmt: skip
-    compared = {"drawing": 0.2, "digit_drawing": 0.02, "captioning": 0.02, "asking": 0.1, "comparing": 0.27,
-                "comparing_told": 0.16, "asking_thinking": 0.06, "digit_asking": 0.02, "knowing": 0.01, "editing": 0.03,
-                "calculating": 0.01, "equations": 0.03, "calculating_thinking": 0.06, "chatting": 0.01,
-                "thinking_drawing": 0.03, "reading": 0.01}  # fmt: skip
-    rounded = {**compared, "drawing": 0.13, "asking": 0.32, "comparing": 0.2, "comparing_told": 0.05,
-               "calculating_thinking": 0.1}  # fmt: skip
-    before = instruct()
-    return replace(
-        before,
-        name="cot",
-        follows="instruct",
-        plan=Plan(steps=16_000, seed=2, optim=replace(GENTLE, decay=0.75, final=0.02), save_every=400, sample_every=1000),
-        losses=replace(before.losses, text_coefficient=2.0),
-        curriculum=(
-            Stage(until=0.4, mixture=counted),
-            Stage(until=0.6, mixture=looked),
-            Stage(until=0.95, mixture=compared),
-            Stage(until=1.0, mixture=rounded),
-        ),
-    )
+def sft() -> SftRecipe:
+    """Supervised training on your own data: set data={KIND: PATH, ...} and give --start-from."""
+    optim = Optim(lr=2e-5, weight_decay=0.01, warmup=50, decay=1.0, final=0.1)
+    return SftRecipe(name="sft", plan=Plan(steps=1000, optim=optim, save_every=250, sample_every=1000))

@@ -1,36 +1,56 @@
-"""Recipes `image_tokenizer` and `image_decoder`: the nano MAGVIT-v2 on pictures of the nano world.
+"""Recipe for training an image tokenizer (MAGVIT-v2) on a folder of pictures.
 
-The first learns the codes; the second goes on with the decoder alone, so that whatever was trained on the codes stays valid.
+The nano world's `image_tokenizer` and `image_decoder` are settings of it over rendered pictures (`mmada.nano.tokenizer`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from torch import nn
 
-from mmada.errors import InputError
+from mmada.data.dataset import step_generator
+from mmada.data.readers import pictures_in
+from mmada.errors import InputError, check_choice, check_whole
 from mmada.io.device import chosen_device
-from mmada.nano.picture_stream import CLASSES, picture_batch
-from mmada.nano.semantic_head import SemanticHead
+from mmada.io.images import load_image
+from mmada.pipeline.grids import fit
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.magvit import NANO_IMAGE, ImageTokenizerConfig
-from mmada.training.image_tokenizer import ImageLosses, ImageTokenizerLearner
+from mmada.training.image_tokenizer import ImageBatch, ImageLosses, ImageTokenizerLearner
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 
-__all__ = ["ImageTokenizerRecipe", "image_decoder", "image_tokenizer"]
+__all__ = ["ImageTokenizerRecipe", "Pictures"]
 
-SHOWN_STEP = 10**9  # a step no run reaches: the pictures shown as samples
+SHOWN_STEP = 10**9
+"""A step that no run reaches: its batch holds the sample pictures."""
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A batch of pictures without labels, uint8 (B, H, W, 3)."""
+
+    pixels: np.ndarray
+    labels: None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerRecipe:
-    """Train the image tokenizer: pixels <-> 64 codes of 12 bits. ``learn`` "decoder" keeps the codes as they are."""
+    """Training of an image tokenizer.
+
+    ``images``: folder of pictures, cropped to the middle square. ``batch``: pictures a step. ``learn``: "decoder" keeps encoder
+    and codes as they are, so that whatever was trained on the codes stays valid.
+    """
 
     name: str = "image_tokenizer"
+    images: str = ""
     plan: Plan = field(
         default_factory=lambda: Plan(
             steps=5000,
@@ -47,46 +67,42 @@ class ImageTokenizerRecipe:
     follows: str = ""
 
     def __post_init__(self) -> None:
-        if self.learn not in ("all", "decoder"):
-            raise InputError(f"learn must be 'all' or 'decoder', got {self.learn!r}")
-        if self.batch < 1:
-            raise InputError(f"batch must be at least 1, got {self.batch}")
+        check_choice("learn", self.learn, ("all", "decoder"))
+        check_whole("batch", self.batch, 1)
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
-        """Train in ``out``, from nothing or from the tokenizer in the model folder ``start``."""
+        """Train in ``out``, from random weights or from the image tokenizer in the model folder ``start``."""
         torch.manual_seed(self.plan.seed)
         tokenizer = ImageTokenizer(self.model) if start is None else ImageTokenizer.load(start / "image_tokenizer")
         if self.model not in (NANO_IMAGE, tokenizer.config):
             raise InputError(
-                f"model of the recipe differs from the tokenizer in {start}, which decides; leave model out or --start-from"
+                f"model of the recipe differs from the tokenizer in {start}, whose sizes are fixed; "
+                "leave model out or --start-from"
             )
         if self.learn == "decoder":
             tokenizer.encoder.requires_grad_(False)
-        size = tokenizer.config.image_size // tokenizer.config.downsample
+        batches, shown = self.stream(tokenizer.config)
         learner = ImageTokenizerLearner(
             tokenizer,
-            lambda step: picture_batch(self.plan.seed, step, self.batch),
-            picture_batch(self.plan.seed, SHOWN_STEP, 8, "validation").pixels,
+            batches,
+            shown,
             self.losses,
             chosen_device(self.device),
-            auxiliary=SemanticHead(tokenizer.config.code_bits, size, CLASSES),
+            auxiliary=self.auxiliary(tokenizer.config),
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)
 
+    def stream(self, config: ImageTokenizerConfig) -> tuple[Callable[[int], ImageBatch], np.ndarray]:
+        """Batches by step, and pictures to show as samples. Raises InputError for a folder without pictures."""
+        files = pictures_in(Path(self.images))
 
-def image_tokenizer() -> ImageTokenizerRecipe:
-    """Encoder, codes and decoder, from nothing."""
-    return ImageTokenizerRecipe()
+        def pictures(step: int, count: int) -> Pictures:
+            chosen = step_generator(self.plan.seed, step).integers(len(files), size=count)
+            loaded = [fit(load_image(files[i], "picture"), config.image_size) for i in chosen]
+            return Pictures(np.stack([np.asarray(picture) for picture in loaded]))
 
+        return lambda step: pictures(step, self.batch), pictures(SHOWN_STEP, SHOWN).pixels
 
-def image_decoder() -> ImageTokenizerRecipe:
-    """Sharper pictures from the same codes."""
-    first = image_tokenizer()
-    return replace(
-        first,
-        name="image_decoder",
-        follows=first.name,
-        learn="decoder",
-        losses=replace(first.losses, auxiliary=0.0, soft_steps=0),
-        plan=replace(first.plan, steps=2200, seed=1, optim=replace(first.plan.optim, lr=1e-3, muon_lr=5e-3)),
-    )
+    def auxiliary(self, config: ImageTokenizerConfig) -> nn.Module | None:
+        """A module with an auxiliary loss on the codes; None for pictures without labels."""
+        return None
