@@ -18,7 +18,7 @@ OTHERS = sorted(path for folder in ("benchmarks", "examples", "experiments", "te
 
 # Top to bottom. A module may import from rows below its own, and from its own package.
 LAYERS = [
-    {"cli", "__init__", "__main__"},
+    {"cli", "transformers", "__init__", "__main__"},
     {"nano"},
     {"recipes"},
     {"training", "rl", "evaluation", "serving"},
@@ -28,7 +28,7 @@ LAYERS = [
     {"tokenizers", "model", "diffusion"},
     {"io"},
     {"canvas", "registry"},
-    {"errors", "autoload"},
+    {"errors"},
 ]
 # The command line is one row: these may use each other.
 TOP = LAYERS[0]

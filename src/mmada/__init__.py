@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmada.autoload import announce
 from mmada.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["InputError", "MMaDA", "__version__", "load"]
 
 __version__ = "0.1.0"
-announce()
 
 
 def load(source: str = "nano", **options: Any) -> MMaDA:
@@ -37,3 +35,7 @@ def __getattr__(name: str) -> Any:
 
         return MMaDA
     raise AttributeError(f"module 'mmada' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

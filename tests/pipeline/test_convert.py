@@ -143,7 +143,7 @@ def test_nano_converts_and_answers_the_same(folder: Path, model: MMaDA, tmp_path
         ({"shard_size": "big"}, "shard_size 'big'"),
         ({"shard_size": "0GB"}, "shard_size '0GB'"),
         ({"shard_size": "-5MB"}, "shard_size '-5MB'"),
-        ({"adapter": "nowhere"}, "no adapter_config.json"),
+        ({"adapter": "nowhere"}, "adapter 'nowhere' does not exist"),
         ({"preset": "mixcott"}, "did you mean 'mixcot'"),
     ],
 )

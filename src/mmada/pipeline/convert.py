@@ -1,4 +1,4 @@
-"""One model folder into another of the released layout: other types, more rows, shards, adapters merged in."""
+"""Conversion of a model folder into the released layout: another dtype, more rows, shards, merged adapters, averaged weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from mmada.errors import InputError
+from mmada.errors import MAX_ROWS, InputError, check_folder, check_is_folder, check_number, check_whole
 from mmada.io.atomic import atomic_folder
 from mmada.model.loading import read_config, read_model
 from mmada.model.lora import merged
 from mmada.model.resize_embeddings import resize_embeddings
 from mmada.pipeline.known_checkpoints import known_checkpoint
-from mmada.pipeline.loading import find_folder, image_source
+from mmada.pipeline.loading import check_model_folder, checked_dtype, find_folder, image_source
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
@@ -28,7 +28,7 @@ def convert(
     source: str | Path,
     out: str | Path,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     rows: int | None = None,
     noise: float = 0.0,
     seed: int = 0,
@@ -37,36 +37,44 @@ def convert(
     preset: str | None = None,
     mean: Sequence[str | Path] = (),
 ) -> Path:
-    """Write the model of ``source`` (a folder or a hub id, MMaDA's or LLaDA's) to the folder ``out``; returns it.
+    """Write the model of ``source`` (a folder or a hub id, MMaDA's or LLaDA's) to the new folder ``out``; returns it.
 
-    ``dtype``: None keeps the stored one, bit for bit. ``rows``: resize_embeddings embedding and head to so many, as LLaDA must
-    be before it
-    can learn pictures; ``noise`` and ``seed`` as in `resize_embeddings`. ``adapter``: a folder of LoRA adapters to merge in.
-    ``mean``: models
-    whose weights are averaged with those of ``source``, each as much, one after another in the
-    type of the source: runs from one start are often better together. What is
-    written appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
+    ``dtype``: None keeps the stored one, bit for bit. ``rows``: rows of embedding and head, which LLaDA needs more of before it
+    can learn images; ``noise`` and ``seed`` as in `resize_embeddings`. ``adapter``: a folder of LoRA adapters to merge in.
+    ``mean``: models whose weights are averaged with those of ``source`` (model soup), with equal shares, read one after another
+    in the type of the source: runs from one start are often better together. ``out`` appears whole or not at all. Raises
+    InputError for wrong input, or an ``out`` that is not empty.
     """
-    folder, out = find_folder(source), Path(out)
+    out = check_folder("out", out)
+    folder, others = find_folder(source), [find_folder(other, "mean") for other in mean]
+    check_model_folder(folder)
+    dtype = checked_dtype(dtype)
+    for other in others:
+        read_config(other)
+    if rows is not None:
+        check_whole("rows", rows, 1, MAX_ROWS)
+    check_number("noise", noise)
     if rows is None and noise:
-        raise InputError(f"noise {noise} is of new rows and none are asked for; give rows too")
+        raise InputError(f"noise {noise} is of new rows, but rows is not given; give rows too")
+    if adapter is not None:
+        check_is_folder("adapter", adapter)
     if not re.fullmatch(r"[1-9]\d*[KMGT]B", shard_size):
         raise InputError(f"shard_size '{shard_size}' cannot be used; write it like 5GB")
     with atomic_folder(out) as part:
-        card = known_checkpoint(folder, preset)
+        known = known_checkpoint(folder, preset)
         text = TextTokenizer.load(folder)
         model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype)
-        for number, other in enumerate(mean, 1):
-            average(model, read_model(find_folder(other), device=torch.device("cpu"), dtype=dtype), number / (number + 1), other)
+        for number, other in enumerate(others, 1):
+            average(model, read_model(other, device=torch.device("cpu"), dtype=dtype), number / (number + 1), other)
         if adapter is not None:
             model = merged(model, adapter)
         if rows is not None:
             resize_embeddings(model, rows, noise=noise, seed=seed)
-        _complete(model.config, read_config(folder).vocab_size, text, (card.preset.image_size or 512) // 16)
+        _complete(model.config, read_config(folder).vocab_size, text, (known.preset.image_size or 512) // 16)
         model.save_pretrained(part, max_shard_size=shard_size)
         text.save(part)
-        (replace(card.preset, dtype="stored") if dtype is not None else card.preset).save(part)
-        image = image_source(folder, card)
+        (replace(known.preset, dtype="stored") if dtype is not None else known.preset).save(part)
+        image = image_source(folder, known)
         if isinstance(image, Path):
             shutil.copytree(image, part / "image_tokenizer")
     return out
@@ -84,7 +92,7 @@ def average(model: torch.nn.Module, other: torch.nn.Module, keep: float, name: s
 
 
 def _complete(config: Any, rows_before: int, text: TextTokenizer, grid: int) -> None:
-    """Say in config.json what the reference looks there for: ids, and of a model with new rows what they are for."""
+    """Add to config.json what the reference reads there: ids, and for a model with new rows, what they are for."""
     ids = Vocabulary.of(text.ids(), 8192, config.vocab_size)
     config.update({"bos_token_id": ids.bos, "eos_token_id": ids.eos, "mask_token_id": ids.mask})
     if config.vocab_size == rows_before:

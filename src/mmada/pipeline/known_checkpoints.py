@@ -1,7 +1,7 @@
-"""What is known of a checkpoint that says nothing of itself: a card is data, a file in ``pipeline/checkpoints``.
+"""Built-in settings for released checkpoints that ship no ``preset.json``: one file each in ``pipeline/checkpoints``.
 
-A card is a preset, the image tokenizer that the checkpoint was trained with, and the names it goes by on the hub. A folder's own
-``preset.json`` comes first; a folder without one is known by its hub name, or else by the number of codes of its pictures.
+Settings are a preset, the image tokenizer that the checkpoint was trained with, and its names on the hub. A folder's own
+``preset.json`` comes first; a folder without one is recognised by its hub name, or else by the number of codes of its images.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["KnownCheckpoint", "known_checkpoint", "known_checkpoints"]
 
 @dataclass(frozen=True, kw_only=True)
 class KnownCheckpoint:
-    """A preset and where the rest of a checkpoint is found.
+    """The preset of a released checkpoint and where the rest of it is found.
 
-    ``num_vq_tokens``: codes of one of its pictures. ``usual``: which of several that fit is taken.
+    ``num_vq_tokens``: codes of one of its images. ``usual``: preferred among several that fit a folder.
     """
 
     preset: Preset
@@ -37,13 +37,13 @@ class KnownCheckpoint:
 
 
 def known_checkpoints() -> dict[str, KnownCheckpoint]:
-    """Every card by its name."""
+    """Every known checkpoint by its name."""
     folder = Path(str(files("mmada").joinpath("pipeline", "checkpoints")))
     return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
 
 
 def known_checkpoint(folder: Path, name: str | None = None) -> KnownCheckpoint:
-    """The card called ``name``, or the one that fits a model folder. Raises InputError for an unknown name."""
+    """The settings called ``name``, or those that fit a model folder. Raises InputError for an unknown name."""
     known = known_checkpoints()
     if name is not None:
         if name not in known:
@@ -62,8 +62,8 @@ def _by_hub_name(folder: Path, fields: dict[str, Any], known: dict[str, KnownChe
     """By a path such as ``Gen-Verse/MMaDA-8B-Base`` or the hub's cache ``models--Gen-Verse--MMaDA-8B-Base/snapshots/...``."""
     parts = [part.removeprefix("models--").split("--")[-1] for part in folder.resolve().parts]
     kind = fields.get("model_type", "mmada")
-    fitting = (card for card in known.values() if card.model_type == kind)
-    return next((card for card in fitting for name in card.hub if name.split("/")[-1] in parts), None)
+    fitting = (checkpoint for checkpoint in known.values() if checkpoint.model_type == kind)
+    return next((checkpoint for checkpoint in fitting for name in checkpoint.hub if name.split("/")[-1] in parts), None)
 
 
 def _by_codes(fields: dict[str, Any], known: dict[str, KnownCheckpoint]) -> KnownCheckpoint | None:
@@ -72,8 +72,8 @@ def _by_codes(fields: dict[str, Any], known: dict[str, KnownCheckpoint]) -> Know
     if not isinstance(rows, int) or rows <= RESERVED["mask"]:  # a packed vocabulary: one of ours
         return None
     kind, codes = fields.get("model_type", "mmada"), fields.get("num_vq_tokens")
-    fitting = [card for card in known.values() if card.model_type == kind and codes in (None, card.num_vq_tokens)]
-    return max(fitting, key=lambda card: card.usual, default=None)
+    fitting = [one for one in known.values() if one.model_type == kind and codes in (None, one.num_vq_tokens)]
+    return max(fitting, key=lambda checkpoint: checkpoint.usual, default=None)
 
 
 def _read(path: Path) -> KnownCheckpoint:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 import torch
 
 from mmada.canvas import Denoiser
-from mmada.errors import InputError, check_choice, unknown_name
+from mmada.errors import InputError, check_choice, check_is_folder, check_path, quote, unknown_name
 from mmada.io.device import chosen_device
 from mmada.model.loading import cast_weights, checked_weights, read_config, read_model, widest_type
 from mmada.model.lora import merged
@@ -34,6 +34,7 @@ __all__ = [
     "ModelFolder",
     "check_ids",
     "check_model_folder",
+    "checked_dtype",
     "find_folder",
     "image_source",
     "load_folder",
@@ -82,7 +83,7 @@ def load_folder(
     if quantisation is not None:
         check_choice("quantisation", quantisation, get_args(Quantisation))
     if adapter is not None:
-        check_source("adapter", adapter)
+        check_is_folder("adapter", adapter)
     if image_tokenizer is not None:
         check_source("image_tokenizer", image_tokenizer)
         if not HUB_ID.fullmatch(str(image_tokenizer)):  # one of the hub is downloaded with the first image
@@ -110,14 +111,8 @@ def checked_dtype(dtype: object) -> torch.dtype | None:
 def check_source(field: str, source: object) -> None:
     """Raise InputError for what is not a path or a name."""
     if not isinstance(source, (str, Path)) or not str(source).strip():
-        raise InputError(f"{field} {source!r:.80} is not a name; give a folder or a hub id")
-    text = str(source)
-    try:
-        usable = "\0" not in text and bool(text.encode())
-    except UnicodeEncodeError:  # lone surrogates
-        usable = False
-    if not usable:
-        raise InputError(f"{field} {text[:80]!a} is not a usable path; check it")
+        raise InputError(f"{field} {quote(source)} is not a name; give a folder or a hub id")
+    check_path(field, source)
 
 
 def find_folder(source: str | Path, field: str = "model") -> Path:
@@ -127,17 +122,14 @@ def find_folder(source: str | Path, field: str = "model") -> Path:
         bundled: Path = MODELS[str(source)]()
         return bundled
     path = Path(source).expanduser()
-    try:
-        if path.is_dir():
-            return path
-        if path.exists():
-            raise InputError(f"{field} '{source}' is a file; give the folder that holds it")
-    except OSError as error:  # such as a name that is too long for the file system
-        raise InputError(f"{field} {str(source)[:80]!a} is not a usable path; check it") from error
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{field} {quote(source)} is a file; give the folder that holds it")
     if HUB_ID.fullmatch(str(source)):
         return _download(str(source))
     if len(path.parts) > 1 or isinstance(source, Path) or source.startswith((".", "~")):
-        raise InputError(f"{field} folder '{source}' does not exist; check the path")
+        raise InputError(f"{field} folder {quote(source)} does not exist; check the path")
     raise unknown_name(field, str(source), MODELS)
 
 
@@ -158,12 +150,12 @@ def read_folder(
     check_model_folder(folder)
     if dtype is not None and quantisation is not None:
         raise InputError(f"dtype {dtype} and quantisation {quantisation!r} are both types of the weights; give one of them")
-    card = known_checkpoint(folder, preset)
+    known = known_checkpoint(folder, preset)
     text = TextTokenizer.load(folder)
-    image: ImageTokenizer | str | Path | None = image_tokenizer or image_source(folder, card)
+    image: ImageTokenizer | str | Path | None = image_tokenizer or image_source(folder, known)
     if isinstance(image, Path) and image.parent == folder:
         image = ImageTokenizer.load(image)
-    wanted = dtype or (None if card.preset.dtype == "stored" else getattr(torch, card.preset.dtype))
+    wanted = dtype or (None if known.preset.dtype == "stored" else getattr(torch, known.preset.dtype))
     if not weights:
         model, _ = checked_weights(folder, read_config(folder))
     else:
@@ -174,10 +166,10 @@ def read_folder(
         model = model if adapter is None else merged(model, adapter)
         model = model if quantisation is None else quantize(model, quantisation, device)
     model.requires_grad_(False)
-    vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, card.codebook_size)
+    vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, known.codebook_size)
     check_ids(model.config, vocabulary)
-    max_length = min(card.preset.max_length, model.config.max_position_embeddings)
-    return ModelFolder(model, text, image, vocabulary, card.preset, max_length)
+    max_length = min(known.preset.max_length, model.config.max_position_embeddings)
+    return ModelFolder(model, text, image, vocabulary, known.preset, max_length)
 
 
 def check_model_folder(folder: Path) -> None:
@@ -189,14 +181,14 @@ def check_model_folder(folder: Path) -> None:
         raise InputError(f"model folder {folder} lacks {', '.join(missing)}; give {fix}")
 
 
-def image_source(folder: Path, card: KnownCheckpoint) -> Path | str | None:
+def image_source(folder: Path, known: KnownCheckpoint) -> Path | str | None:
     """The image tokenizer of a model: in its folder, in a neighbour named as on the hub, or a hub id; None without one."""
     if (folder / "image_tokenizer").is_dir():
         return folder / "image_tokenizer"
-    if card.image_tokenizer is None:
+    if known.image_tokenizer is None:
         return None
-    beside = folder.resolve().parent / card.image_tokenizer.split("/")[-1]
-    return beside if beside.is_dir() else card.image_tokenizer
+    beside = folder.resolve().parent / known.image_tokenizer.split("/")[-1]
+    return beside if beside.is_dir() else known.image_tokenizer
 
 
 def read_image_tokenizer(source: str | Path) -> ImageTokenizer:

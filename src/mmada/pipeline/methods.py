@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 
-from mmada.errors import InputError, check_choice
+from mmada.errors import check_choice, check_flag
 from mmada.pipeline.engine import Engine
 from mmada.pipeline.grids import Fit
 from mmada.pipeline.preset import Preset
@@ -35,6 +35,4 @@ def check_thinking(thinking: object, default: bool) -> bool:
     """Whether to reason. Raises InputError for what is neither a bool nor None."""
     if thinking is None:
         return default
-    if not isinstance(thinking, (bool, np.bool_)):
-        raise InputError(f"thinking must be True or False, got {thinking!r}")
-    return bool(thinking)
+    return check_flag("thinking", bool(thinking) if isinstance(thinking, np.bool_) else thinking)

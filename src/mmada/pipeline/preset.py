@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from mmada.errors import InputError, check_choice, check_whole, unknown_name
-from mmada.io.atomic import write_text
+from mmada.errors import InputError, check_choice, check_flag, check_whole, quote, unknown_name
+from mmada.io.atomic import write_json
 from mmada.io.documents import read_json
 from mmada.pipeline.grids import Fit
 from mmada.pipeline.options import IMAGE_DEFAULTS, TEXT_DEFAULTS, ImageSampling, Sampling, TextSampling
@@ -56,6 +55,7 @@ class Preset:
         object.__setattr__(self, "image", self.image.over(IMAGE_DEFAULTS))
         if self.image_size is not None:
             check_whole("image_size", self.image_size, 1)
+        check_flag("ask_thinking", self.ask_thinking)
         check_choice("fit", self.fit, get_args(Fit))
         check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16", "stored"))
         check_choice("image_dtype", self.image_dtype, ("float32", "bfloat16", "float16"))
@@ -75,20 +75,17 @@ class Preset:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, kind in _PARTS.items():
             values[name] = _plain(values[name]) if issubclass(kind, Sampling) else asdict(values[name])
-        write_text(Path(folder) / "preset.json", json.dumps(values, indent=2) + "\n")
+        write_json(Path(folder) / "preset.json", values)
 
     @staticmethod
     def load(folder: str | Path) -> Preset:
         """Read the ``preset.json`` of a model folder. Raises InputError where it is missing, damaged or unknown in part."""
         path = Path(folder) / "preset.json"
-        values = read_json(path, "preset")
+        values = read_json(path, "preset", f"it holds {', '.join(f.name for f in fields(Preset))}")
         try:
             return Preset.of(values)
         except InputError as error:
-            raise InputError(f"preset {path}: {error}") from error
-        except (ValueError, TypeError) as error:
-            known = ", ".join(f.name for f in fields(Preset))
-            raise InputError(f"preset {path} cannot be used ({error}); it holds {known}") from error
+            raise InputError(f"preset {quote(path)}: {error}") from error
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Preset:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmada.errors import InputError, quote
+from mmada.errors import InputError, make_folder, quote
 from mmada.io.atomic import write_json, write_tensors
 from mmada.io.documents import read_fields
 from mmada.io.weights import WeightFile, check_fit, find_weights, load_into, stored_tensor
@@ -73,8 +73,7 @@ class ImageTokenizer(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (bfloat16; the quantiser's buffers are implied)."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder("folder", folder)
         state = {k: v.to(torch.bfloat16).contiguous() for k, v in self.state_dict().items() if not k.startswith("quantize.")}
         write_tensors(folder / "model.safetensors", state, {"format": "pt"})
         write_json(folder / "config.json", asdict(self.config))
@@ -110,12 +109,15 @@ def _check_order(files: list[WeightFile], quantize: LookupFreeQuantizer) -> None
 
 def _read_config(folder: Path) -> ImageTokenizerConfig:
     """The configuration in a folder; the released one holds only the name of its class."""
-    path, fix = folder / "config.json", "give a folder that `mmada train` wrote, or showlab/magvitv2"
-    fields = read_fields(path, "image tokenizer config", fix)
-    if fields.get("_class_name") == "MAGVITv2":
-        return RELEASED_IMAGE
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    fix = "give a folder that `mmada train` wrote, or showlab/magvitv2"
+    if not (folder / "config.json").is_file():
+        raise InputError(f"image tokenizer folder {quote(folder)} lacks config.json; {fix}")
+    fields = read_fields(folder / "config.json", "config of the image tokenizer", fix)
     try:
+        if fields.get("_class_name") == "MAGVITv2":
+            return RELEASED_IMAGE
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return ImageTokenizerConfig(**values)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"image tokenizer config {quote(path)} cannot be used ({error}); {fix}") from error
+    except TypeError as error:  # a missing field, or one that is not known
+        reason = str(error).partition("__init__() ")[2] or str(error)
+        raise InputError(f"image tokenizer folder {quote(folder)}: config.json has {reason}; {fix}") from error
