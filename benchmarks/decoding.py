@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Segment
 from mmada.diffusion.schedule import Cosine
-from mmada.evaluation.suite import machine
+from mmada.evaluation.results import machine
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.sampling import (
     BlockCache,

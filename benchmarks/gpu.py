@@ -27,7 +27,7 @@ from torch import Tensor
 from mmada.canvas import Canvas, Denoiser, Segment
 from mmada.diffusion.schedule import Cosine
 from mmada.evaluation.flops import Meter, Peaks, measured_peaks
-from mmada.evaluation.suite import machine
+from mmada.evaluation.results import machine
 from mmada.model.mmada import MMaDAModel
 from mmada.sampling import (
     BlockCache,

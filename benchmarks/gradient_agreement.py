@@ -20,7 +20,7 @@ from torch import Tensor
 import mmada
 from mmada.canvas import Canvas
 from mmada.errors import InputError
-from mmada.evaluation.suite import machine
+from mmada.evaluation.results import machine
 from mmada.nano.tasks import PROMPTS
 from mmada.pipeline import MMaDA
 from mmada.recipes.rl import RLRecipe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmada import nano
 from mmada.cli.train import parse_overrides
-from mmada.evaluation.suite import machine
+from mmada.evaluation.results import machine
 from mmada.io.jsonl import read_log
 from mmada.recipes.overrides import override
 from mmada.recipes.run import RECIPES, run

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from experiments.report import curve, plot_study, spread_of
 from mmada.errors import InputError, check_choice, check_whole
-from mmada.evaluation.suite import machine, write_results
+from mmada.evaluation.results import machine, write_results
 from mmada.io.jsonl import read_log
 from mmada.nano.measures import STUDIED
 from mmada.nano.rl_recipes import PAPER_REWARDS, rl, rl_math

@@ -91,7 +91,7 @@ MODELS = Names("model")
 RECIPES = Names("recipe", sft="mmada.recipes.sft:sft")
 """Training recipes: name -> a function that returns the settings."""
 SUITES = Names("suite")
-"""Evaluation suites."""
+"""Evaluation suites: name -> `mmada.evaluation.Suite`."""
 SOURCES = Names("source")
 """Kinds of reasoning data and prompts, as in ``KIND:ARGUMENTS``."""
 TASKS = Names("task")
@@ -105,6 +105,6 @@ DATASETS = Names(
 )
 """Kinds of training data: name -> a reader, a function of a path and options that returns a data set."""
 WORKLOADS = Names("workload")
-"""What `mmada bench` times."""
+"""Workloads of `mmada bench`: name -> `mmada.evaluation.Workload`."""
 DEMOS = Names("demo")
-"""What `mmada demo` shows, by model."""
+"""Demos by model: name -> a function of image, prompt and out that returns the contact sheet's path."""

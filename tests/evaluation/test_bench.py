@@ -18,7 +18,7 @@ from mmada.sampling import Acceleration, BlockCache, Lookahead, Threshold
 
 def test_steps_are_of_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="steps are those of a picture"):
-        bench(mmada.load("nano", device="cpu"), works=["math"], modes=["exact", "steps=4"], out=tmp_path / "b.json")
+        bench(mmada.load("nano", device="cpu"), workloads=["math"], modes=["exact", "steps=4"], out=tmp_path / "b.json")
 
 
 def test_modes_by_name() -> None:
@@ -49,8 +49,8 @@ def test_operations_are_those_that_torch_counts(remembered: bool) -> None:
 
 
 def test_the_roofline_is_the_slower_of_two() -> None:
-    assert Peaks(100.0, 10.0).floor(200.0, 10.0) == 2.0
-    assert Peaks(100.0, 10.0).floor(50.0, 10.0) == 1.0
+    assert Peaks(100.0, 10.0).min_seconds(200.0, 10.0) == 2.0
+    assert Peaks(100.0, 10.0).min_seconds(50.0, 10.0) == 1.0
 
 
 def test_the_peak_of_memory_is_of_what_came_since() -> None:
@@ -70,7 +70,7 @@ def test_bench_measures_and_writes(tmp_path: Path) -> None:
     tiny_folder(tmp_path / "model")
     model = mmada.load(tmp_path / "model")
     modes = ("exact", "lookahead=2", "threshold=0.0")
-    rows = bench(model, works=["math"], modes=modes, rounds=1, examples=2, seeds=2, out=tmp_path / "bench.json")
+    rows = bench(model, workloads=["math"], modes=modes, rounds=1, examples=2, seeds=2, out=tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [row["mode"] for row in written["rows"]] == list(modes)
     assert written["settings"]["peaks"]["gflops"] > 0
@@ -86,6 +86,10 @@ def test_bench_measures_and_writes(tmp_path: Path) -> None:
     assert 0 < exact["tokens_a_pass"] < all_at_once["tokens_a_pass"] <= 4
     assert exact["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert model.engine.denoiser is model.engine.parts.model
-    for wrong in ({"works": ["dance"]}, {"works": ["math", "math"]}, {"works": ["math"], "modes": ["block", "block"]}):
+    for wrong in (
+        {"workloads": ["dance"]},
+        {"workloads": ["math", "math"]},
+        {"workloads": ["math"], "modes": ["block", "block"]},
+    ):
         with pytest.raises(InputError, match=r"work|twice"):
             bench(model, out=tmp_path / "x.json", **wrong)  # type: ignore[arg-type]

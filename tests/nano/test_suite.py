@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from mmada.errors import InputError
-from mmada.evaluation import suite as nano
+from mmada.evaluation import run_suite
 from mmada.nano import measures
 from mmada.nano.measures import MEASURES, STUDIED
+from mmada.nano.suite import THRESHOLDS
 from mmada.nano.world.digits import digit_image, digit_indices, digit_label
 from mmada.nano.world.flags import flag_picture
 from mmada.nano.world.render import CLEAN, render
@@ -112,6 +113,9 @@ class Oracle:
             pixels[mask] = np.where(blank, corner, patch).reshape(-1, 3)
         return Image.fromarray(pixels)
 
+    def score(self, prompt: str, completion: str, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(nats=-1.0 if self.knows else -100.0, tokens=10)
+
     def info(self) -> dict[str, object]:
         return {"name": "oracle"}
 
@@ -122,23 +126,24 @@ def test_who_knows_all_scores_one_and_who_knows_nothing_scores_none(
 ) -> None:
     oracle: Any = Oracle(monkeypatch, knows)
     out = tmp_path / "results.json"
-    rows = nano.run_suite("nano", oracle, seeds=2, limit=10, samples=tmp_path / "samples", out=out)
+    rows = run_suite("nano", oracle, seeds=2, limit=10, samples=tmp_path / "samples", out=out)
     values = {str(row["name"]): row["value"] for row in rows}
-    assert set(nano.FLOORS) <= set(values)
-    for name in nano.FLOORS:
+    assert set(THRESHOLDS) <= set(values)
+    for name in THRESHOLDS:
         if knows and name == "inpainting":
             assert values[name] >= 0.8  # a neighbour may reach into the hole and spoil the pasted thing
         elif knows:
-            assert values[name] >= nano.FLOORS[name], name
+            assert values[name] >= THRESHOLDS[name], name
         else:  # a blank picture is still read as some digit
             assert values[name] <= (20 if "psnr" in name else 0.1 if name == "digits drawn" else 0.0), name
     kept = json.loads(out.read_text())
     assert [row["name"] for row in kept["rows"]] == list(values)
     assert {"rows", "settings", "machine", "seconds"} <= set(kept)
+    assert kept["complete"]
     assert kept["settings"]["seeds"] == 2
     for row in kept["rows"]:
         assert row["low"] <= row["value"] <= row["high"]
-        assert row["met"] == (None if row["floor"] is None else row["value"] >= row["floor"])
+        assert row["met"] == (None if row["threshold"] is None else row["value"] >= row["threshold"])
     assert len(list((tmp_path / "samples").glob("*.png"))) >= 5
     assert len(MEASURES) == 10
 
@@ -183,7 +188,7 @@ def test_an_answer_without_reasoning_has_no_step_right(monkeypatch: pytest.Monke
 def test_wrong_suites_and_seeds_are_named(tmp_path: Path) -> None:
     model: Any = None
     with pytest.raises(InputError, match="nano"):
-        nano.run_suite("nanu", model, out=tmp_path / "r.json")
+        run_suite("nanu", model, out=tmp_path / "r.json")
     with pytest.raises(InputError, match="seeds"):
-        nano.run_suite("nano", model, seeds=0, out=tmp_path / "r.json")
+        run_suite("nano", model, seeds=0, out=tmp_path / "r.json")
     assert not list(tmp_path.iterdir())

@@ -33,6 +33,6 @@ class Demo:
         from mmada.io.images import load_image
 
         image = None if self.image is None else load_image(self.image)
-        from mmada.nano.demo import run_demo
+        from mmada.registry import DEMOS
 
-        run_demo(image=image, prompt=self.prompt, out=self.out)
+        DEMOS.find("nano")(image=image, prompt=self.prompt, out=self.out)

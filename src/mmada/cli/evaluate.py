@@ -135,7 +135,7 @@ class Bench(ModelOptions):
         from mmada import evaluation
 
         rows = evaluation.bench(
-            self.load(), works=self.workload or workloads(), modes=self.modes, rounds=self.rounds,
+            self.load(), workloads=self.workload or workloads(), modes=self.modes, rounds=self.rounds,
             examples=self.examples, seeds=self.seeds, out=self.out,
         )  # fmt: skip
         if self.json:
@@ -147,14 +147,16 @@ class Bench(ModelOptions):
 
 def workloads() -> tuple[str, ...]:
     """Names of the workloads."""
-    return ("math", "questions", "draw")
+    from mmada.registry import WORKLOADS
+
+    return tuple(WORKLOADS)
 
 
 def _bench_row(row: Mapping[str, Any]) -> dict[str, object]:
     """A row of the benchmark for the terminal; the JSON holds the rest."""
     ratio, seeds = row["ratio"], row["accuracy_by_seed"]
     return {
-        "workload": row["work"],
+        "workload": row["workload"],
         "mode": row["mode"],
         "accuracy": f"{row['accuracy']:.1%}" + (f" ({min(seeds):.0%}-{max(seeds):.0%})" if len(seeds) > 1 else ""),
         "passes": f"{row['passes']:.1f}",
@@ -168,7 +170,7 @@ def _bench_row(row: Mapping[str, Any]) -> dict[str, object]:
 def _measured(row: Mapping[str, object]) -> dict[str, object]:
     """A row of the suite for people: the spread over seeds in one cell, and the threshold with whether it was missed."""
     spread = " to ".join(dict.fromkeys(_cell(row[key]) for key in ("low", "high") if key in row))
-    threshold = _cell(row.get("floor")) + (" missed" if row.get("met") is False else "")
+    threshold = _cell(row.get("threshold")) + (" missed" if row.get("met") is False else "")
     return {"measure": row["name"], "value": row["value"], "low to high": spread, "threshold": threshold, "n": row.get("n")}
 
 

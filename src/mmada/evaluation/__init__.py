@@ -1,6 +1,19 @@
-"""Measuring a model: suites of tasks on held-out data, over several seeds, with their spread; decoding modes side by side."""
+"""Evaluation of models: suites of measures on held-out data over several seeds; decoding modes compared."""
 
-from mmada.evaluation.bench import WORKS, bench
-from mmada.evaluation.suite import SUITES, run_suite
+from mmada.evaluation.bench import Workload, bench
+from mmada.evaluation.likelihood import LikelihoodMeasure, ScoredText
+from mmada.evaluation.measure import Measure, Measured, Split, Suite, TaskMeasure
+from mmada.evaluation.suite import run_suite
 
-__all__ = ["SUITES", "WORKS", "bench", "run_suite"]
+__all__ = [
+    "LikelihoodMeasure",
+    "Measure",
+    "Measured",
+    "ScoredText",
+    "Split",
+    "Suite",
+    "TaskMeasure",
+    "Workload",
+    "bench",
+    "run_suite",
+]

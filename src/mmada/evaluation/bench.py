@@ -1,8 +1,7 @@
-"""`mmada bench`: decoding modes side by side, their speed and what they do to the answers.
+"""Decoding modes compared on workloads: their speed and what they do to the answers.
 
-Acceleration: single jobs, the modes in turn, round after round, as ratios to the first mode in the same round. Quality: the
-tasks of the
-nano world, judged, with the passes that an answer took, the tokens that a pass decided, and the peak of memory.
+Speed: single jobs, the modes in turn, round after round, as ratios to the first mode in the same round. Quality: accuracy on the
+workload's task, with the forward passes of an answer, the tokens decided a pass, and the peak of memory.
 """
 
 from __future__ import annotations
@@ -14,35 +13,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from mmada.errors import InputError, check_choice
+from mmada.canvas import Modality
+from mmada.errors import InputError
 from mmada.evaluation.flops import Meter, Peaks, measured_peaks, memory_mark, seconds, spread
-from mmada.evaluation.suite import machine, write_results
+from mmada.evaluation.results import machine, write_results
 from mmada.model.mmada import MMaDAModel
-from mmada.nano.measures import MEASURES
-from mmada.nano.world.arithmetic import problem
-from mmada.nano.world.geneval import CATEGORIES, prompts
-from mmada.nano.world.questions import ask_about
-from mmada.nano.world.render import LOOSE, render
-from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline import Frame, ImageSampling, MMaDA, TextSampling
+from mmada.registry import WORKLOADS
 from mmada.sampling import Acceleration
 from mmada.sampling.kv_reuse import CACHES
 
-__all__ = ["DEFAULT_MODES", "WORKS", "Mode", "bench", "mode_of"]
+__all__ = ["Mode", "Workload", "bench", "mode_of"]
 
 Random = np.random.Generator
-WORKS = {"math": ("arithmetic", "arithmetic: answer"), "questions": ("questions", "questions"), "draw": ("geneval", "geneval")}
-"""Work -> (its measure, the score that stands for it)."""
-DEFAULT_MODES = {
-    "math": ("exact", "lookahead=3", "threshold=0.9", "threshold=0.95", "factor=0.3", "entropy=0.01", "margin=0.9",
-             "hierarchical=0.8,0.98", "stable", "draft", "block", "factor=0.3+block"),
-    "questions": ("exact", "lookahead=3", "threshold=0.9", "factor=0.3", "entropy=0.1", "draft", "threshold=0.9+block"),
-    "draw": ("steps=64", "steps=32", "steps=16", "steps=12", "steps=8", "steps=6"),
-}  # fmt: skip
+Job = Callable[[MMaDA], Any]
+"""Something to time, for a model in any mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What `bench` times and judges.
+
+    ``job(model, rng)``: one job to time. ``accuracy(model, rng, count)``: scores of about ``count`` examples of the validation
+    split, since modes are chosen by it. ``modes``: names of the default modes, the baseline first. ``output``: what is decoded.
+    """
+
+    job: Callable[[MMaDA, Random], Job]
+    accuracy: Callable[[MMaDA, Random, int], Sequence[float]]
+    modes: tuple[str, ...] = ("exact",)
+    output: Modality = "text"
 
 
 @dataclass(frozen=True)
@@ -89,46 +91,43 @@ def mode_of(name: str) -> Mode:
 def bench(
     model: MMaDA,
     *,
-    works: Sequence[str] = tuple(WORKS),
+    workloads: Sequence[str] = (),
     modes: Sequence[str] = (),
     rounds: int = 3,
     examples: int = 48,
     seeds: int = 1,
     out: Path,
 ) -> list[dict[str, object]]:
-    """Measure ``model`` in every mode, the first being what others are compared with; write ``out`` (JSON) and a plot beside it.
+    """Measure ``model`` in every mode, the first being the baseline; write ``out`` (JSON) and a plot next to it.
 
-    ``modes``: by default `DEFAULT_MODES`. ``rounds``: timed jobs a mode. ``examples``: judged a mode and seed, the same in every
-    mode. Raises InputError.
+    ``workloads``: by default all. ``modes``: by default those of each workload. ``rounds``: timed jobs of a mode. ``examples``:
+    judged for each mode and seed, the same in every mode. Raises InputError.
     """
     network = model.engine.parts.model
     if not isinstance(network, MMaDAModel):
-        raise InputError("bench needs a model of ours; this one cannot be counted")
-    chosen = {work: [mode_of(name) for name in each_once("modes", modes or DEFAULT_MODES[work])] for work in checked(works)}
-    for work, its_modes in chosen.items():
-        if work != "draw" and (paced := [mode.name for mode in its_modes if mode.steps is not None]):
-            raise InputError(f"modes name {paced[0]!r} for {work}; steps are those of a picture, for the work draw alone")
+        raise InputError(
+            f"bench counts operations from the model's configuration, which a {type(network).__name__} does not have"
+        )
+    names = each_once("workload", workloads or tuple(WORKLOADS))
+    chosen: dict[str, Workload] = {name: WORKLOADS.find(name) for name in names}
+    plans = {name: [mode_of(mode) for mode in each_once("modes", modes or work.modes)] for name, work in chosen.items()}
+    for name, its_modes in plans.items():
+        if chosen[name].output != "image" and (stepped := [mode.name for mode in its_modes if mode.steps is not None]):
+            raise InputError(f"modes name {stepped[0]!r} for {name}; steps are those of a picture, for workloads that draw")
     meter = Meter(network)
     peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
     rows: list[dict[str, object]] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=sum(len(m) for m in chosen.values()) * (rounds + 1))
-        for work, its_modes in chosen.items():
-            timed = time_modes(model, work, its_modes, rounds, meter, peaks, lambda: progress.advance(task))
-            judged = judge_modes(model, work, its_modes, (examples, seeds), lambda: progress.advance(task))
-            rows += [{"work": work, "mode": mode.name, **judged[mode.name], **timed[mode.name]} for mode in its_modes]
+        task = progress.add_task("measuring", total=sum(len(m) for m in plans.values()) * (rounds + 1))
+        for name, its_modes in plans.items():
+            timed = time_modes(model, chosen[name], its_modes, rounds, meter, peaks, lambda: progress.advance(task))
+            judged = judge_modes(model, chosen[name], its_modes, (examples, seeds), lambda: progress.advance(task))
+            rows += [{"workload": name, "mode": mode.name, **judged[mode.name], **timed[mode.name]} for mode in its_modes]
     settings = {"model": model.info(), "rounds": rounds, "examples": examples, "seeds": seeds}
     settings["peaks"] = {"gflops": round(peaks.flops / 1e9, 1), "gbytes": round(peaks.bytes / 1e9, 1)}
     write_results(out, {"rows": rows, "settings": settings, "machine": machine()})
     plot(rows, out.with_suffix(".png"))
     return rows
-
-
-def checked(works: Sequence[str]) -> Sequence[str]:
-    """The works, known ones all."""
-    for work in works:
-        check_choice("work", work, WORKS)
-    return each_once("work", works)
 
 
 def each_once(field: str, names: Sequence[str]) -> Sequence[str]:
@@ -138,21 +137,8 @@ def each_once(field: str, names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def job(model: MMaDA, work: str, rng: Random) -> Callable[[MMaDA], Any]:
-    """One job of a work, for a model in any mode."""
-    if work == "math":
-        asked = problem(rng, "validation").text
-        return lambda m: m.generate(asked, thinking=True).text
-    if work == "questions":
-        scene = sample_scene(rng, "validation")
-        picture, question = Image.fromarray(render(scene, rng, LOOSE)), ask_about(scene, rng).text
-        return lambda m: m.ask(picture, question).text
-    caption = prompts(CATEGORIES[int(rng.integers(len(CATEGORIES)))], rng, 1)[0].text
-    return lambda m: m.draw(caption).tobytes()
-
-
 def time_modes(
-    model: MMaDA, work: str, modes: Sequence[Mode], rounds: int, meter: Meter, peaks: Peaks, advance: Callable[[], None]
+    model: MMaDA, work: Workload, modes: Sequence[Mode], rounds: int, meter: Meter, peaks: Peaks, advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
     """Seconds of single jobs, the modes in turn; ratios to the first mode of the same round; share of the roofline."""
     taken: dict[str, list[float]] = {mode.name: [] for mode in modes}
@@ -160,15 +146,15 @@ def time_modes(
     engine, rng = model.engine, np.random.default_rng((0, 2**21))
     plain, engine.denoiser = engine.denoiser, meter
     try:
-        job(model, work, np.random.default_rng(1))(modes[0].of(model))  # the first of all is slower
+        work.job(model, np.random.default_rng(1))(modes[0].of(model))  # the first job ever is slower
         for _ in range(rounds):
-            run = job(model, work, rng)
+            run = work.job(model, rng)
             for mode in modes:
                 meter.flops = meter.bytes = 0.0
                 paced = mode.of(model)
                 spent, _ = seconds(lambda run=run, paced=paced: run(paced), engine.device)  # type: ignore[misc]
                 taken[mode.name].append(spent)
-                shares[mode.name].append(peaks.floor(meter.flops, meter.bytes) / spent)
+                shares[mode.name].append(peaks.min_seconds(meter.flops, meter.bytes) / spent)
                 advance()
     finally:
         engine.denoiser = plain
@@ -184,13 +170,11 @@ def time_modes(
 
 
 def judge_modes(
-    model: MMaDA, work: str, modes: Sequence[Mode], plan: tuple[int, int], advance: Callable[[], None]
+    model: MMaDA, work: Workload, modes: Sequence[Mode], plan: tuple[int, int], advance: Callable[[], None]
 ) -> dict[str, dict[str, object]]:
     """Accuracy of each mode on the same examples, by seed and over all, passes an answer, tokens a pass, and the peak of memory
     (of the device, or of the process, in bytes); ``plan`` is (examples, seeds)."""
     examples, seeds = plan
-    measure, score = MEASURES[WORKS[work][0]][0], WORKS[work][1]
-    per_category = max(1, examples // len(CATEGORIES)) if work == "draw" else examples
     found: dict[str, dict[str, object]] = {}
     for mode in modes:
         passes, written = list[int](), list[int]()
@@ -201,7 +185,7 @@ def judge_modes(
 
         model.engine.observers.append(count)
         peak = memory_mark(model.engine.device)
-        hits = [measure(mode.of(model), np.random.default_rng((seed, 2**22)), per_category).hits[score] for seed in range(seeds)]
+        hits = [work.accuracy(mode.of(model), np.random.default_rng((seed, 2**22)), examples) for seed in range(seeds)]
         model.engine.observers.remove(count)
         found[mode.name] = {
             "accuracy": round(float(np.mean(hits)), 4),
@@ -219,25 +203,25 @@ def judge_modes(
 
 
 def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
-    """Accuracy over passes an answer, a panel a work; left out where matplotlib is not installed."""
+    """Accuracy over forward passes, a panel for each workload; left out where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    works = list(dict.fromkeys(str(row["work"]) for row in rows))
-    figure = Figure(figsize=(5 * len(works), 5), layout="constrained")
-    for axes, work in zip(np.atleast_1d(figure.subplots(1, len(works))), works, strict=True):
-        mine = [row for row in rows if row["work"] == work]
+    names = list(dict.fromkeys(str(row["workload"]) for row in rows))
+    figure = Figure(figsize=(5 * len(names), 5), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        mine = [row for row in rows if row["workload"] == name]
         first, *_ = accuracies = [np.array(row["accuracy_by_seed"]) for row in mine]
         for row, seeds, marker in zip(mine, accuracies, cycle("os^vDP*Xp<>"), strict=False):
             reach = [[seeds.mean() - seeds.min()], [seeds.max() - seeds.mean()]]
             axes.errorbar(row["passes"], seeds.mean(), reach, fmt=marker, capsize=2, label=f"{row['mode']}: {row['passes']:.1f}")
         axes.axhspan(first.mean() - 0.01, first.mean() + 0.01, color="grey", alpha=0.15, label="within 1 point of the first")
-        axes.set_title(work)
+        axes.set_title(name)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
-        axes.set_xlabel("passes an answer")
-        axes.set_ylabel("accuracy, its range over seeds")
+        axes.set_xlabel("forward passes of an answer")
+        axes.set_ylabel("accuracy with its range over seeds")
         axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     figure.savefig(path, dpi=110)

@@ -65,8 +65,8 @@ class Peaks:
     flops: float
     bytes: float
 
-    def floor(self, flops: float, moved: float) -> float:
-        """Least seconds for so many operations and bytes (roofline)."""
+    def min_seconds(self, flops: float, moved: float) -> float:
+        """Lower bound on the seconds for so many operations and bytes (roofline)."""
         return max(flops / self.flops, moved / self.bytes)
 
 

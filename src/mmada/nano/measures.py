@@ -6,13 +6,12 @@ pictures it judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from mmada.io.contact_sheet import Tile
+from mmada.evaluation.measure import Measure, Measured, Split
 from mmada.nano.world.arithmetic import check_steps, extract_answer, problem
 from mmada.nano.world.captions import named
 from mmada.nano.world.detector import detect, shows_flag
@@ -26,31 +25,11 @@ from mmada.pipeline import ImageSampling, MMaDA, TextResult
 from mmada.pipeline.grids import fit
 from mmada.tokenizers.prompt import well_formed
 
-__all__ = ["MEASURES", "STUDIED", "Measure", "Measured"]
+__all__ = ["MEASURES", "STUDIED"]
 
 Random = np.random.Generator
 ROWS = 32  # rows a call; more only cost memory
 PICTURE = 64  # pixels of the nano world's pictures, whatever size the model draws
-
-
-@dataclass
-class Measured:
-    """``hits``: outcomes by name, averaged over examples and shown with their number. ``tiles``: pictures to look at."""
-
-    hits: dict[str, list[float]] = field(default_factory=dict)
-    tiles: list[Tile] = field(default_factory=list)
-
-    def add(self, name: str, value: float) -> None:
-        """One outcome."""
-        self.hits.setdefault(name, []).append(float(value))
-
-    def show(self, picture: Image.Image, caption: str, right: bool | None = None) -> None:
-        """Keep a picture for the contact sheet."""
-        if len(self.tiles) < 40:
-            self.tiles.append(Tile(picture, caption, "" if right is None else "right" if right else "wrong", right))
-
-
-Measure = Callable[[MMaDA, Random, int], Measured]
 
 
 def chunks(items: Sequence[object]) -> list[slice]:
@@ -70,12 +49,12 @@ def psnr(one: np.ndarray, two: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-2)))
 
 
-def fidelity(model: MMaDA, rng: Random, count: int) -> Measured:
+def fidelity(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """The image tokenizer alone: how like the picture is its reconstruction?"""
     result = Measured()
-    indices = digit_indices("test")
+    indices = digit_indices(split)
     for _ in range(count):
-        scene = sample_scene(rng, "test")
+        scene = sample_scene(rng, split)
         pictures = {
             "psnr scenes": render(scene, rng, CLEAN),
             "psnr loose scenes": render(scene, rng, LOOSE),
@@ -92,11 +71,11 @@ def follows_format(model: MMaDA, answer: TextResult) -> bool:
     return well_formed(model.engine.parts.text.decode(list(answer.tokens)))
 
 
-def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = None) -> Measured:
+def questions(model: MMaDA, rng: Random, count: int, split: Split = "test", *, thinking: bool | None = None) -> Measured:
     """Questions on unseen scenes as any renderer may draw them; existence also by how its "no" was made (POPE)."""
     result = Measured()
     thinks = model.preset.ask_thinking if thinking is None else thinking
-    scenes = [sample_scene(rng, "test") for _ in range(count)]
+    scenes = [sample_scene(rng, split) for _ in range(count)]
     asked = [ask_about(scene, rng, list(KINDS)[i % len(KINDS)]) for i, scene in enumerate(scenes)]
     pictures = [Image.fromarray(render(scene, rng, LOOSE)) for scene in scenes]
     for part in chunks(asked):
@@ -115,16 +94,16 @@ def questions(model: MMaDA, rng: Random, count: int, *, thinking: bool | None = 
     return result
 
 
-def thought_questions(model: MMaDA, rng: Random, count: int) -> Measured:
+def thought_questions(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """The same questions with reasoning."""
-    result = questions(model, rng, count, thinking=True)
+    result = questions(model, rng, count, split, thinking=True)
     return Measured({f"with reasoning, {k}": v for k, v in result.hits.items() if k.startswith("questions")}, result.tiles)
 
 
-def geneval(model: MMaDA, rng: Random, count: int, *, held_out: bool = False) -> Measured:
+def geneval(model: MMaDA, rng: Random, count: int, split: Split = "test", *, held_out: bool = False) -> Measured:
     """The six categories, drawn and judged."""
     result = Measured()
-    asked = [p for category in CATEGORIES for p in prompts(category, rng, count, held_out=held_out)]
+    asked = [p for category in CATEGORIES for p in prompts(category, rng, count, held_out=held_out, split=split)]
     pictures = drawn(model, [p.text for p in asked], int(rng.integers(2**31)))
     order = rng.permutation(len(asked))
     for i in order:
@@ -136,19 +115,19 @@ def geneval(model: MMaDA, rng: Random, count: int, *, held_out: bool = False) ->
     return result
 
 
-def quick_geneval(model: MMaDA, rng: Random, count: int) -> Measured:
+def quick_geneval(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """The same in four steps without guidance: more go wrong, which tells models near the ceiling apart."""
     hurried = model.with_defaults(image=ImageSampling(steps=4, guidance=0.0))
-    result = geneval(hurried, rng, count)
+    result = geneval(hurried, rng, count, split)
     return Measured({f"in four steps, {k}": v for k, v in result.hits.items()}, result.tiles)
 
 
-def held_out(model: MMaDA, rng: Random, count: int) -> Measured:
+def held_out(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """The same on (colour, shape) pairs that training never showed."""
-    return geneval(model, rng, count, held_out=True)
+    return geneval(model, rng, count, split, held_out=True)
 
 
-def digits(model: MMaDA, rng: Random, count: int) -> Measured:
+def digits(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """Digits drawn on request and recognised by a classifier of real ones; real unseen digits asked."""
     result = Measured()
     labels = [i % 10 for i in range(count)]
@@ -156,7 +135,7 @@ def digits(model: MMaDA, rng: Random, count: int) -> Measured:
     for label, picture, seen in zip(labels, pictures, recognise(np.stack([np.asarray(p) for p in pictures])), strict=True):
         result.add("digits drawn", seen == label)
         result.show(picture, f"the digit {label}", bool(seen == label))
-    chosen = [int(i) for i in rng.choice(digit_indices("test"), count)]
+    chosen = [int(i) for i in rng.choice(digit_indices(split), count)]
     shown = [Image.fromarray(digit_image(i)) for i in chosen]
     for part in chunks(chosen):
         answers = model.ask(list(shown[part]), "what digit is this?")
@@ -165,10 +144,10 @@ def digits(model: MMaDA, rng: Random, count: int) -> Measured:
     return result
 
 
-def knowledge(model: MMaDA, rng: Random, count: int) -> Measured:
+def knowledge(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """Knowledge to picture, with a thought first."""
     result = Measured()
-    items = [knowledge_item(rng, "test") for _ in range(count)]
+    items = [knowledge_item(rng, split) for _ in range(count)]
     pictures = drawn(model, [item.prompt for item in items], int(rng.integers(2**31)), thinking=True)
     for item, picture in zip(items, pictures, strict=True):
         pixels = np.asarray(picture)
@@ -184,10 +163,10 @@ def knowledge(model: MMaDA, rng: Random, count: int) -> Measured:
     return result
 
 
-def arithmetic(model: MMaDA, rng: Random, count: int, *, outside: bool = False) -> Measured:
+def arithmetic(model: MMaDA, rng: Random, count: int, split: Split = "test", *, outside: bool = False) -> Measured:
     """Worded arithmetic with reasoning."""
     result = Measured()
-    asked = [problem(rng, "test", held_out=outside, steps=1 + i % 3) for i in range(count)]
+    asked = [problem(rng, split, held_out=outside, steps=1 + i % 3) for i in range(count)]
     for part in chunks(asked):
         answers = model.generate([p.text for p in asked[part]], thinking=True)
         for given, answer in zip(asked[part], answers, strict=True):
@@ -203,28 +182,28 @@ def arithmetic(model: MMaDA, rng: Random, count: int, *, outside: bool = False) 
     return result
 
 
-def arithmetic_held_out(model: MMaDA, rng: Random, count: int) -> Measured:
+def arithmetic_held_out(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """The same with numbers that training never showed."""
-    return arithmetic(model, rng, count, outside=True)
+    return arithmetic(model, rng, count, split, outside=True)
 
 
-def something_new(scene: Scene, rng: Random) -> Thing:
+def something_new(scene: Scene, rng: Random, split: Split) -> Thing:
     """A thing whose like the scene does not hold, so that leaving the picture alone is no success."""
     there = {(t.color, t.shape) for t in scene.things}
     while True:
-        wanted = sample_scene(rng, "test", count=1).things[0]
+        wanted = sample_scene(rng, split, count=1).things[0]
         if (wanted.color, wanted.shape) not in there:
             return wanted
 
 
-def inpainting(model: MMaDA, rng: Random, count: int) -> Measured:
+def inpainting(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
     """One thing's surroundings are cut out and another thing is asked for there: by its name alone, then among all others."""
     result = Measured()
     for i in range(count):
-        scene = sample_scene(rng, "test", sizes=False)
+        scene = sample_scene(rng, split, sizes=False)
         pixels = render(scene, rng, CLEAN if i % 2 else LOOSE)
         thing = scene.things[int(rng.integers(len(scene.things)))]
-        wanted = something_new(scene, rng)
+        wanted = something_new(scene, rng, split)
         mask = np.zeros(pixels.shape[:2], bool)
         top, left = (0, 16, 32)[thing.row], (0, 16, 32)[thing.col]
         mask[top : top + 32, left : left + 32] = True

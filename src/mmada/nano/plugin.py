@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmada.registry import MODELS, RECIPES, SOURCES, SUITES, TASKS
+from mmada.registry import DEMOS, MODELS, RECIPES, SOURCES, SUITES, TASKS, WORKLOADS
 
 __all__ = ["register_all"]
 
@@ -21,9 +21,12 @@ NANO_RECIPES = {
 
 
 def register_all() -> None:
-    """Add the bundled model, its recipes, suite, sources and tasks."""
+    """Add the bundled model, its recipes, suite, workloads, demo, sources and tasks."""
     MODELS.register("nano", "mmada.nano.assets:folder")
-    SUITES.register("nano", "mmada.evaluation.suite:run_nano")
+    SUITES.register("nano", "mmada.nano.suite:SUITE")
+    DEMOS.register("nano", "mmada.nano.demo:run_demo")
+    for name in ("math", "questions", "draw"):
+        WORKLOADS.register(name, f"mmada.nano.suite:{name.upper()}")
     SOURCES.register("nano", "mmada.nano.sources:NANO")
     for name, attribute in (("nano_math", "MATH"), ("nano_vision", "VISION"), ("nano_image", "IMAGE")):
         TASKS.register(name, f"mmada.nano.tasks:{attribute}")

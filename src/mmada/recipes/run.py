@@ -14,7 +14,7 @@ from typing import Protocol
 import yaml
 
 from mmada.errors import InputError, check_folder, make_folder
-from mmada.evaluation.suite import write_results
+from mmada.evaluation.results import write_results
 from mmada.io.atomic import write_text
 from mmada.pipeline.loading import find_folder
 from mmada.recipes.init_from import BEGUN_FROM, begun_from, check_begun_from, remembered
