@@ -17,7 +17,7 @@ from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.pipeline import MMaDA
 from mmada.recipes.collect import Choice, Report, collect_reasoning
-from mmada.recipes.collect_sources import Formulas, Source, source_of
+from mmada.recipes.collect_sources import Source, source_of
 from mmada.rl.rollout import RolloutSampling
 from mmada.tasks.task import Completion, Prompt
 
@@ -199,8 +199,8 @@ def test_own_answers_are_to_other_prompts_than_the_gold_ones() -> None:
             made.append(source)
             return source
 
-        source_of(text, images=(), seed=0, formulas=Formulas(), own=own)
-        source = made[0] if made else source_of(text, images=(), seed=0, formulas=Formulas(), own=own)
+        source_of(text, images=(), seed=0, own=own)
+        source = made[0] if made else source_of(text, images=(), seed=0, own=own)
         return [candidate.example.prompt for candidate in source]
 
     for name in ("math", "vision", "image"):
@@ -214,4 +214,4 @@ def test_own_answers_are_to_other_prompts_than_the_gold_ones() -> None:
 @pytest.mark.parametrize("prefix", ["nano:math", "self:nano:vision", "self:nano:math:5"])
 def test_the_number_of_a_source_has_bounds(prefix: str, count: str) -> None:
     with pytest.raises(InputError, match="source"):
-        source_of(f"{prefix}:{count}", images=(), seed=0, formulas=Formulas(), own=lambda *_: cast(Any, None))
+        source_of(f"{prefix}:{count}", images=(), seed=0, own=lambda *_: cast(Any, None))

@@ -20,7 +20,6 @@ from mmada.pipeline import MMaDA
 from mmada.recipes.rl_prompts import DrawPrompt, read_prompts
 from mmada.recipes.run import run
 from mmada.rewards import Correctness, Detector, RewardSum, WeightedReward
-from mmada.tasks.math_verify import FORMULAS
 from mmada.tasks.task import Completion
 from mmada.tasks.text_to_image import TextToImage
 
@@ -68,14 +67,11 @@ def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaD
     assert {one.text for one in asked} == {row["question"] for row in SUMS}
     one = next(one for one in asked if " 2 pens" in one.text)
     assert Correctness()([Completion(one, answer, answer) for answer in ("4", "4.0")]) == [1, 1]
-    pytest.importorskip("math_verify")
     assert Correctness()([Completion(one, answer, answer) for answer in ("\\boxed{8/2}", "5", "")]) == [1, 0, 0]
 
 
-def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model: MMaDA, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model: MMaDA) -> None:
     """In a thread one huge power would keep all others waiting, the time-out too."""
-    pytest.importorskip("math_verify")
-    monkeypatch.setattr(FORMULAS, "seconds", 0.5)
     asked = pool({"math": f"gsm8k:{sums}"}, model, 8)(np.random.default_rng(0))
     answers = ["10^{10^{10}}", "\\frac{" + str(2 * int(asked.target)) + "}{2}"]
     scores = RewardSum([WeightedReward("correctness", Correctness())])([Completion(asked, answer, answer) for answer in answers])

@@ -21,7 +21,7 @@ from mmada.errors import InputError, check_folder, check_is_folder, check_whole
 from mmada.io.atomic import atomic_folder
 from mmada.pipeline import MMaDA
 from mmada.pipeline.loading import find_folder
-from mmada.recipes.collect_sources import Candidate, Formulas, SelfGenerated, Source, source_of, unreadable
+from mmada.recipes.collect_sources import Candidate, SelfGenerated, Source, source_of, unreadable
 from mmada.rl.rollout import RolloutSampling
 from mmada.tokenizers.text import TextTokenizer
 
@@ -139,7 +139,6 @@ def collect_reasoning(
     tokens = None if chosen.longest is None else TextTokenizer.load(find_folder(tokenizer)).encode
     sieve = CandidateFilter(chosen, None if tokens is None else lambda text: len(tokens(text)))
     check_whole("samples", samples, 1)
-    formulas = Formulas()
 
     def own(prompts: Source, count: int) -> SelfGenerated:
         options = sampling or RolloutSampling()
@@ -150,7 +149,7 @@ def collect_reasoning(
     if out.name in ("", ".."):
         raise InputError(f"out '{out}' names no new folder; give one, such as runs/reason")
     try:
-        opened = [source_of(text, images=tuple(images), seed=seed, formulas=formulas, own=own) for text in sources]
+        opened = [source_of(text, images=tuple(images), seed=seed, own=own) for text in sources]
         with atomic_folder(out) as part:
             write(part, zip(sources, opened, strict=True), sieve, settings, advance)
             if not sieve.report.kept:
@@ -158,8 +157,6 @@ def collect_reasoning(
                 raise InputError(f"sources hold nothing to keep among {read} examples ({summed(sieve.report)}); give others")
     except OSError as error:
         raise InputError(f"out '{out}' cannot be written: {error.strerror or error}") from error
-    finally:
-        formulas.close()
     return sieve.report
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -28,14 +27,13 @@ from mmada.io.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.registry import SOURCES
 from mmada.rl.rollout import RolloutSampling, roll_out
-from mmada.tasks.math_verify import Formulas
-from mmada.tasks.mathematics import Mathematics, need_math_verify, same_answer
+from mmada.tasks.mathematics import Mathematics, same_answer
 from mmada.tasks.task import Prompt, Task
 from mmada.tasks.text_to_image import TextToImage
 from mmada.tasks.vqa import VQA
 from mmada.tokenizers.prompt import split_thinking, well_formed
 
-__all__ = ["Candidate", "Formulas", "SelfGenerated", "Source", "SourceKind", "Verdict", "source_of", "task_of_example"]
+__all__ = ["Candidate", "SelfGenerated", "Source", "SourceKind", "Verdict", "source_of", "task_of_example"]
 
 Verdict = Callable[[Reasoned], str]
 """Why an example's answer is rejected, in two or three words; empty if it is right."""
@@ -88,13 +86,11 @@ class SourceKind(Protocol):
         ...
 
 
-def compared(example: Reasoned, formulas: Formulas | None) -> str:
-    """The verdict on an answer by the set's own gold answer: the same words, or by ``formulas`` the same mathematics."""
+def compared(example: Reasoned) -> str:
+    """The verdict on an answer by the set's own gold answer."""
     if not example.gold:
         return "no gold answer"
-    if same_answer(example.gold, example.answer):
-        return ""
-    return "wrong answer" if formulas is None else formulas(example.gold, example.answer)
+    return "" if same_answer(example.gold, example.answer) else "wrong answer"
 
 
 @dataclass(frozen=True)
@@ -104,21 +100,19 @@ class PublicSet:
     name: str
     path: Path
     images: tuple[Path, ...]
-    formulas: Formulas
 
     def __iter__(self) -> Iterator[Candidate]:
-        judge = partial(compared, formulas=self.formulas if self.name in MATHEMATICS else None)
         folders = (*self.images, self.path.parent, self.path.parent / "images")
         for row in rows(self.path):
             try:
                 example = READERS[self.name](row)
                 json.dumps(example.texts(), ensure_ascii=False).encode()  # refuses lone surrogates
             except (ValueError, TypeError, AttributeError, KeyError) as error:
-                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), judge, parse_error(error))
+                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), compared, parse_error(error))
                 continue
             if isinstance(example.picture, str):
                 example = replace(example, picture=find_picture(example.picture, folders))
-            yield Candidate(example, judge)
+            yield Candidate(example, compared)
 
 
 def parse_error(error: Exception) -> str:
@@ -133,7 +127,6 @@ class Folder:
     """A folder written by an earlier run. Examples of a registered kind are judged by that kind again."""
 
     path: Path
-    formulas: Formulas
 
     def __iter__(self) -> Iterator[Candidate]:
         for example in read_reasoned(self.path):
@@ -144,7 +137,7 @@ class Folder:
                 yield Candidate(example, lambda _: "no gold answer", rejudgeable=False)
             else:
                 verdict = SOURCES[kind].verdict(name, example) if name and kind in SOURCES else None
-                yield Candidate(example, verdict or partial(compared, formulas=self.formulas))
+                yield Candidate(example, verdict or compared)
 
 
 @dataclass(frozen=True)
@@ -276,7 +269,6 @@ def source_of(
     *,
     images: tuple[Path, ...],
     seed: int,
-    formulas: Formulas,
     own: Callable[[Source, int], SelfGenerated],
     stream: int = GOLD,
 ) -> Source:
@@ -290,7 +282,7 @@ def source_of(
             inner = f"{inner}:{count}"
         if inner.startswith("self:"):
             raise InputError(f"source '{text}' asks for answers to a model's own answers; name the source of the prompts")
-        prompts = source_of(inner, images=images, seed=seed, formulas=formulas, own=own, stream=SELF)
+        prompts = source_of(inner, images=images, seed=seed, own=own, stream=SELF)
         return own(prompts, whole(text, count))
     if kind in SOURCES:
         name, _, count = rest.partition(":")
@@ -298,16 +290,14 @@ def source_of(
         return Generated(SOURCES[kind], name, whole(text, count), seed, stream)
     if kind == "folder":
         list(islice(read_reasoned(Path(rest)), 1))  # raises here, before any work
-        return Folder(Path(rest), formulas)
+        return Folder(Path(rest))
     if kind not in READERS:
         raise unknown_name("source", kind, [*READERS, *SOURCES, "folder", "self"])
     if not rest:
         raise InputError(f"source '{text}' names no file; write {kind}:FILE")
-    if kind in MATHEMATICS:
-        need_math_verify()
     if not Path(rest).is_file():
         raise InputError(f"source file '{rest}' does not exist; check the path")
-    return PublicSet(kind, Path(rest), images, formulas)
+    return PublicSet(kind, Path(rest), images)
 
 
 def whole(text: str, count: str) -> int:

@@ -28,8 +28,7 @@ from mmada.errors import InputError, check_choice, unknown_name
 from mmada.pipeline import MMaDA
 from mmada.recipes.collect_sources import Candidate, SelfGenerated, Source, prompt_of, source_of, unusable
 from mmada.registry import SOURCES
-from mmada.tasks.math_verify import Formulas
-from mmada.tasks.mathematics import Mathematics, need_math_verify
+from mmada.tasks.mathematics import Mathematics
 from mmada.tasks.task import Prompt, Task
 from mmada.tasks.text_to_image import TextToImage
 from mmada.tasks.vqa import VQA
@@ -132,9 +131,9 @@ def pool_of(name: str, source: str, images: Sequence[Path]) -> PromptPool:
 
 def questions(name: str, source: str, images: Sequence[Path]) -> list[Reasoned]:
     """The prompts of a set, with a warning that says which rows are left out and why."""
-    formulas, found, wrong = Formulas(), list[Reasoned](), Counter[str]()
+    found, wrong = list[Reasoned](), Counter[str]()
     try:
-        for candidate in source_of(source, images=tuple(images), seed=0, formulas=formulas, own=no_model):
+        for candidate in source_of(source, images=tuple(images), seed=0, own=no_model):
             if reason := reject_reason(candidate, name):
                 wrong[reason] += 1
             else:
@@ -149,8 +148,6 @@ def questions(name: str, source: str, images: Sequence[Path]) -> list[Reasoned]:
     if wrong:
         rows = wrong.total() + len(found)
         logging.getLogger(__name__).warning("%s: %d of %d rows left out: %s", source, wrong.total(), rows, said)
-    if any(example.source.rpartition(":")[2] in MATHEMATICS for example in found):
-        need_math_verify()
     return found
 
 

@@ -49,7 +49,7 @@ def _words(text: str) -> frozenset[str]:
 
 F = Fraction
 _UNITS: tuple[tuple[str, Fraction | int, str], ...] = (
-    ("m", F(1, 10**9), "nm nanometer nanometre"), ("m", F(1, 10**6), "µm μm micrometer micrometre micron"),
+    ("m", F(1, 10**9), "nm"), ("m", F(1, 10**6), "µm μm micrometer micrometre micron"),
     ("m", F(1, 1000), "mm millimeter millimetre"), ("m", F(1, 100), "cm centimeter centimetre"),
     ("m", F(1, 10), "dm decimeter decimetre"), ("m", 1, "m meter metre"), ("m", 1000, "km kilometer kilometre"),
     ("m", F(254, 10000), "in inch inches"), ("m", F(3048, 10000), "ft foot feet"), ("m", F(9144, 10000), "yd yard"),
