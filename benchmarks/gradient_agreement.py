@@ -2,7 +2,7 @@
 
     python -m benchmarks.gradient_agreement [--model FOLDER] [--task math] [--prompts 64] [--seeds 3] [--out FILE]
 
-Every noising plan, and every published method, sees the same completions and as many masked copies of each (4, but the steps of a
+Every masking plan, and every published method, sees the same completions and as many masked copies of each (4, but the steps of a
 trajectory as they are). A cosine of 1 would be a gradient without noise; 0 is noise alone. A high one does not say that the
 direction is right, a low one says that it cannot be. KL and clip are left out.
 """
@@ -31,7 +31,7 @@ from mmada.rl import (
     Elbo,
     FullMask,
     Kl,
-    Policy,
+    Method,
     SequenceRatio,
     Systematic,
     Update,
@@ -47,11 +47,11 @@ PLANS = {**MASKINGS, "full, clean prompt": FullMask(0.0)}
 Half = tuple[Canvas, Tensor, Tensor]
 
 
-def policies() -> dict[str, Policy]:
-    """UniGRPO with every noising plan, and ESPO's sequence ratio."""
+def policies() -> dict[str, Method]:
+    """UniGRPO with every masking plan, and ESPO's sequence ratio."""
     plain = replace(unigrpo(Systematic(), updates=4), kl=Kl(), clip=None)
-    made = {name: replace(plain, noise=noise, updates=1 if name == "trajectory" else 4) for name, noise in PLANS.items()}
-    sequence = replace(plain, noise=CoupledCounts(2), likelihood=Elbo(), ratio=SequenceRatio(), updates=1)
+    made = {name: replace(plain, masking=masking, updates=1 if name == "all_steps" else 4) for name, masking in PLANS.items()}
+    sequence = replace(plain, masking=CoupledCounts(2), likelihood=Elbo(), ratio=SequenceRatio(), updates=1)
     return {**made, "coupled, whole completions": sequence}
 
 
@@ -78,18 +78,18 @@ def halves(model: MMaDA, task: str, prompts: int, seed: int) -> tuple[Half, Half
     return half(teaches[::2]), half(teaches[1::2]), len(teaches) / prompts
 
 
-def gradient(model: MMaDA, policy: Policy, half: Half, seed: int) -> Tensor:
+def gradient(model: MMaDA, method: Method, half: Half, seed: int) -> Tensor:
     """The gradient of all weights, added up over the updates."""
     canvas, reward_B, step_BL = half
     network, vocabulary = model.engine.parts.model, model.engine.parts.vocabulary
-    advantage_B = group_advantages(policy, reward_B, group=GROUP)
+    advantage_B = group_advantages(method, reward_B, group=GROUP)
     network.zero_grad(set_to_none=True)  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(seed)
-    drawn = draw_views(policy.noise, canvas, mask_id=vocabulary.mask, updates=policy.updates, group=GROUP,
+    drawn = draw_views(method.masking, canvas, mask_id=vocabulary.mask, updates=method.updates, group=GROUP,
                        generator=generator, steps_BL=step_BL)  # fmt: skip
     for views in drawn:
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = policy_loss(network, canvas, advantage_B, Update(views), policy=policy, vocabulary=vocabulary)  # type: ignore[arg-type]
+            loss, _ = policy_loss(network, canvas, advantage_B, Update(views), method=method, vocabulary=vocabulary)  # type: ignore[arg-type]
         loss.backward()
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])  # type: ignore[attr-defined]
 
@@ -98,8 +98,8 @@ def agreement(model: MMaDA, task: str, prompts: int, seed: int) -> Mapping[str, 
     """Plan -> cosine between the gradients of the halves."""
     one, other, share = halves(model, task, prompts, seed)
     found = {"groups that teach": share}
-    for name, policy in policies().items():
-        first, second = (gradient(model, policy, half, seed + i) for i, half in enumerate((one, other)))
+    for name, method in policies().items():
+        first, second = (gradient(model, method, half, seed + i) for i, half in enumerate((one, other)))
         found[name] = float(torch.cosine_similarity(first, second, dim=0))
         print(f"seed {seed} {name:26} {found[name]:.3f}", flush=True)
     return found

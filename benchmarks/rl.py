@@ -40,7 +40,7 @@ def main() -> None:
     asked = parser.parse_args()
     settings = parse_overrides(asked.set)
     recipe = override(RECIPES[asked.recipe](), settings)
-    updates = recipe.method.policy().updates  # type: ignore[attr-defined]
+    updates = recipe.method.build().updates  # type: ignore[attr-defined]
     steps = str((asked.batches + 1) * updates)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"

@@ -99,8 +99,8 @@ class StudyRecipe:
             raise InputError("plan.seed belongs to base, as all arms have the same seeds; leave it out or set base.plan.seed")
         plan = replace(made.plan, seed=self.base.plan.seed + seed)
         if self.alike == "batches" and "plan.steps" not in own:
-            batches = math.ceil(self.base.plan.steps / self.base.method.policy().updates)
-            plan = replace(plan, steps=batches * made.method.policy().updates)
+            batches = math.ceil(self.base.plan.steps / self.base.method.build().updates)
+            plan = replace(plan, steps=batches * made.method.build().updates)
         return replace(made, plan=plan)
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
@@ -178,9 +178,9 @@ class StudyRecipe:
         whole, adapter = (start, folder) if (folder / "adapter_config.json").is_file() else (folder, None)
         model = MMaDA.load(whole, adapter=adapter, device=self.base.device).with_defaults(text=TextSampling(**vars(self.speed)))
         found: dict[str, object] = {}
-        places = [*MEASURED, *STUDIED]
+        positions = [*MEASURED, *STUDIED]
         for name, examples in self.measures.items():
-            measured = STUDIED[name][0](model, np.random.default_rng((places.index(name), 2**20)), examples)
+            measured = STUDIED[name][0](model, np.random.default_rng((positions.index(name), 2**20)), examples)
             found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
         return found
 
@@ -188,7 +188,7 @@ class StudyRecipe:
 def what_counts(recipe: RLRecipe) -> dict[str, Any]:
     """What a run depends on: two recipes that have it in common are one run."""
     asked = {task: dict(sorted(recipe.fitting_rewards(task).items())) for task in recipe.active}
-    return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.policy()}
+    return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.build()}
 
 
 def report(study: StudyRecipe, out: Path) -> None:
@@ -270,7 +270,7 @@ def inner_updates(updates: int) -> RLRecipe:
 
 
 def study_noising() -> StudyRecipe:
-    """Which places to mask again (figures 3 and 4).
+    """Which positions to mask again (figures 3 and 4).
 
     UniGRPO's two schedules, d1's full mask, independent and high ratios, and the sampler's own states.
     """
@@ -280,7 +280,7 @@ def study_noising() -> StudyRecipe:
         base=inner_updates(4),
         arms={
             "systematic": {"method.masking": "systematic"},
-            "moments": {"method.masking": "moments"},
+            "moments": {"method.masking": "sampled_steps"},
             "path_grpo": {"method.name": "path_grpo", "method.samples": "1"},
             "algorithm1": {"method.masking": "algorithm1"},
             "independent": {"method.masking": "iid"},

@@ -14,12 +14,12 @@ from mmada.canvas import Canvas
 from mmada.model.mmada import MMaDAModel
 from mmada.rl import (
     Algorithm1,
+    AllSteps,
     CoupledMasks,
     Kl,
     MaskedViews,
-    Policy,
+    Method,
     Systematic,
-    Trajectory,
     coupled_grpo,
     diffu_grpo,
     espo,
@@ -31,7 +31,7 @@ from mmada.rl import (
 
 
 def plain_log_p(model: MMaDAModel, canvas: Canvas, views: MaskedViews) -> list[list[dict[int, Tensor]]]:
-    """[view][row] -> {place: ln p}: every row alone, without its padding, over the ids of the place's modality."""
+    """[view][row] -> {position: ln p}: every row alone, without its padding, over the ids of the position's modality."""
     found = []
     for tokens_BL, scored_BL in zip(views.tokens_KBL, views.scored_KBL, strict=True):
         rows = []
@@ -39,12 +39,12 @@ def plain_log_p(model: MMaDAModel, canvas: Canvas, views: MaskedViews) -> list[l
             length = int(canvas.valid_BL[b].sum())
             hidden_LD = model.hidden(tokens_BL[b : b + 1, :length])[0]
             row = {}
-            for place in range(length):
-                if scored_BL[b, place]:
-                    picture = int(canvas.modality_BL[b, place]) == 1
+            for position in range(length):
+                if scored_BL[b, position]:
+                    picture = int(canvas.modality_BL[b, position]) == 1
                     low, high = (40, 64) if picture else (0, 40)
-                    logits = model.lm_head.weight[low:high] @ hidden_LD[place]
-                    row[place] = torch.log_softmax(logits, -1)[int(canvas.tokens_BL[b, place]) - low]
+                    logits = model.lm_head.weight[low:high] @ hidden_LD[position]
+                    row[position] = torch.log_softmax(logits, -1)[int(canvas.tokens_BL[b, position]) - low]
             rows.append(row)
         found.append(rows)
     return found
@@ -67,7 +67,7 @@ def plain_k3(new: Tensor, other: Tensor) -> Tensor:
 
 
 def plain_token_terms(new: Any, old: Any, ref: Any, clip: float, beta: float) -> list[dict[int, Tensor]]:
-    """Per row: place -> surrogate - beta k3, for one view."""
+    """Per row: position -> surrogate - beta k3, for one view."""
     return [
         {
             i: plain_surrogate(new[b][i], old[b][i], float(ADVANTAGE[b]), clip) - beta * plain_k3(new[b][i], ref[b][i])
@@ -86,7 +86,7 @@ def plain_unigrpo(new: Any, old: Any, ref: Any, canvas: Canvas) -> Tensor:
 
 
 def plain_unigrpo_masked(new: Any, old: Any, ref: Any, canvas: Canvas) -> Tensor:
-    """Of several views, a place takes the mean over those that score it."""
+    """Of several views, a position takes the mean over those that score it."""
 
     def estimate(found: Any) -> list[dict[int, Tensor]]:
         rows = [[view[b] for view in found] for b in range(canvas.rows)]
@@ -108,7 +108,7 @@ def plain_tokens_of_the_batch(clip: float, beta: float) -> Callable[..., Tensor]
 
 
 def plain_coupled(new: Any, old: Any, ref: Any, canvas: Canvas) -> Tensor:
-    """Ratio t = 0.3: half the full mask's value plus half of 1/t or 1/(1 - t) times the one of the mask that holds the place."""
+    """Ratio t = 0.3: half the full mask's value plus half of 1/t or 1/(1 - t) times the one of the mask with the position."""
 
     def estimate(found: Any) -> list[dict[int, Tensor]]:
         mask, rest, full = found
@@ -124,14 +124,14 @@ def plain_coupled(new: Any, old: Any, ref: Any, canvas: Canvas) -> Tensor:
 
 
 def plain_elbo_a_place(found: Any, b: int) -> Tensor:
-    """Mean over views of the mean log-probability of a masked place: 1/t is length / masked."""
+    """Mean over views of the mean log-probability of a masked position: 1/t is length / masked."""
     return torch.stack([torch.stack(list(view[b].values())).mean() for view in found]).mean()
 
 
 def plain_eubo_a_place(found: Any, b: int, length: int, beta: float) -> Tensor:
-    places = sorted({i for view in found for i in view[b]})
+    positions = sorted({i for view in found for i in view[b]})
     logs = []
-    for i in places:
+    for i in positions:
         total = torch.zeros((), dtype=torch.float64)
         for view in found:
             if i in view[b]:
@@ -191,9 +191,9 @@ def plain_trajectory(new: Any, old: Any, ref: Any, canvas: Canvas) -> Tensor:
 
 
 TRACE = replace(
-    unigrpo(Algorithm1(), updates=2), noise=Trajectory(together=2), kl=Kl(0.01, "k3", "old", "sum")
+    unigrpo(Algorithm1(), updates=2), masking=AllSteps(together=2), kl=Kl(0.01, "k3", "old", "sum")
 )  # a combination of parts, not a named one
-COMBINATIONS: dict[str, tuple[Policy, Callable[..., Tensor]]] = {
+COMBINATIONS: dict[str, tuple[Method, Callable[..., Tensor]]] = {
     "unigrpo, algorithm 1": (unigrpo(Algorithm1()), plain_unigrpo),
     "unigrpo, section 5.2": (unigrpo(Systematic()), plain_unigrpo),
     "unigrpo, by masked tokens": (unigrpo(Systematic(), over="masked"), plain_unigrpo_masked),
@@ -203,7 +203,7 @@ COMBINATIONS: dict[str, tuple[Policy, Callable[..., Tensor]]] = {
     "diffu_grpo": (diffu_grpo(updates=3), plain_tokens_of_the_batch(0.5, 0.04)),
     "mask_grpo": (mask_grpo(updates=3), plain_tokens_of_the_batch(0.2, 0.01)),
     "mask_grpo, text": (mask_grpo(updates=3, fading=True), plain_tokens_of_the_batch(0.2, 0.01)),
-    "coupled_grpo": (replace(coupled_grpo(), noise=CoupledMasks(0.3, 0.3)), plain_coupled),
+    "coupled_grpo": (replace(coupled_grpo(), masking=CoupledMasks(0.3, 0.3)), plain_coupled),
     "spg": (spg(updates=2, block=3), plain_spg(0.5)),
     "spg, upper bound alone": (spg(updates=2, block=3, omega=1), plain_spg(1.0)),
     "espo": (espo(updates=3), plain_espo),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Segment
 from mmada.model.mmada import MMaDAModel
-from mmada.rl import FrozenCopy, MaskedViews, Policy, Update, draw_views, prepare
+from mmada.rl import FrozenCopy, MaskedViews, Method, Update, draw_views, prepare
 from mmada.rl.masked_views import completion
 
 ADVANTAGE = torch.tensor([1.25, -0.5, 0.75, -1.5])
@@ -29,15 +29,15 @@ def a_model(seed: int = 0) -> MMaDAModel:
 
 def moved(model: MMaDAModel, seed: int, by: float) -> MMaDAModel:
     other = deepcopy(model)
-    noise = generator(seed)
+    masking = generator(seed)
     with torch.no_grad():
         for parameter in other.parameters():
-            parameter.add_(by * torch.randn(parameter.shape, generator=noise, dtype=torch.float64))
+            parameter.add_(by * torch.randn(parameter.shape, generator=masking, dtype=torch.float64))
     return other
 
 
 def a_canvas() -> Canvas:
-    """Two prompts of two completions of 4 to 11 places: text, text in a row with padding, pictures, text before a picture."""
+    """Two prompts of two completions of 4 to 11 positions: text, text in a row with padding, pictures, text before a picture."""
     text = Segment([12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22], editable=True)
     return Canvas.stack(
         [
@@ -57,12 +57,12 @@ def a_canvas() -> Canvas:
     )
 
 
-def updates_of(policy: Policy, model: MMaDAModel, canvas: Canvas, reference: MMaDAModel | None = None) -> tuple[Update, ...]:
+def updates_of(method: Method, model: MMaDAModel, canvas: Canvas, reference: MMaDAModel | None = None) -> tuple[Update, ...]:
     steps_BL = (1 + torch.arange(canvas.length) * 7 % 5) * canvas.editable_BL
     return prepare(
         model,
         canvas,
-        policy=policy,
+        method=method,
         vocabulary=SMALL,
         group=2 if canvas.rows % 2 == 0 else 1,
         generator=generator(3),

@@ -72,7 +72,7 @@ def test_a_study_goes_on_where_it_stopped(
         run("study_noising", overrides=FEW, out=out, start_from=folder)
     run("study_noising", overrides=FEW, out=out, start_from=folder, resume=True)
     first = RECIPES["study_noising"]().base.plan.seed  # type: ignore[attr-defined]
-    expected = [(arm, f"seed{s}", first + s, noise) for s in (0, 1) for arm, noise in (("one", None), ("other", "full"))]
+    expected = [(arm, f"seed{s}", first + s, masking) for s in (0, 1) for arm, masking in (("one", None), ("other", "full"))]
     assert runs == [*expected[:3], expected[2], expected[3]]
     assert len(judged) == 5  # the start and four runs, once each
     results = json.loads((out / "results.json").read_text())
@@ -348,7 +348,7 @@ def test_the_steps_of_the_base_are_those_of_the_league() -> None:
     league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
     short = override(league, {"base.plan.steps": "24"})
     steps = {arm: short.run_of(arm, 0).plan.steps for arm in short.arms}
-    assert steps == {arm: 2 * short.run_of(arm, 0).method.policy().updates for arm in short.arms}
+    assert steps == {arm: 2 * short.run_of(arm, 0).method.build().updates for arm in short.arms}
     for own in ("plan.steps: 7", "plan: {steps: 7}"):
         assert override(league, {"arms": f"{{spg: {{method.name: spg, {own}}}}}"}).run_of("spg", 0).plan.steps == 7
     apart = override(league, {"arms": "{spg: {method: {name: spg, updates: 6}, plan: {save_every: 7}}}"})

@@ -23,17 +23,17 @@ def test_the_arms_of_the_league_have_as_many_views() -> None:
     passes = {}
     for arm in league.arms:
         recipe = league.run_of(arm, 0)
-        policy = recipe.method.policy()
+        method = recipe.method.build()
         drawn = draw_views(
-            policy.noise,
+            method.masking,
             canvas,
             mask_id=SMALL.mask,
-            updates=policy.updates,
+            updates=method.updates,
             group=2,
             generator=torch.Generator(),
             steps_BL=torch.ones_like(canvas.tokens_BL),
         )
-        passes[arm] = (sum(len(views.tokens_KBL) for views in drawn), recipe.plan.steps / policy.updates)
+        passes[arm] = (sum(len(views.tokens_KBL) for views in drawn), recipe.plan.steps / method.updates)
     assert passes == dict.fromkeys(league.arms, (12, 40))
 
 

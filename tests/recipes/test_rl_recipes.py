@@ -200,7 +200,7 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"method.name": "ppo"}, r"method\.name"),
         ({"method.masking": "linear"}, r"method\.masking"),
         ({"method.updates": "0"}, r"method\.updates"),
-        ({"method.name": "spg", "method.epsilon": "0.2"}, "policy.clip"),
+        ({"method.name": "spg", "method.epsilon": "0.2"}, "method.clip"),
         ({"plan.seed": str(2**63 - 1)}, r"plan\.seed"),
         ({"plan.optim.lr": ".inf"}, r"optim\.lr"),
         ({"plan.optim.weight_decay": ".nan"}, r"optim\.weight_decay"),
@@ -296,28 +296,28 @@ def test_a_start_that_is_not_there(start: str | Path, message: str, tmp_path: Pa
 
 
 def test_a_method_is_its_parts() -> None:
-    policy = MethodChoice(masking="algorithm1", updates=3, kl=0.5, epsilon=0.1).policy()
-    assert policy.noise == RandomMasks(Algorithm1())
-    assert (policy.updates, policy.kl) == (3, Kl(0.5))
-    assert policy.clip is not None
-    assert policy.clip.high == 0.1
+    method = MethodChoice(masking="algorithm1", updates=3, kl=0.5, epsilon=0.1).build()
+    assert method.masking == RandomMasks(Algorithm1())
+    assert (method.updates, method.kl) == (3, Kl(0.5))
+    assert method.clip is not None
+    assert method.clip.high == 0.1
 
 
 @pytest.mark.parametrize(
     ("name", "updates"), [("path_grpo", 1), ("unigrpo", 5), ("diffu_grpo", 12), ("mask_grpo_text", 12), ("espo", 8)]
 )
 def test_a_method_has_its_own_number_of_updates_unless_it_is_told(name: str, updates: int) -> None:
-    assert MethodChoice(name=name).policy().updates == updates
-    assert MethodChoice(name=name, updates=3).policy().updates == 3
-    assert isinstance(noise := MethodChoice(name="mask_grpo_text").policy().noise, RandomMasks)
-    assert noise.order == "fading"
+    assert MethodChoice(name=name).build().updates == updates
+    assert MethodChoice(name=name, updates=3).build().updates == 3
+    assert isinstance(masking := MethodChoice(name="mask_grpo_text").build().masking, RandomMasks)
+    assert masking.order == "fading"
 
 
 def test_views_an_update_are_a_choice_where_a_plan_draws_some() -> None:
-    assert MethodChoice().policy().noise == SampledSteps(samples=4)
-    assert MethodChoice(samples=7).policy().noise == SampledSteps(samples=7)
-    assert MethodChoice(name="unigrpo", samples=3).policy().noise == RandomMasks(Systematic(), samples=3)
-    assert MethodChoice(name="espo", samples=3).policy().noise == CoupledCounts(3)
+    assert MethodChoice().build().masking == SampledSteps(samples=4)
+    assert MethodChoice(samples=7).build().masking == SampledSteps(samples=7)
+    assert MethodChoice(name="unigrpo", samples=3).build().masking == RandomMasks(Systematic(), samples=3)
+    assert MethodChoice(name="espo", samples=3).build().masking == CoupledCounts(3)
     with pytest.raises(InputError, match=r"method\.samples 2 has no meaning for FullMask"):
         MethodChoice(masking="full", samples=2)
     with pytest.raises(InputError, match=r"method\.samples must be"):

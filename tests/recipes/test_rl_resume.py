@@ -163,12 +163,12 @@ def test_a_run_killed_before_its_first_line_can_be_gone_on_with_after_a_mistake(
 def test_a_change_anywhere_in_the_weights_is_another_start(tmp_path: Path) -> None:
     """Of large files pieces are read: training leaves the rows of what was never asked as they were, the last ones mostly."""
     file = tmp_path / "model.safetensors"
-    for size, places in ((100, [0, 99]), (2**20, [0, 2**19, 2**20 - 1])):
+    for size, positions in ((100, [0, 99]), (2**20, [0, 2**19, 2**20 - 1])):
         file.write_bytes(bytes(size))
         before = some_bytes(file, pieces=4, count=2**10 if size < 2**20 else 2**18)
-        for place in places:
+        for position in positions:
             changed = bytearray(size)
-            changed[place] = 1
+            changed[position] = 1
             file.write_bytes(changed)
             assert some_bytes(file, pieces=4, count=2**10 if size < 2**20 else 2**18) != before
     file.write_bytes(bytes(2**20))

@@ -1,4 +1,4 @@
-"""What each noising plan of policy optimisation masks and scores."""
+"""What each masking plan of policy optimisation masks and scores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmada.rl import (
     Algorithm1,
+    AllSteps,
     BlockMasks,
     CoupledCounts,
     CoupledMasks,
@@ -22,7 +23,6 @@ from mmada.rl import (
     RandomMasks,
     SampledSteps,
     Systematic,
-    Trajectory,
     Truncated,
     draw_views,
 )
@@ -38,7 +38,7 @@ PLANS: list[Any] = [
     CoupledCounts(),
     BlockMasks(block=3),
     BlockMasks(block=3, scored="block"),
-    Trajectory(2),
+    AllSteps(2),
     SampledSteps(),
     SampledSteps(3),
     SampledSteps(2, samples=3),
@@ -57,7 +57,7 @@ def test_every_plan_scores_masked_places_of_the_completion_and_repeats_itself(pl
         assert not views.weight_KBL[~views.scored_KBL].any()
         assert (views.weight_KBL[views.scored_KBL] >= 1).all()
         has_places_B = completion(canvas).any(1)
-        assert torch.equal(views.scored_KBL.any(2).any(0), has_places_B), "every completion has a scored place in some view"
+        assert torch.equal(views.scored_KBL.any(2).any(0), has_places_B), "every completion has a scored position in some view"
 
 
 @pytest.mark.parametrize("plan", [p for p in PLANS if not isinstance(p, (FullMask, BlockMasks))], ids=repr)
@@ -172,7 +172,9 @@ def test_block_masks_noise_what_stands_before() -> None:
     second_KB = ~views.scored_KBL[:, :, 14:18].all(2)  # where the first block is chosen, all of the second is masked
     earlier = views.scored_KBL[:, :, 10:14][second_KB].float()
     assert len(earlier) > 50
-    assert earlier.mean().item() == pytest.approx(0.5, abs=0.1), "noised places of earlier blocks count, as in the released code"
+    assert earlier.mean().item() == pytest.approx(0.5, abs=0.1), (
+        "noised positions of earlier blocks count, as in the released code"
+    )
 
 
 def test_trajectory_replays_the_steps() -> None:
@@ -180,7 +182,7 @@ def test_trajectory_replays_the_steps() -> None:
     steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
     steps_BL[0, 4:10] = torch.tensor([1, 8, 2, 2, 4, 3])  # the last one is padding
     steps_BL[1, 4:7] = torch.tensor([5, 5, 1])
-    plan = Trajectory(together=2)
+    plan = AllSteps(together=2)
     views = draw_views(plan, canvas, mask_id=SMALL.mask, updates=2, group=1, generator=generator(), steps_BL=steps_BL)
     masked = [(v.tokens_KBL == SMALL.mask)[:, :, 4:10].int().tolist() for v in views]
     assert masked[0] == masked[1] == [[[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]], [[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]]
@@ -259,7 +261,7 @@ def test_samples_of_moments_are_as_different_as_can_be() -> None:
     """Four steps a row: two samples are never the same step nor its neighbour round the end, four are all, five one twice."""
     canvas = rows(4, 3)
     steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
-    steps_BL[:, 4:8] = torch.tensor([[3, 1, 2, 4], [1, 1, 2, 3]])  # the last place of the second row is padding
+    steps_BL[:, 4:8] = torch.tensor([[3, 1, 2, 4], [1, 1, 2, 3]])  # the last position of the second row is padding
 
     def steps_of(samples: int) -> list[list[int]]:
         drawn = draw_views(

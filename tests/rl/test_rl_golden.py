@@ -35,30 +35,30 @@ from mmada.rl import (
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_golden_combination_equals_the_plain_one(name: str) -> None:
-    policy, plain = COMBINATIONS[name]
+    method, plain = COMBINATIONS[name]
     canvas, old = a_canvas(), a_model()
     new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
-    drawn = updates_of(policy, old, canvas, ref)
-    assert len(drawn) == policy.updates
+    drawn = updates_of(method, old, canvas, ref)
+    assert len(drawn) == method.updates
     for update in drawn[-2:]:
-        ours, statistics = policy_loss(new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
+        ours, statistics = policy_loss(new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)
         found = [plain_log_p(m, canvas, update.views) for m in (new, old, ref)]
         assert_same(new, ours, plain(*found, canvas))
         assert statistics["masked"] == sum(len(row) for view in found[0] for row in view)
 
 
 def test_golden_our_own_is_on_the_path() -> None:
-    assert path_grpo(ahead=3, samples=2).noise == SampledSteps(3, 2)
-    assert path_grpo().noise == SampledSteps(1, 4)
+    assert path_grpo(ahead=3, samples=2).masking == SampledSteps(3, 2)
+    assert path_grpo().masking == SampledSteps(1, 4)
 
 
 def test_golden_the_comparison_reaches_the_clip() -> None:
     canvas, old = a_canvas(), a_model()
     new = moved(old, 1, 0.01)
     for name in ("unigrpo, algorithm 1", "diffu_grpo", "mask_grpo", "coupled_grpo"):
-        policy = COMBINATIONS[name][0]
-        update = updates_of(policy, old, canvas)[-1]
-        statistics = policy_loss(new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)[1]
+        method = COMBINATIONS[name][0]
+        update = updates_of(method, old, canvas)[-1]
+        statistics = policy_loss(new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)[1]
         assert 0 < statistics["clipped"] < 1, name
 
 
@@ -89,10 +89,10 @@ def test_golden_schedules_reach_the_masks() -> None:
 
 def test_golden_ratio_is_one_and_the_gradient_is_weighted_cross_entropy() -> None:
     canvas, model = a_canvas(), a_model()
-    for policy in (unigrpo(Systematic(), updates=1, kl=0), unigrpo(Systematic(), updates=4, kl=0)):
-        update = updates_of(policy, model, canvas)[0]
-        assert (update.old_KBL is None) == (policy.updates == 1)
-        loss, statistics = policy_loss(model, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
+    for method in (unigrpo(Systematic(), updates=1, kl=0), unigrpo(Systematic(), updates=4, kl=0)):
+        update = updates_of(method, model, canvas)[0]
+        assert (update.old_KBL is None) == (method.updates == 1)
+        loss, statistics = policy_loss(model, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)
         assert statistics["ratio"] == 1
         assert statistics["clipped"] == 0
         plain = torch.zeros((), dtype=torch.float64)
@@ -105,10 +105,10 @@ def test_golden_ratio_is_one_and_the_gradient_is_weighted_cross_entropy() -> Non
 
 @pytest.mark.parametrize("name", [n for n in COMBINATIONS if "spg" not in n])
 def test_golden_ratio_is_one_before_the_first_update(name: str) -> None:
-    policy, _ = COMBINATIONS[name]
+    method, _ = COMBINATIONS[name]
     canvas, model = a_canvas(), a_model()
-    for update in updates_of(policy, model, canvas):
-        statistics = policy_loss(model, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)[1]
+    for update in updates_of(method, model, canvas):
+        statistics = policy_loss(model, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)[1]
         assert statistics["ratio"].item() == pytest.approx(1, abs=1e-6)
         assert statistics["kl"].item() == pytest.approx(0, abs=1e-6)
 
@@ -124,13 +124,13 @@ class RecordedReference(Recorder):
 
 @pytest.mark.parametrize("name", [n for n in COMBINATIONS if "spg" not in n])
 def test_golden_policy_old_and_reference_see_the_same_bytes(name: str) -> None:
-    policy = replace(COMBINATIONS[name][0], kl=Kl(0.1))
+    method = replace(COMBINATIONS[name][0], kl=Kl(0.1))
     canvas, model = a_canvas(), a_model()
     new, old, reference = Recorder(model), Recorder(model), RecordedReference(model)
     drawn = prepare(
         old,
         canvas,
-        policy=policy,
+        method=method,
         vocabulary=SMALL,
         group=2,
         generator=generator(),
@@ -138,7 +138,7 @@ def test_golden_policy_old_and_reference_see_the_same_bytes(name: str) -> None:
         steps_BL=torch.arange(canvas.length).expand(canvas.rows, -1),
     )
     for update in drawn:
-        policy_loss(new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
+        policy_loss(new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)
     assert len(new.asked) == len(drawn)
     assert new.asked == old.asked == reference.asked
 
@@ -148,7 +148,7 @@ def test_golden_policy_old_and_reference_see_the_same_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_golden_a_few_updates_prefer_what_was_rewarded(name: str) -> None:
-    policy, _ = COMBINATIONS[name]
+    method, _ = COMBINATIONS[name]
     model, canvas = a_model(), a_canvas()
     reward_B = torch.tensor([1.0, 0.0, 0.0, 1.0])
     everything = MaskedViews(
@@ -163,9 +163,9 @@ def test_golden_a_few_updates_prefer_what_was_rewarded(name: str) -> None:
 
     before = preference()
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
-    for update in updates_of(policy, model, canvas):
+    for update in updates_of(method, model, canvas):
         optimiser.zero_grad()
-        loss = policy_loss(model, canvas, policy.advantages(reward_B, group=2), update, policy=policy, vocabulary=SMALL)[0]
+        loss = policy_loss(model, canvas, method.advantages(reward_B, group=2), update, method=method, vocabulary=SMALL)[0]
         torch.autograd.backward(loss)
         optimiser.step()
     assert preference() > before
@@ -176,21 +176,21 @@ def test_golden_a_few_updates_prefer_what_was_rewarded(name: str) -> None:
 
 def test_golden_spg_at_omega_zero_is_the_elbo_policy_gradient() -> None:
     canvas, model = a_canvas(), a_model()
-    policy = spg(updates=1, block=3, omega=0)
-    update = updates_of(policy, model, canvas)[0]
-    ours = policy_loss(model, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)[0]
+    method = spg(updates=1, block=3, omega=0)
+    update = updates_of(method, model, canvas)[0]
+    ours = policy_loss(model, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)[0]
     found = plain_log_p(model, canvas, update.views)
     total = torch.zeros((), dtype=torch.float64)
     for b, length in enumerate(lengths(canvas)):
         total = total - float(ADVANTAGE[b]) * length * plain_elbo_a_place(found, b)
     assert_same(model, ours, total / sum(lengths(canvas)))
-    same = replace(policy, likelihood=Elbo())
-    assert ours.item() == policy_loss(model, canvas, ADVANTAGE, update, policy=same, vocabulary=SMALL)[0].item()
-    mixed = replace(policy, likelihood=Sandwich(0.5))
-    assert ours.item() != policy_loss(model, canvas, ADVANTAGE, update, policy=mixed, vocabulary=SMALL)[0].item()
+    same = replace(method, likelihood=Elbo())
+    assert ours.item() == policy_loss(model, canvas, ADVANTAGE, update, method=same, vocabulary=SMALL)[0].item()
+    mixed = replace(method, likelihood=Sandwich(0.5))
+    assert ours.item() != policy_loss(model, canvas, ADVANTAGE, update, method=mixed, vocabulary=SMALL)[0].item()
 
 
 def test_golden_no_ratio_needs_no_old_policy() -> None:
-    policy = spg(updates=3)
-    assert isinstance(policy.ratio, NoRatio)
-    assert all(u.old_KBL is None and u.reference_KBL is None for u in updates_of(policy, a_model(), a_canvas()))
+    method = spg(updates=3)
+    assert isinstance(method.ratio, NoRatio)
+    assert all(u.old_KBL is None and u.reference_KBL is None for u in updates_of(method, a_model(), a_canvas()))

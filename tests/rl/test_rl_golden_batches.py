@@ -25,7 +25,7 @@ from mmada.rl import (
     policy_loss,
     prepare,
 )
-from mmada.rl.likelihood import at_places
+from mmada.rl.likelihood import at_positions
 
 
 def test_golden_chunked_log_probabilities_are_log_softmax() -> None:
@@ -37,8 +37,8 @@ def test_golden_chunked_log_probabilities_are_log_softmax() -> None:
         for k, rows in enumerate(plain):
             for b, row in enumerate(rows):
                 assert row
-                for place, value in row.items():
-                    assert log_KBL[k, b, place].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
+                for position, value in row.items():
+                    assert log_KBL[k, b, position].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
         assert not log_KBL[~views.scored_KBL].any()
     whole = math.log(SMALL.codebook_size)  # an even policy: the code slice alone is normalised over
     flat = deepcopy(model)
@@ -52,7 +52,7 @@ def test_golden_chunked_log_probabilities_are_log_softmax() -> None:
 @pytest.mark.parametrize("together", [1, 32])
 def test_golden_rows_that_read_alike_are_computed_once(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full mask hides in what completions differ, and a view drawn twice is the same: two inputs for twelve rows."""
-    monkeypatch.setattr("mmada.rl.likelihood.TOGETHER", together)
+    monkeypatch.setattr("mmada.rl.likelihood.MAX_ROWS", together)
     asked = [8, 33, 6]
     rows = [Canvas.join([Segment(asked), Segment([12 + i, 13, 14 + 2 * i], editable=True)]) for i in range(4)]
     rows += [
@@ -61,13 +61,13 @@ def test_golden_rows_that_read_alike_are_computed_once(together: int, monkeypatc
     canvas, model = Canvas.stack(rows), a_model()
     once = draw_views(FullMask(0.0), canvas, mask_id=SMALL.mask, updates=1, group=2, generator=generator())[0]
     again = MaskedViews(*(torch.cat([x, x]) for x in (once.tokens_KBL, once.scored_KBL, once.weight_KBL)))
-    again.scored_KBL[1, 0, 3:5] = False  # the same input may be asked about other places
+    again.scored_KBL[1, 0, 3:5] = False  # the same input may be asked about other positions
     recorder = Recorder(model)
     log_KBL = log_probabilities(recorder, canvas, again, vocabulary=SMALL)
     short, wide = 2 + 2 + 1, len(asked) + 3
     assert [len(call) // 8 for call in recorder.asked] == ([short, wide] if together == 1 else [2 * wide])  # int64
     plain = [row for view in plain_log_p(model, canvas, again) for row in view]
-    ours = [(log_KBL[divmod(i, canvas.rows)][place], value) for i, row in enumerate(plain) for place, value in row.items()]
+    ours = [(log_KBL[divmod(i, canvas.rows)][position], value) for i, row in enumerate(plain) for position, value in row.items()]
     assert len(ours) == int(again.scored_KBL.sum())
     share = torch.linspace(-1, 2, len(ours))
     assert_same(model, *(sum(s * pair[i] for s, pair in zip(share, ours, strict=True)) for i in (0, 1)))  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ def test_golden_gradients_of_places_that_are_asked_for_often_repeat_themselves()
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        picked_MD = at_places(hidden_CLD, row_M, column_M)
+        picked_MD = at_positions(hidden_CLD, row_M, column_M)
         assert torch.equal(picked_MD, hidden_CLD[row_M, column_M])
         loss = (picked_MD * weight_MD).sum()
         found = [torch.autograd.grad(loss, hidden_CLD, retain_graph=True)[0] for _ in range(30)]
@@ -93,14 +93,14 @@ def test_golden_gradients_of_places_that_are_asked_for_often_repeat_themselves()
 
 
 def test_golden_rows_that_run_together_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, plain = COMBINATIONS["coupled_grpo"]
+    method, plain = COMBINATIONS["coupled_grpo"]
     canvas, old = a_canvas(), a_model()
     new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
     for rows in (1, 3):
-        monkeypatch.setattr("mmada.rl.likelihood.TOGETHER", rows)
-        update = updates_of(policy, old, canvas, ref)[-1]
+        monkeypatch.setattr("mmada.rl.likelihood.MAX_ROWS", rows)
+        update = updates_of(method, old, canvas, ref)[-1]
         found = [plain_log_p(m, canvas, update.views) for m in (new, old, ref)]
-        loss = policy_loss(new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)[0]
+        loss = policy_loss(new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)[0]
         assert_same(new, loss, plain(*found, canvas))
 
 
@@ -108,11 +108,11 @@ def test_golden_rows_that_run_together_change_nothing(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
     """Loss, statistics and gradients, whatever the aggregation averages over."""
-    policy, _ = COMBINATIONS[name]
+    method, _ = COMBINATIONS[name]
     canvas, old = a_canvas(), a_model()
     new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
-    update = updates_of(policy, old, canvas, ref)[-1]
-    loss = partial(policy_loss, new, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL)
+    update = updates_of(method, old, canvas, ref)[-1]
+    loss = partial(policy_loss, new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)
     spans = parts(canvas, update.views, micro_batch=held)
     assert len(spans) > 1
     assert [row for span in spans for row in range(span.start, span.stop)] == list(range(canvas.rows))
@@ -125,13 +125,13 @@ def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
 
 @pytest.mark.parametrize("held", [1, 3, 128])
 def test_golden_the_old_policy_is_asked_as_the_update_asks(held: int) -> None:
-    """Byte for byte, so that the ratio is 1 before the policy moves, in half precision too."""
-    policy, recorder, canvas = diffu_grpo(updates=2, kl=0.0), Recorder(a_model()), a_canvas()
-    drawn = prepare(recorder, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), micro_batch=held)
+    """Byte for byte, so that the ratio is 1 before the policy moves, in bfloat16 too."""
+    method, recorder, canvas = diffu_grpo(updates=2, kl=0.0), Recorder(a_model()), a_canvas()
+    drawn = prepare(recorder, canvas, method=method, vocabulary=SMALL, group=2, generator=generator(), micro_batch=held)
     asked, recorder.asked = recorder.asked, []
     for update in drawn:
         for rows in parts(canvas, update.views, micro_batch=held):
-            policy_loss(recorder, canvas, ADVANTAGE, update, policy=policy, vocabulary=SMALL, rows=rows)
+            policy_loss(recorder, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL, rows=rows)
     assert len(asked) >= (2 if held == 128 else 4)
     assert asked == recorder.asked
 

@@ -20,6 +20,7 @@ from mmada.errors import InputError
 from mmada.rl import (
     AdaptersOff,
     Algorithm1,
+    AllSteps,
     BlockMasks,
     CentredReward,
     CoupledCounts,
@@ -32,10 +33,10 @@ from mmada.rl import (
     LeaveOneOut,
     MaskedViews,
     MeanField,
+    Method,
     NoRatio,
     PerSample,
     PerToken,
-    Policy,
     RandomMasks,
     RatioClip,
     SampledSteps,
@@ -43,7 +44,6 @@ from mmada.rl import (
     SequenceRatio,
     Systematic,
     TokenRatio,
-    Trajectory,
     Truncated,
     ZScore,
     advantages,
@@ -99,18 +99,18 @@ def test_clip_holds_only_what_would_gain() -> None:
 
 def test_averages_by_hand() -> None:
     scored_BU = torch.tensor([[True, True, False, False], [True, False, False, False]])
-    tokens, places_B = units(torch.zeros(2, 4), scored_BU), torch.tensor([4, 2])
+    tokens, length_B = units(torch.zeros(2, 4), scored_BU), torch.tensor([4, 2])
     weigh: dict[Any, list[list[float]]] = {
-        PerSample("places"): [[1 / 8, 1 / 8, 0, 0], [1 / 4, 0, 0, 0]],
+        PerSample("positions"): [[1 / 8, 1 / 8, 0, 0], [1 / 4, 0, 0, 0]],
         PerSample("masked"): [[1 / 4, 1 / 4, 0, 0], [1 / 2, 0, 0, 0]],
-        PerToken("places"): [[1 / 6, 1 / 6, 0, 0], [1 / 6, 0, 0, 0]],
+        PerToken("positions"): [[1 / 6, 1 / 6, 0, 0], [1 / 6, 0, 0, 0]],
         PerToken("masked"): [[1 / 3, 1 / 3, 0, 0], [1 / 3, 0, 0, 0]],
     }
     for choice, expected in weigh.items():
-        torch.testing.assert_close(choice.weights(tokens, places_B), torch.tensor(expected))
+        torch.testing.assert_close(choice.weights(tokens, length_B), torch.tensor(expected))
     row = units(torch.zeros(2, 1), size_BU=torch.tensor([[4.0], [2.0]]))
-    torch.testing.assert_close(PerSample().weights(row, places_B), torch.tensor([[0.5], [0.5]]))
-    torch.testing.assert_close(PerToken().weights(row, places_B), torch.tensor([[2 / 3], [1 / 3]]))
+    torch.testing.assert_close(PerSample().weights(row, length_B), torch.tensor([[0.5], [0.5]]))
+    torch.testing.assert_close(PerToken().weights(row, length_B), torch.tensor([[2 / 3], [1 / 3]]))
 
 
 def test_the_sum_of_the_kl_grows_with_the_length_and_the_mean_does_not() -> None:
@@ -122,11 +122,11 @@ def test_the_sum_of_the_kl_grows_with_the_length_and_the_mean_does_not() -> None
     found: dict[Any, float] = {}
     for ratio in (TokenRatio(), SequenceRatio()):
         for reduce in ("mean", "sum"):
-            policy = replace(
-                unigrpo(Algorithm1(), updates=1), noise=FullMask(0), ratio=ratio, kl=Kl(1, "k2", "reference", reduce)
+            method = replace(
+                unigrpo(Algorithm1(), updates=1), masking=FullMask(0), ratio=ratio, kl=Kl(1, "k2", "reference", reduce)
             )
-            update = prepare(model, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), reference=other)[0]
-            loss, statistics = policy_loss(model, canvas, torch.zeros(2), update, policy=policy, vocabulary=SMALL)
+            update = prepare(model, canvas, method=method, vocabulary=SMALL, group=2, generator=generator(), reference=other)[0]
+            loss, statistics = policy_loss(model, canvas, torch.zeros(2), update, method=method, vocabulary=SMALL)
             assert statistics["kl"] > 0
             found[ratio, reduce] = loss.item() / statistics["kl"].item()
     assert list(found.values()) == pytest.approx([1, 8, 1, 8])
@@ -139,17 +139,17 @@ def test_likelihoods_by_hand() -> None:
     scored_KBL = torch.tensor([[[True, True, False]], [[False, True, False]]])
     views = MaskedViews(scored_KBL.long(), scored_KBL, scored_KBL * torch.tensor([1.5, 3.0])[:, None, None])
     log_KBL = torch.tensor([[[-1.0, -2.0, 0.0]], [[0.0, -4.0, 0.0]]])
-    places_B = torch.tensor([3])
+    length_B = torch.tensor([3])
     assert MeanField().tokens(log_KBL, views).tolist() == [[-1, -3, 0]]
-    assert MeanField().rows(log_KBL, views, places_B, torch.ones(1)).item() == pytest.approx(-7)
+    assert MeanField().rows(log_KBL, views, length_B, torch.ones(1)).item() == pytest.approx(-7)
     assert Elbo().tokens(log_KBL, views).tolist() == [[-1.5, -7.5, 0]]
-    assert Elbo().rows(log_KBL, views, places_B, torch.ones(1)).item() == pytest.approx((-4.5 - 12) / 2)
+    assert Elbo().rows(log_KBL, views, length_B, torch.ones(1)).item() == pytest.approx((-4.5 - 12) / 2)
     first = math.log(1.5 * math.exp(-2) / 2)
     second = math.log((1.5 * math.exp(-4) + 3 * math.exp(-8)) / 2)
     upper = 3 / 2 * (first + second) / 2
     sandwich = Sandwich(0.25, 2.0)
-    assert sandwich.rows(log_KBL, views, places_B, torch.ones(1)).item() == pytest.approx(-8.25)
-    assert sandwich.rows(log_KBL, views, places_B, -torch.ones(1)).item() == pytest.approx(0.25 * upper - 0.75 * 8.25)
+    assert sandwich.rows(log_KBL, views, length_B, torch.ones(1)).item() == pytest.approx(-8.25)
+    assert sandwich.rows(log_KBL, views, length_B, -torch.ones(1)).item() == pytest.approx(0.25 * upper - 0.75 * 8.25)
 
 
 # Reference
@@ -244,13 +244,13 @@ def test_lora_off_is_the_model_beneath(wrapped: bool) -> None:
 
 
 def check_adapters(adapted: Any, beneath: Any, canvas: Canvas) -> None:
-    policy = unigrpo(Algorithm1(), updates=1, kl=0.1)
+    method = unigrpo(Algorithm1(), updates=1, kl=0.1)
     update = prepare(
-        adapted, canvas, policy=policy, vocabulary=SMALL, group=2, generator=generator(), reference=AdaptersOff(adapted)
+        adapted, canvas, method=method, vocabulary=SMALL, group=2, generator=generator(), reference=AdaptersOff(adapted)
     )[0]
     assert update.reference_KBL is not None
     torch.testing.assert_close(update.reference_KBL, log_probabilities(beneath, canvas, update.views, vocabulary=SMALL).detach())
-    loss, statistics = policy_loss(adapted, canvas, torch.ones(2), update, policy=policy, vocabulary=SMALL)
+    loss, statistics = policy_loss(adapted, canvas, torch.ones(2), update, method=method, vocabulary=SMALL)
     assert loss.requires_grad
     assert statistics["kl"] > 0
 
@@ -258,9 +258,9 @@ def check_adapters(adapted: Any, beneath: Any, canvas: Canvas) -> None:
 # Refusals
 
 
-def policy_with(**parts: Any) -> Policy:
-    usual: dict[str, Any] = {"noise": FullMask(), "likelihood": MeanField(), "ratio": TokenRatio(), "advantage": CentredReward()}
-    return Policy(**(usual | {"aggregation": PerToken()} | parts))
+def policy_with(**parts: Any) -> Method:
+    usual: dict[str, Any] = {"masking": FullMask(), "likelihood": MeanField(), "ratio": TokenRatio(), "advantage": CentredReward()}
+    return Method(**(usual | {"aggregation": PerToken()} | parts))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def policy_with(**parts: Any) -> Policy:
         (lambda: CoupledCounts(0), "samples"),
         (lambda: BlockMasks(0), "block"),
         (lambda: BlockMasks(scored="all"), "scored"),  # type: ignore[arg-type]
-        (lambda: Trajectory(0), "together"),
+        (lambda: AllSteps(0), "together"),
         (lambda: SampledSteps(0), "ahead"),
         (lambda: SampledSteps(samples=0), "samples"),
         (lambda: Sandwich(1.1), "omega"),
@@ -303,7 +303,7 @@ def policy_with(**parts: Any) -> Policy:
         (lambda: drawn(FullMask(), rows(3, 3, 3), group=2), "group"),
         (lambda: drawn(FullMask(), rows(3).with_tokens(torch.full((1, 8), SMALL.mask))), "canvas"),
         (
-            lambda: draw_views(Trajectory(), rows(3), mask_id=SMALL.mask, updates=1, group=1, generator=generator()),
+            lambda: draw_views(AllSteps(), rows(3), mask_id=SMALL.mask, updates=1, group=1, generator=generator()),
             "steps_BL",
         ),
     ],
@@ -314,12 +314,12 @@ def test_impossible_choices_are_refused(make: Callable[[], Any], named: str) -> 
 
 
 def test_a_kl_without_its_reference_is_refused() -> None:
-    model, canvas, policy = tiny_model(SMALL.size), rows(4), espo(updates=1)
+    model, canvas, method = tiny_model(SMALL.size), rows(4), espo(updates=1)
     with pytest.raises(InputError, match="reference"):
-        prepare(model, canvas, policy=policy, vocabulary=SMALL, group=1, generator=generator())
-    without = prepare(model, canvas, policy=replace(policy, kl=Kl()), vocabulary=SMALL, group=1, generator=generator())[0]
+        prepare(model, canvas, method=method, vocabulary=SMALL, group=1, generator=generator())
+    without = prepare(model, canvas, method=replace(method, kl=Kl()), vocabulary=SMALL, group=1, generator=generator())[0]
     with pytest.raises(InputError, match="reference_KBL"):
-        policy_loss(model, canvas, torch.ones(1), without, policy=policy, vocabulary=SMALL)
+        policy_loss(model, canvas, torch.ones(1), without, method=method, vocabulary=SMALL)
 
 
 def test_tokens_of_the_wrong_modality_are_refused() -> None:
@@ -333,3 +333,34 @@ def test_bounds_of_tokens_are_refused() -> None:
     views = drawn(FullMask(0), rows(3))[0]
     with pytest.raises(InputError, match="Sandwich"):
         Sandwich().tokens(torch.zeros(views.scored_KBL.shape), views)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+@pytest.mark.parametrize("size", [1, 7])
+def test_the_gradient_of_the_kl_points_to_the_reference(estimator: Any, size: int) -> None:
+    """At any distance, in both directions: a step against the gradient brings the policy closer."""
+    d_BU = torch.cat([torch.linspace(-60, 60, 1201), torch.tensor([-20.1, -20.0, -19.9, -1e-3, 1e-3, 19.9, 20.0, 20.1])])[:, None]
+    d_BU = d_BU[d_BU[:, 0].abs() > 1e-4].requires_grad_()
+    units = Units(d_BU, torch.ones_like(d_BU, dtype=torch.bool), torch.full_like(d_BU, size))
+    value_BU = Kl(1.0, estimator).of(units, torch.zeros_like(d_BU))
+    (slope_BU,) = torch.autograd.grad(value_BU.sum(), d_BU)
+    assert value_BU.isfinite().all()
+    assert (value_BU >= 0).all()
+    assert slope_BU.isfinite().all()
+    assert (slope_BU.sign() == d_BU.sign()).all()
+    order = d_BU.detach()[:, 0].argsort()
+    assert (slope_BU[order, 0].diff() >= -1e-6 * slope_BU.abs().max()).all()  # convex: further away is never pulled less
+
+
+@pytest.mark.parametrize("d", [-19.9, -5.0, -0.5, 0.0, 0.5, 30.0])
+def test_k3_is_exact_where_it_is_not_extended(d: float) -> None:
+    one = torch.tensor([[d]], dtype=torch.float64)
+    value = Kl(1.0, "k3").of(Units(one, torch.ones_like(one, dtype=torch.bool), torch.ones_like(one)), torch.zeros_like(one))
+    assert float(value) == pytest.approx(math.exp(-d) - 1 + d, rel=1e-12)
+
+
+@pytest.mark.parametrize("d", [-20.5, -40.0])
+def test_k3_is_a_line_beyond(d: float) -> None:
+    one = torch.tensor([[d]], dtype=torch.float64)
+    value = Kl(1.0, "k3").of(Units(one, torch.ones_like(one, dtype=torch.bool), torch.ones_like(one)), torch.zeros_like(one))
+    assert float(value) == pytest.approx(math.exp(20) - 21 + (math.exp(20) - 1) * (-20 - d), rel=1e-12)

@@ -331,14 +331,14 @@ def test_terms_of_a_reward_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_has_no_reward_or_nothing_to_compare_with_is_in_no_loss() -> None:
-    policy, nan = unigrpo(Systematic()), float("nan")
+    method, nan = unigrpo(Systematic()), float("nan")
     reward_B = torch.tensor([1, 3, nan, nan, nan, 5, 2, 2, 2], dtype=torch.float64)
-    advantage_B = group_advantages(policy, reward_B, group=3)
+    advantage_B = group_advantages(method, reward_B, group=3)
     assert advantage_B[2:].tolist() == [0] * 7
     assert advantage_B[:2].tolist() == pytest.approx([-1, 1], abs=1e-3)
     rollouts, _ = fixed([1] * 9, [2] * 9)
-    places_B = taking_part(rollouts.canvas, reward_B, group=3).editable_BL.sum(1)
-    assert places_B.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0]
+    length_B = taking_part(rollouts.canvas, reward_B, group=3).editable_BL.sum(1)
+    assert length_B.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_rewards_never_see_what_geneval_asks_for() -> None:

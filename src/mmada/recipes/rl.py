@@ -206,11 +206,11 @@ class RLRecipe:
     ) -> PolicyLearner:
         """The learner: the model, the method, and a function that makes batches."""
         begun = read_start(start)
-        device, policy = chosen_device(self.device), self.method.policy()
+        device, method = chosen_device(self.device), self.method.build()
         bf16 = quick_in_bfloat16(device) if self.bf16 == "auto" else self.bf16
         model = with_network(begun, device, self.lora)
         drawing = {task: pools[task].drawing(task, model, self.sampling.length) for task in self.active}
-        wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
+        wants_reference = method.kl.weight > 0 and method.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
         reference: Reference | None = None
         if wants_reference:
@@ -218,7 +218,7 @@ class RLRecipe:
         return PolicyLearner(
             network,
             model.engine.parts.vocabulary,
-            policy,
+            method,
             partial(self.scored, model, drawing, rewards, GroupLog(out / "groups.jsonl")),
             group=self.group_size,
             seed=self.plan.seed,

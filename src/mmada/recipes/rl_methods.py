@@ -9,18 +9,18 @@ from functools import partial
 from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.rl import (
     Algorithm1,
+    AllSteps,
     BlockMasks,
     CoupledCounts,
     CoupledMasks,
     FullMask,
     Iid,
     MaskingPlan,
-    Policy,
+    Method,
     RandomMasks,
     RatioClip,
     SampledSteps,
     Systematic,
-    Trajectory,
     Truncated,
     coupled_grpo,
     diffu_grpo,
@@ -42,10 +42,10 @@ MASKINGS: dict[str, MaskingPlan] = {
     "coupled": CoupledMasks(),
     "counts": CoupledCounts(),
     "blocks": BlockMasks(),
-    "trajectory": Trajectory(),
-    "moments": SampledSteps(),
+    "all_steps": AllSteps(),
+    "sampled_steps": SampledSteps(),
 }
-METHODS: dict[str, Callable[..., Policy]] = {
+METHODS: dict[str, Callable[..., Method]] = {
     "path_grpo": path_grpo,
     "unigrpo": partial(unigrpo, Systematic()),
     "diffu_grpo": diffu_grpo,
@@ -83,15 +83,15 @@ class MethodChoice:
         for name in ("epsilon", "kl"):
             if (value := getattr(self, name)) is not None:
                 check_number(f"method.{name}", value)
-        self.policy()  # its parts check each other
+        self.build()  # its parts check each other
 
-    def policy(self) -> Policy:
+    def build(self) -> Method:
         """The combination of parts."""
         made = METHODS[self.name]() if self.updates is None else METHODS[self.name](updates=self.updates)
         if self.masking is not None:
-            made = replace(made, noise=MASKINGS[self.masking])
+            made = replace(made, masking=MASKINGS[self.masking])
         if self.samples is not None:
-            made = replace(made, noise=with_samples(made.noise, self.samples))
+            made = replace(made, masking=with_samples(made.masking, self.samples))
         if self.epsilon is not None:
             made = replace(made, clip=RatioClip(self.epsilon, self.epsilon))
         return made if self.kl is None else replace(made, kl=replace(made.kl, weight=self.kl))
@@ -101,11 +101,11 @@ MAX_SAMPLES = 64
 """Maximum masked copies of a completion an update."""
 
 
-def with_samples(noise: MaskingPlan, samples: int) -> MaskingPlan:
+def with_samples(masking: MaskingPlan, samples: int) -> MaskingPlan:
     """The plan with another number of masked copies an update. Raises InputError if it has no such choice."""
     check_whole("method.samples", samples, 1, MAX_SAMPLES)
-    if isinstance(noise, BlockMasks | CoupledCounts | SampledSteps | RandomMasks):
-        return replace(noise, samples=samples)
+    if isinstance(masking, BlockMasks | CoupledCounts | SampledSteps | RandomMasks):
+        return replace(masking, samples=samples)
     raise InputError(
-        f"method.samples {samples} has no meaning for {type(noise).__name__}, whose number of copies is fixed; leave it out"
+        f"method.samples {samples} has no meaning for {type(masking).__name__}, whose number of copies is fixed; leave it out"
     )

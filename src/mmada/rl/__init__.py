@@ -1,4 +1,4 @@
-"""Policy optimisation of masked diffusion models, from parts: `Policy` holds one choice of each, `prepare` draws the masks and
+"""Policy optimisation of masked diffusion models, from parts: `Method` holds one choice of each, `prepare` draws the masks and
 asks the old policy and the reference, `policy_loss` is the loss of one inner update, `parts` of which run one after the other."""
 
 from mmada.rl.advantage import Advantage, CentredReward, LeaveOneOut, ZScore, advantages
@@ -6,8 +6,8 @@ from mmada.rl.likelihood import Elbo, Likelihood, MeanField, Sandwich, Scorer, l
 from mmada.rl.loss import Update, parts, policy_loss, prepare
 from mmada.rl.mask_ratios import Algorithm1, Iid, Systematic, Times, Truncated
 from mmada.rl.masked_views import MaskedViews, MaskingPlan, draw_views
-from mmada.rl.masking import BlockMasks, CoupledCounts, CoupledMasks, FullMask, RandomMasks, SampledSteps, Trajectory
-from mmada.rl.methods import Policy, coupled_grpo, diffu_grpo, espo, mask_grpo, path_grpo, spg, unigrpo
+from mmada.rl.masking import AllSteps, BlockMasks, CoupledCounts, CoupledMasks, FullMask, RandomMasks, SampledSteps
+from mmada.rl.methods import Method, coupled_grpo, diffu_grpo, espo, mask_grpo, path_grpo, spg, unigrpo
 from mmada.rl.objective import (
     Aggregation,
     Kl,
@@ -26,6 +26,7 @@ __all__ = [
     "Advantage",
     "Aggregation",
     "Algorithm1",
+    "AllSteps",
     "BlockMasks",
     "CentredReward",
     "CoupledCounts",
@@ -40,10 +41,10 @@ __all__ = [
     "MaskedViews",
     "MaskingPlan",
     "MeanField",
+    "Method",
     "NoRatio",
     "PerSample",
     "PerToken",
-    "Policy",
     "RandomMasks",
     "Ratio",
     "RatioClip",
@@ -55,7 +56,6 @@ __all__ = [
     "Systematic",
     "Times",
     "TokenRatio",
-    "Trajectory",
     "Truncated",
     "Update",
     "ZScore",

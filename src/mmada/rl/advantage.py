@@ -69,7 +69,7 @@ def advantages(choice: Advantage, reward_B: Tensor, *, group: int) -> Tensor:
     if check_whole("group", group, 1) and len(reward_B) % group:
         raise InputError(f"group must divide the {len(reward_B)} rewards, got {group}")
     if not bool(reward_B.isfinite().all()):
-        raise InputError(f"rewards must be finite numbers, got {reward_B.tolist()}; mend the reward function")
+        raise InputError(f"rewards must be finite numbers, got {reward_B.tolist()}; fix the reward function")
     reward_PG = reward_B.double().view(-1, group)
     equal_P1 = reward_PG.amax(1, keepdim=True) == reward_PG.amin(1, keepdim=True)
     centred_PG = torch.where(equal_P1, 0.0, reward_PG - reward_PG.mean(1, keepdim=True))

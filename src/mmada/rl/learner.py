@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmada.canvas import Canvas
 from mmada.model.mmada import MMaDAModel
-from mmada.rl import Policy, Reference, Update, parts, policy_loss, prepare
+from mmada.rl import Method, Reference, Update, parts, policy_loss, prepare
 from mmada.rl.advantage import advantages
 from mmada.rl.rollout_store import Batch, RolloutStore
 from mmada.rl.scoring import ScoredRollouts
@@ -29,7 +29,7 @@ from mmada.tokenizers.vocabulary import Vocabulary
 __all__ = ["PolicyLearner", "group_advantages", "taking_part"]
 
 
-def group_advantages(policy: Policy, reward_B: Tensor, *, group: int) -> Tensor:
+def group_advantages(method: Method, reward_B: Tensor, *, group: int) -> Tensor:
     """Advantages (B,) float32 of each group's completions among those of them that have a reward; 0 for the others.
 
     A group with fewer than two rewards has none to compare and gives 0.
@@ -38,7 +38,7 @@ def group_advantages(policy: Policy, reward_B: Tensor, *, group: int) -> Tensor:
     for start in range(0, len(reward_B), group):
         have = start + reward_B[start : start + group].isfinite().nonzero()[:, 0]
         if len(have) > 1:
-            advantage_B[have] = advantages(policy.advantage, reward_B[have], group=len(have))
+            advantage_B[have] = advantages(method.advantage, reward_B[have], group=len(have))
     return advantage_B
 
 
@@ -63,7 +63,7 @@ class PolicyLearner:
         self,
         model: MMaDAModel,
         vocabulary: Vocabulary,
-        policy: Policy,
+        method: Method,
         scored: Callable[[int], ScoredRollouts],
         *,
         group: int,
@@ -78,7 +78,7 @@ class PolicyLearner:
         micro_batch: int = 128,
     ) -> None:
         self.module: nn.Module = model
-        self.model, self.vocabulary, self.policy, self.scored = model, vocabulary, policy, scored
+        self.model, self.vocabulary, self.method, self.scored = model, vocabulary, method, scored
         self.group, self.seed, self.reference, self.device = group, seed, reference, device
         self.store, self.first_needed, self.show, self.write, self.bf16 = store, first_needed, show, write, bf16
         self.micro_batch = micro_batch
@@ -89,7 +89,7 @@ class PolicyLearner:
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
         """Minus the objective of one inner update, in parts. A part that is no number is left out: it is 0, and counted."""
-        number, inner = divmod(step, self.policy.updates)
+        number, inner = divmod(step, self.method.updates)
         batch = self.current(number, step)
         self.examples = batch.canvas.rows
         self.statistics = dict(batch.statistics) if inner == 0 else {}
@@ -98,7 +98,7 @@ class PolicyLearner:
         for rows in parts(canvas, update.views, micro_batch=self.micro_batch):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 loss, found = policy_loss(
-                    self.model, canvas, advantage_B, update, policy=self.policy, vocabulary=self.vocabulary, rows=rows
+                    self.model, canvas, advantage_B, update, method=self.method, vocabulary=self.vocabulary, rows=rows
                 )
             if not math.isfinite(value := float(loss.detach())):
                 logging.getLogger(__name__).warning(
@@ -118,12 +118,12 @@ class PolicyLearner:
     def current(self, number: int, step: int) -> Batch:
         """The batch at work: in memory, kept, or made now."""
         if self.batch is None or self.number != number:
-            batch = self.store.read(number, done=step % self.policy.updates)
+            batch = self.store.read(number, done=step % self.method.updates)
             if batch is None:
                 self.store.drop(since=number)  # those would be of other weights than it leads to
                 batch = self.made(number)
                 self.store.write(number, batch)
-            self.store.drop(before=self.first_needed(step) // self.policy.updates)
+            self.store.drop(before=self.first_needed(step) // self.method.updates)
             self.batch, self.number = batch, number
         return self.batch
 
@@ -136,7 +136,7 @@ class PolicyLearner:
             updates = prepare(
                 self.model,
                 canvas.to(self.device),
-                policy=self.policy,
+                method=self.method,
                 vocabulary=self.vocabulary,
                 group=self.group,
                 generator=generator,
@@ -144,7 +144,7 @@ class PolicyLearner:
                 steps_BL=scored.rollouts.decided_BL,
                 micro_batch=self.micro_batch,
             )
-        advantage_B = group_advantages(self.policy, scored.reward_B, group=self.group)
+        advantage_B = group_advantages(self.method, scored.reward_B, group=self.group)
         return Batch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), scored.statistics)
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:

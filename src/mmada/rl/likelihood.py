@@ -1,12 +1,12 @@
-"""How probable a policy finds its tokens: log-probabilities at masked places, and what is made of them.
+"""How probable a policy finds its tokens: log-probabilities at masked positions, and what is made of them.
 
     MeanField()             mean log-probability of a masked token              UniGRPO (eq. 3, eq. 4), d1, MaskGRPO, TraceRL
     Elbo()                  lower bound: (1/t) sum over masked tokens           eq. 1, eq. 2, coupled-GRPO, ESPO
     Sandwich(omega, beta)   the ELBO for good completions, and for the others   SPG
                             a mix of it and an upper bound, the EUBO
 
-Shapes: K views, B rows, L positions, D width, V vocab of a modality. Of the K x B rows, R have scored places and U differ in
-what the model reads; C of these run together, for S of the R, with M scored places.
+Shapes: K views, B rows, L positions, D width, V vocab of a modality. Of the K x B rows, R have scored positions and U differ in
+what the model reads; C of these run together, for S of the R, with M scored positions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmada.tokenizers.vocabulary import Vocabulary
 __all__ = ["Elbo", "Likelihood", "MeanField", "Sandwich", "Scorer", "log_probabilities"]
 
 
-TOGETHER = 32
+MAX_ROWS = 32
 """Most rows that run together."""
 
 
@@ -45,12 +45,12 @@ class Scorer(Protocol):
 
 
 def log_probabilities(model: Scorer, canvas: Canvas, views: MaskedViews, *, vocabulary: Vocabulary, chunk: int = 1024) -> Tensor:
-    """ln p of the canvas's own token at every scored place of every view (K, B, L), in nats, 0 elsewhere.
+    """ln p of the canvas's own token at every scored position of every view (K, B, L), in nats, 0 elsewhere.
 
-    Text places are normalised over the text range of the vocabulary, image places over the code slice. Logits are computed for
-    ``chunk`` places at a time; the backward pass of more than that computes them again. Rows of which a view scores nothing are
-    not computed, and rows that the model would read alike, of one view or of several, are computed once. Raises InputError
-    where a token is outside the range of its modality.
+    Text positions are normalised over the text range of the vocabulary, image positions over the code slice. Logits are
+    computed for ``chunk`` positions at a time; the backward pass of more than that computes them again. Rows of which a view
+    scores nothing are not computed, and rows that the model would read alike, of one view or of several, are computed once.
+    Raises InputError where a token is outside the range of its modality.
     """
     asked_KB = views.scored_KBL.any(2)
     asked_KB[0, 0] = True  # one row is computed in any case, to keep the graph
@@ -61,12 +61,12 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: MaskedViews, *, voca
     for kinds_C in of_like_length(valid_RL[first_U]):
         read_C = first_U[kinds_C]
         kept = slice(int(valid_RL[read_C].any(0).nonzero().max()) + 1)
-        place_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
-        mine = (place_U[kind_R] >= 0).nonzero()[:, 0]
+        position_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
+        mine = (position_U[kind_R] >= 0).nonzero()[:, 0]
         view, row = view_R[mine], row_R[mine]
-        asked = Asked(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
+        asked = Queries(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
         read = (tokens_RL[read_C, kept], valid_RL[read_C, kept])
-        log_SL = asked.log_probabilities(model, *read, place_U[kind_R[mine]], vocabulary, chunk)
+        log_SL = asked.log_probabilities(model, *read, position_U[kind_R[mine]], vocabulary, chunk)
         log_KBL = log_KBL.to(log_SL).index_put((view, row), pad(log_SL, (0, canvas.length - log_SL.shape[1])))
     return log_KBL
 
@@ -85,19 +85,19 @@ def alike(tokens_RL: Tensor, valid_RL: Tensor) -> tuple[Tensor, Tensor]:
 
 def of_like_length(valid_UL: Tensor) -> tuple[Tensor, ...]:
     """The numbers of the rows in groups of `TOGETHER`, the shortest first: texts are not padded to the length of pictures."""
-    return torch.split(valid_UL.sum(1).argsort(stable=True), TOGETHER)
+    return torch.split(valid_UL.sum(1).argsort(stable=True), MAX_ROWS)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is wanted of S rows, (S, L) each: the tokens they hold, their modalities, the places that are scored."""
+class Queries:
+    """What is wanted of S rows, (S, L) each: the tokens they hold, their modalities, the positions that are scored."""
 
     own_SL: Tensor
     modality_SL: Tensor
     scored_SL: Tensor
 
     def log_probabilities(
-        self, model: Scorer, tokens_CL: Tensor, valid_CL: Tensor, place_S: Tensor, vocabulary: Vocabulary, chunk: int
+        self, model: Scorer, tokens_CL: Tensor, valid_CL: Tensor, position_S: Tensor, vocabulary: Vocabulary, chunk: int
     ) -> Tensor:
         """ln p (S, L), 0 where nothing is scored, where row s is read as row ``place_S[s]`` of ``tokens_CL``."""
         hidden_CLD = model.hidden(tokens_CL, valid_BL=valid_CL)
@@ -108,14 +108,14 @@ class Asked:
             target_M = self.own_SL[at_SL] - vocab.start
             if bool(((target_M < 0) | (target_M >= len(vocab))).any()):
                 name = "text" if modality == TEXT else "image"
-                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} places; mend its modality_BL")
-            hidden_MD = at_places(hidden_CLD, place_S[row_M], column_M)
+                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} positions; fix its modality_BL")
+            hidden_MD = at_positions(hidden_CLD, position_S[row_M], column_M)
             log_M = -chunked_cross_entropy(hidden_MD, model.head(vocab), target_M, chunk=chunk)
             parts.append(log_M.new_zeros(at_SL.shape).masked_scatter(at_SL, log_M))
         return parts[0] + parts[1]
 
 
-def at_places(hidden_CLD: Tensor, row_M: Tensor, column_M: Tensor) -> Tensor:
+def at_positions(hidden_CLD: Tensor, row_M: Tensor, column_M: Tensor) -> Tensor:
     """``hidden_CLD[row_M, column_M]`` (M, D). Places that are asked for several times add up their gradients in order, so that a
     run repeats itself bit by bit; on several threads of a CPU indexing does not.
     """
@@ -126,11 +126,11 @@ class Likelihood(Protocol):
     """An estimate of ln p(completion | prompt) from K views."""
 
     def tokens(self, log_KBL: Tensor, views: MaskedViews) -> Tensor:
-        """An estimate of every place (B, L), in nats; 0 where no view scores it."""
+        """An estimate of every position (B, L), in nats; 0 where no view scores it."""
         ...
 
-    def rows(self, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Tensor:
-        """An estimate of every completion (B,), in nats; ``places_B`` is its length."""
+    def rows(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Tensor:
+        """An estimate of every completion (B,), in nats; ``length_B`` is its length."""
         ...
 
 
@@ -139,12 +139,12 @@ class MeanField:
     """Each masked token alone, whatever the mask ratio. Of a completion: its length times the mean (eq. 4 is that mean)."""
 
     def tokens(self, log_KBL: Tensor, views: MaskedViews) -> Tensor:
-        """As `Likelihood.tokens`: the mean over the views that score a place (eq. 3)."""
+        """As `Likelihood.tokens`: the mean over the views that score a position (eq. 3)."""
         return log_KBL.sum(0) / views.scored_KBL.sum(0).clamp(min=1)
 
-    def rows(self, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Tensor:
-        """As `Likelihood.rows`: over the scored places of all views together."""
-        return places_B * log_KBL.sum((0, 2)) / views.scored_KBL.sum((0, 2)).clamp(min=1)
+    def rows(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Tensor:
+        """As `Likelihood.rows`: over the scored positions of all views together."""
+        return length_B * log_KBL.sum((0, 2)) / views.scored_KBL.sum((0, 2)).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ class Elbo:
     """The evidence lower bound: masked tokens weighted by 1/t, averaged over the views."""
 
     def tokens(self, log_KBL: Tensor, views: MaskedViews) -> Tensor:
-        """As `Likelihood.tokens`: the weighted mean over the views that score a place (coupled-GRPO: half the sum of two)."""
+        """As `Likelihood.tokens`: the weighted mean over the views that score a position (coupled-GRPO: half the sum of two)."""
         return (log_KBL * views.weight_KBL).sum(0) / views.scored_KBL.sum(0).clamp(min=1)
 
-    def rows(self, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Tensor:
+    def rows(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Tensor:
         """As `Likelihood.rows`."""
         return (log_KBL * views.weight_KBL).sum(2).mean(0)
 
@@ -164,7 +164,7 @@ class Elbo:
 class Sandwich:
     """SPG: the ELBO where the advantage is positive; else ``omega`` * EUBO + (1 - omega) * ELBO.
 
-    EUBO = (1 / beta) sum_i ln mean_k [w p_i^beta] over the places that some view scores, scaled up to the whole length.
+    EUBO = (1 / beta) sum_i ln mean_k [w p_i^beta] over the positions that some view scores, scaled up to the whole length.
     ``omega`` in [0, 1]: 0 is the ELBO, 1 the EUBO. ``beta``: at least 1; SPG's experiments take 1.5. They bound completions,
     not tokens.
     """
@@ -180,19 +180,19 @@ class Sandwich:
         """Raises InputError: the bounds are of whole completions."""
         raise InputError("likelihood Sandwich bounds whole completions, not tokens; use it with NoRatio()")
 
-    def rows(self, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Tensor:
+    def rows(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Tensor:
         """As `Likelihood.rows`."""
-        lower_B = Elbo().rows(log_KBL, views, places_B, advantage_B)
+        lower_B = Elbo().rows(log_KBL, views, length_B, advantage_B)
         if self.omega == 0:
             return lower_B
-        mixed_B = self.omega * self.upper(log_KBL, views, places_B) + (1 - self.omega) * lower_B
+        mixed_B = self.omega * self.upper(log_KBL, views, length_B) + (1 - self.omega) * lower_B
         return torch.where(advantage_B > 0, lower_B, mixed_B)
 
-    def upper(self, log_KBL: Tensor, views: MaskedViews, places_B: Tensor) -> Tensor:
+    def upper(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor) -> Tensor:
         """The EUBO (B,), in nats."""
         scored_BL = views.scored_KBL.any(0)
         power_KBL = views.weight_KBL.clamp(min=1e-30).log() + self.beta * log_KBL
-        # Finite, not -inf: a place that no view scores is dropped below, and brings no infinity into a sum or its gradient.
+        # Finite, not -inf: a position that no view scores is dropped below, and brings no infinity into a sum or its gradient.
         sum_BL = power_KBL.masked_fill(~views.scored_KBL, -1e9).logsumexp(0) - log(len(log_KBL))
         total_B = torch.where(scored_BL, sum_BL, 0.0).sum(1) / self.beta
-        return places_B * total_B / scored_BL.sum(1).clamp(min=1)
+        return length_B * total_B / scored_BL.sum(1).clamp(min=1)

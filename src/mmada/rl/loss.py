@@ -21,7 +21,7 @@ from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.rl.likelihood import Scorer, alike, log_probabilities
 from mmada.rl.masked_views import MaskedViews, completion, draw_views
-from mmada.rl.methods import Policy
+from mmada.rl.methods import Method
 from mmada.rl.reference import Reference
 from mmada.tokenizers.vocabulary import Vocabulary
 
@@ -50,7 +50,7 @@ def prepare(
     model: Scorer,
     canvas: Canvas,
     *,
-    policy: Policy,
+    method: Method,
     vocabulary: Vocabulary,
     group: int,
     generator: torch.Generator,
@@ -61,26 +61,26 @@ def prepare(
     """Masks of the policy's inner updates for completed canvases, and what old policy and reference say about them.
 
     ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`. ``micro_batch``:
-    as in `parts`, which old policy and reference compute too: in half precision a row's numbers depend on what runs beside it.
+    as in `parts`, which old policy and reference compute too: in bfloat16 a row's numbers depend on what runs beside it.
     Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if
     the KL needs a reference and there is none.
     """
-    wants_reference = policy.kl.weight > 0 and policy.kl.target == "reference"
+    wants_reference = method.kl.weight > 0 and method.kl.target == "reference"
     if wants_reference and reference is None:
         raise InputError(
             "reference is missing and the KL is to it; give a FrozenCopy or AdaptersOff, or set the KL's weight to 0"
         )
     drawn = draw_views(
-        policy.noise,
+        method.masking,
         canvas,
         mask_id=vocabulary.mask,
-        updates=policy.updates,
+        updates=method.updates,
         group=group,
         generator=generator,
         steps_BL=steps_BL,
     )
     old: list[Tensor | None] = [None] * len(drawn)
-    if policy.needs_old:
+    if method.needs_old:
         old = [in_parts(model, canvas, views, vocabulary, micro_batch) for views in drawn]
     other: list[Tensor | None] = [None] * len(drawn)
     if wants_reference and reference is not None:
@@ -124,38 +124,39 @@ def policy_loss(
     advantage_B: Tensor,
     update: Update,
     *,
-    policy: Policy,
+    method: Method,
     vocabulary: Vocabulary,
     rows: slice = slice(None),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus eq. 5 for one inner update: a scalar to minimise, and statistics (scalars without gradient).
 
-    ``advantage_B``: float, from `Policy.advantages`. ``rows``: whose share of loss and statistics is wanted; the shares of all
-    `parts` of a batch add up to the whole. Statistics: ``ratio`` (mean), ``clipped`` (share of units held by the clip), ``kl``
-    (nats a completion place; 0 where its weight is 0), ``masked`` (places scored, over all views). Completions without a scored
-    place, or without any place, add nothing. Raises InputError if the KL is to a reference and the update has none.
+    ``advantage_B``: float, from `Method.advantages`. ``rows``: whose share of loss and statistics is wanted; the shares of all
+    `parts` of a batch add up to the whole. Statistics: ``ratio`` (mean), ``clipped`` (share of units where the clip is active),
+    ``kl`` (nats per completion position; 0 where its weight is 0), ``masked`` (positions scored, over all views). Completions
+    without a scored position, or without any position, add nothing. Raises InputError if the KL is to a reference and the
+    update has none.
     """
-    mine, places_B = update.part(rows), completion(canvas).sum(1)
+    mine, length_B = update.part(rows), completion(canvas).sum(1)
     log_KBL = log_probabilities(model, canvas.part(rows), mine.views, vocabulary=vocabulary)
     advantage_B = advantage_B.to(log_KBL)
-    share = Share.of(policy, update.views, places_B, advantage_B)
-    values = (mine.views, places_B[rows], advantage_B[rows])
-    units = policy.units(log_KBL, *values)
-    old = units if mine.old_KBL is None else policy.units(mine.old_KBL, *values)
-    gain = policy.ratio.gain(units, old.log_BU.detach(), advantage_B[rows], policy.clip)
+    share = Share.of(method, update.views, length_B, advantage_B)
+    values = (mine.views, length_B[rows], advantage_B[rows])
+    units = method.units(log_KBL, *values)
+    old = units if mine.old_KBL is None else method.units(mine.old_KBL, *values)
+    gain = method.ratio.gain(units, old.log_BU.detach(), advantage_B[rows], method.clip)
     loss = -(share.loss_BU[rows] * torch.where(units.scored_BU, gain.value_BU, 0.0)).sum()
     kl = log_KBL.new_zeros(())
-    if policy.kl.weight > 0:
+    if method.kl.weight > 0:
         target = old
-        if policy.kl.target == "reference":
+        if method.kl.target == "reference":
             if mine.reference_KBL is None:
                 raise InputError(
                     "reference_KBL of the update is missing and the KL is to the reference; make updates with prepare"
                 )
-            target = policy.units(mine.reference_KBL, *values)
-        kl_BU = torch.where(units.scored_BU, policy.kl.of(units, target.log_BU.detach()), 0.0)
-        loss = loss + policy.kl.weight * (share.kl_BU[rows] * kl_BU).sum()
-        kl = (share.place_BU[rows] * kl_BU).sum()
+            target = method.units(mine.reference_KBL, *values)
+        kl_BU = torch.where(units.scored_BU, method.kl.of(units, target.log_BU.detach()), 0.0)
+        loss = loss + method.kl.weight * (share.kl_BU[rows] * kl_BU).sum()
+        kl = (share.position_BU[rows] * kl_BU).sum()
     statistics = {
         "ratio": (share.unit_BU[rows] * gain.ratio_BU).sum(),
         "clipped": (share.unit_BU[rows] * gain.clipped_BU).sum(),
@@ -167,19 +168,19 @@ def policy_loss(
 
 @dataclass(frozen=True)
 class Share:
-    """What a unit of a batch counts in the loss and in its KL, and among all scored units and places, (B, U) each."""
+    """What a unit of a batch counts in the loss and in its KL, and among all scored units and positions, (B, U) each."""
 
     loss_BU: Tensor
     kl_BU: Tensor
     unit_BU: Tensor
-    place_BU: Tensor
+    position_BU: Tensor
 
     @staticmethod
-    def of(policy: Policy, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Share:
+    def of(method: Method, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Share:
         """Those of a whole batch; they depend on where it is scored, not on what the model says."""
-        units = policy.units(advantage_B.new_zeros(views.scored_KBL.shape), views, places_B, advantage_B)
-        loss_BU = policy.aggregation.weights(units, places_B)
+        units = method.units(advantage_B.new_zeros(views.scored_KBL.shape), views, length_B, advantage_B)
+        loss_BU = method.aggregation.weights(units, length_B)
         counted_BU = units.scored_BU * units.size_BU
-        kl_BU = counted_BU / max(1, len(places_B)) if policy.kl.reduce == "sum" else loss_BU
+        kl_BU = counted_BU / max(1, len(length_B)) if method.kl.reduce == "sum" else loss_BU
         unit_BU = units.scored_BU / units.scored_BU.sum().clamp(min=1)
         return Share(loss_BU, kl_BU, unit_BU, counted_BU / counted_BU.sum().clamp(min=1))

@@ -1,7 +1,7 @@
-"""What a noising plan makes: noisy copies of finished completions, drawn once for policy, old policy and reference alike.
+"""What a masking plan makes: masked copies of finished completions, drawn once for policy, old policy and reference alike.
 
-Which places belong to a completion is said by the canvas alone (``editable_BL``): leave end-of-text padding out there to leave it
-out of the loss. Masks are drawn on the CPU, so that a seed means the same on every device.
+Which positions belong to a completion is said by the canvas alone (``editable_BL``): leave end-of-text padding out there to
+leave it out of the loss. Masks are drawn on the CPU, so that a seed means the same on every device.
 
 Shapes: K views, B rows, L positions.
 """
@@ -34,10 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class MaskedViews:
-    """K noisy copies of a batch of completions.
+    """K masked copies of a batch of completions.
 
-    ``tokens_KBL``: int64, what the model reads. ``scored_KBL``: bool, the masked places of the completion whose log-probability
-    counts. ``weight_KBL``: float, what a scored place stands for in the ELBO (1/t of eq. 1), 0 elsewhere.
+    ``tokens_KBL``: int64, what the model reads. ``scored_KBL``: bool, the masked positions of the completion whose
+    log-probability counts. ``weight_KBL``: float, what a scored position stands for in the ELBO (1/t of eq. 1), 0 elsewhere.
     """
 
     tokens_KBL: Tensor
@@ -55,7 +55,7 @@ class MaskedViews:
 
 @dataclass(frozen=True)
 class MaskingContext:
-    """What a plan draws for: ``steps_BL`` is the step at which the rollout decided each place; B is a multiple of ``group``.
+    """What a plan draws for: ``steps_BL`` is the step at which the rollout decided each position; B is a multiple of ``group``.
 
     ``behind_BL``: what the rollout filled behind the end of a text. It says how long the text is, so plans mask it as they mask
     the completion, and score none of it.
@@ -83,7 +83,7 @@ class MaskingContext:
         return torch.rand(*shape, generator=self.generator)
 
     def views(self, masked: Sequence[Tensor], scored: Sequence[Tensor], weights: Sequence[Tensor | float]) -> MaskedViews:
-        """MaskedViews from the masks, scored places and weights, (B, L) or broadcast to it, of each."""
+        """MaskedViews from the masks, scored positions and weights, (B, L) or broadcast to it, of each."""
         scored_KBL = torch.stack(list(scored))
         tokens_KBL = torch.where(torch.stack(list(masked)), self.mask_id, self.canvas.tokens_BL)
         weight_KBL = torch.stack(
@@ -98,7 +98,7 @@ class MaskingContext:
 
 
 class MaskingPlan(Protocol):
-    """A noising plan."""
+    """A masking plan."""
 
     def draw(self, wanted: MaskingContext) -> tuple[MaskedViews, ...]:
         """The views of each inner update; use `draw_views`, which checks and moves what it is given."""
@@ -123,10 +123,10 @@ def draw_views(
     """Masks of ``updates`` inner updates for completed canvases, on the device of the canvas.
 
     ``group``: G, completions a prompt, which stand next to each other. ``generator``: on the CPU. ``steps_BL``: int64, step at
-    which each place was filled, 0 in the context: `Trajectory` and `SampledSteps` need it, and it tells every plan what the
+    which each position was filled, 0 in the context: `AllSteps` and `SampledSteps` need it, and it tells every plan what the
     rollout
     filled behind the end of a text. Raises InputError if a completion is
-    unfinished, B is no multiple of G, or these plans are wanted without steps.
+    unfinished, B is not a multiple of G, or these plans are wanted without steps.
     """
     check_whole("updates", updates, 1)
     if check_whole("group", group, 1) and canvas.rows % group:
@@ -135,24 +135,24 @@ def draw_views(
     canvas = canvas.to("cpu")
     unfinished = int((completion(canvas) & (canvas.tokens_BL == mask_id)).sum())
     if unfinished:
-        raise InputError(f"canvas holds {unfinished} masked places in its completions; complete it before scoring it")
+        raise InputError(f"canvas holds {unfinished} masked positions in its completions; complete it before scoring it")
     steps_BL = None if steps_BL is None else steps_BL.cpu()
     drawn = plan.draw(MaskingContext(canvas, mask_id, updates, group, generator, steps_BL))
     return tuple(views.to(device) for views in drawn)
 
 
-def random_mask(places_BL: Tensor, chance_BL: Tensor, generator: torch.Generator) -> Tensor:
-    """Each place with its probability; where a row would have none, the place nearest to being taken."""
-    margin_BL = (torch.rand(places_BL.shape, generator=generator) - chance_BL).masked_fill(~places_BL, inf)
-    return places_BL & (margin_BL <= margin_BL.amin(1, keepdim=True).clamp(min=0))
+def random_mask(positions_BL: Tensor, chance_BL: Tensor, generator: torch.Generator) -> Tensor:
+    """Each position with its probability; where a row would have none, the position nearest to being taken."""
+    margin_BL = (torch.rand(positions_BL.shape, generator=generator) - chance_BL).masked_fill(~positions_BL, inf)
+    return positions_BL & (margin_BL <= margin_BL.amin(1, keepdim=True).clamp(min=0))
 
 
-def exact_mask(places_BL: Tensor, count_B: Tensor, generator: torch.Generator) -> Tensor:
-    """A uniform subset of ``count_B`` of the places of each row, or all where there are fewer."""
-    draw_BL = torch.rand(places_BL.shape, generator=generator).masked_fill(~places_BL, inf)
-    return places_BL & (draw_BL.argsort(1).argsort(1) < count_B[:, None])
+def exact_mask(positions_BL: Tensor, count_B: Tensor, generator: torch.Generator) -> Tensor:
+    """A uniform subset of ``count_B`` of the positions of each row, or all where there are fewer."""
+    draw_BL = torch.rand(positions_BL.shape, generator=generator).masked_fill(~positions_BL, inf)
+    return positions_BL & (draw_BL.argsort(1).argsort(1) < count_B[:, None])
 
 
-def realised_weight(places_BL: Tensor, scored_BL: Tensor) -> Tensor:
-    """Completion length / number of scored places (B, 1)."""
-    return places_BL.sum(1, keepdim=True) / scored_BL.sum(1, keepdim=True).clamp(min=1)
+def realised_weight(positions_BL: Tensor, scored_BL: Tensor) -> Tensor:
+    """Completion length / number of scored positions (B, 1)."""
+    return positions_BL.sum(1, keepdim=True) / scored_BL.sum(1, keepdim=True).clamp(min=1)

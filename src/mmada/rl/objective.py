@@ -13,6 +13,7 @@ Shapes: K views, B rows, L positions, U units a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import Literal, Protocol
 
 import torch
@@ -37,12 +38,13 @@ __all__ = [
 ]
 
 LIMIT = 20.0
-"""Largest |ln ratio| that is exponentiated; beyond it the gradient is 0, where exp would end in inf * 0."""
+"""Largest |ln ratio| that is exponentiated. Beyond it a ratio is constant (its gradient would end in inf * 0), and the k3
+estimator continues as the straight line of its slope there, so that its gradient still points to the reference."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """``log_BU``: nats. ``scored_BU``: bool, has an estimate. ``size_BU``: number of completion places that a unit stands for."""
+    """``log_BU``: nats. ``scored_BU``: bool, has an estimate. ``size_BU``: number of positions that a unit stands for."""
 
     log_BU: Tensor
     scored_BU: Tensor
@@ -51,7 +53,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Gain:
-    """What is maximised, unit by unit, before the KL; its ratio; and where the clip decided."""
+    """The surrogate objective of each unit before the KL, its ratio, and whether the clip was active."""
 
     value_BU: Tensor
     ratio_BU: Tensor
@@ -60,7 +62,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class RatioClip:
-    """The ratio is kept in [1 - low, 1 + high] where leaving would raise the objective."""
+    """The clip range: a ratio outside [1 - low, 1 + high] gains nothing more (PPO's epsilon, one for each side)."""
 
     low: float = 0.2
     high: float = 0.2
@@ -71,9 +73,9 @@ class RatioClip:
 
 
 class Ratio(Protocol):
-    """At which level policy and old policy are compared."""
+    """The level at which policy and old policy are compared: tokens or completions."""
 
-    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
         """The units of this level."""
         ...
 
@@ -86,7 +88,7 @@ class Ratio(Protocol):
 class TokenRatio:
     """pi(o_t) / pi_old(o_t) of every scored token (eq. 5)."""
 
-    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
         """As `Ratio.units`."""
         log_BL = likelihood.tokens(log_KBL, views)
         return Units(log_BL, views.scored_KBL.any(0), torch.ones_like(log_BL))
@@ -100,9 +102,9 @@ class TokenRatio:
 class SequenceRatio:
     """exp((ln p - ln p_old) / length) of the completion: GSPO's and ESPO's ratio, and with `MeanField` that of eq. 4."""
 
-    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
         """As `Ratio.units`."""
-        return row_units(likelihood, log_KBL, views, places_B, advantage_B)
+        return row_units(likelihood, log_KBL, views, length_B, advantage_B)
 
     def gain(self, units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
         """As `Ratio.gain`."""
@@ -113,9 +115,9 @@ class SequenceRatio:
 class NoRatio:
     """A ln p / length of the completion: the plain policy gradient (SPG)."""
 
-    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+    def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
         """As `Ratio.units`."""
-        return row_units(likelihood, log_KBL, views, places_B, advantage_B)
+        return row_units(likelihood, log_KBL, views, length_B, advantage_B)
 
     def gain(self, units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:
         """As `Ratio.gain`; the ratio is 1 and nothing is clipped."""
@@ -127,8 +129,10 @@ class NoRatio:
 class Kl:
     """``weight`` (beta of eq. 5) times an estimate of KL(policy || target) from d = ln p - ln p_target of each unit.
 
-    ``estimator``: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. ``target``: the reference, or the old policy. ``reduce``: "mean"
-    averages over places as the objective does, "sum" adds up a completion's units, then averages over completions.
+    ``estimator``: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d, which is linear in d below -20: its slope there, -e^20, is
+    finite. One such token still dominates an update after the norm of the gradient is clipped; choose k2 where the policy may
+    move far. ``target``: the reference, or the old policy. ``reduce``: "mean" averages over positions as the objective does,
+    "sum" adds up a completion's units, then averages over completions.
     """
 
     weight: float = 0.0
@@ -143,20 +147,21 @@ class Kl:
         check_choice("reduce of the KL", self.reduce, ("mean", "sum"))
 
     def of(self, units: Units, target_BU: Tensor) -> Tensor:
-        """The KL a completion place (B, U)."""
+        """The KL per completion position (B, U)."""
         d_BU = units.log_BU - target_BU
         if self.estimator == "k1":
             return d_BU / units.size_BU
         if self.estimator == "k2":
             return d_BU.square() / 2 / units.size_BU
-        return ((-d_BU).clamp(max=LIMIT).exp() - 1 + d_BU) / units.size_BU
+        near_BU, beyond_BU = d_BU.clamp(min=-LIMIT), torch.relu(-LIMIT - d_BU)
+        return ((-near_BU).exp() - 1 + near_BU + (exp(LIMIT) - 1) * beyond_BU) / units.size_BU
 
 
 class Aggregation(Protocol):
     """How units are averaged."""
 
-    def weights(self, units: Units, places_B: Tensor) -> Tensor:
-        """Weights (B, U) of the units; ``places_B`` are the lengths of the completions."""
+    def weights(self, units: Units, length_B: Tensor) -> Tensor:
+        """Weights (B, U) of the units; ``length_B`` are the lengths of the completions."""
         ...
 
 
@@ -164,43 +169,44 @@ class Aggregation(Protocol):
 class PerSample:
     """The mean over the tokens of a completion, then over completions (eq. 5, eq. 16).
 
-    ``over``: a token's share is 1 / |o_i| ("places", as eq. 5 prints it) or 1 / the number of scored places ("masked", eq. 4).
+    ``over``: a token's share is 1 / |o_i| ("positions", as eq. 5 prints it) or 1 / the number of scored positions ("masked",
+    eq. 4).
     """
 
-    over: Literal["places", "masked"] = "places"
+    over: Literal["positions", "masked"] = "positions"
 
     def __post_init__(self) -> None:
-        check_choice("over of the aggregation", self.over, ("places", "masked"))
+        check_choice("over of the aggregation", self.over, ("positions", "masked"))
 
-    def weights(self, units: Units, places_B: Tensor) -> Tensor:
-        """As `Aggregation.weights`; a completion without scored places counts as one with value 0."""
+    def weights(self, units: Units, length_B: Tensor) -> Tensor:
+        """As `Aggregation.weights`; a completion without scored positions counts as one with value 0."""
         size_BU = units.size_BU * units.scored_BU
-        count_B = places_B if self.over == "places" else size_BU.sum(1)
-        return size_BU / count_B.clamp(min=1)[:, None] / max(1, len(places_B))
+        count_B = length_B if self.over == "positions" else size_BU.sum(1)
+        return size_BU / count_B.clamp(min=1)[:, None] / max(1, len(length_B))
 
 
 @dataclass(frozen=True)
 class PerToken:
     """The mean over all tokens of the batch, so that long completions weigh more (d1, DAPO). ``over``: as `PerSample`.
 
-    Of completions that take part: `PolicyLearner` leaves out groups of equal rewards, which the codes of d1 and SPG count.
+    Of completions that take part: `MethodLearner` leaves out groups of equal rewards, which the codes of d1 and SPG count.
     """
 
-    over: Literal["places", "masked"] = "masked"
+    over: Literal["positions", "masked"] = "masked"
 
     def __post_init__(self) -> None:
-        check_choice("over of the aggregation", self.over, ("places", "masked"))
+        check_choice("over of the aggregation", self.over, ("positions", "masked"))
 
-    def weights(self, units: Units, places_B: Tensor) -> Tensor:
+    def weights(self, units: Units, length_B: Tensor) -> Tensor:
         """As `Aggregation.weights`."""
         size_BU = units.size_BU * units.scored_BU
-        return size_BU / (places_B.sum() if self.over == "places" else size_BU.sum()).clamp(min=1)
+        return size_BU / (length_B.sum() if self.over == "positions" else size_BU.sum()).clamp(min=1)
 
 
-def row_units(likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, places_B: Tensor, advantage_B: Tensor) -> Units:
+def row_units(likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
     """One unit a completion."""
-    log_B = likelihood.rows(log_KBL, views, places_B, advantage_B)
-    return Units(log_B[:, None], views.scored_KBL.any(2).any(0)[:, None], places_B.clamp(min=1)[:, None])
+    log_B = likelihood.rows(log_KBL, views, length_B, advantage_B)
+    return Units(log_B[:, None], views.scored_KBL.any(2).any(0)[:, None], length_B.clamp(min=1)[:, None])
 
 
 def clipped_gain(units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioClip | None) -> Gain:

@@ -119,7 +119,7 @@ def report(failures: Sequence[Failure]) -> None:
 
 
 class GroupLog:
-    """``groups.jsonl`` of a run: a line for each group of each batch. A batch that is made again takes its old lines' place."""
+    """``groups.jsonl`` of a run: a line for each group of each batch. A batch that is made again replaces its old lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
