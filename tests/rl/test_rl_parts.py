@@ -259,7 +259,12 @@ def check_adapters(adapted: Any, beneath: Any, canvas: Canvas) -> None:
 
 
 def policy_with(**parts: Any) -> Method:
-    usual: dict[str, Any] = {"masking": FullMask(), "likelihood": MeanField(), "ratio": TokenRatio(), "advantage": CentredReward()}
+    usual: dict[str, Any] = {
+        "masking": FullMask(),
+        "likelihood": MeanField(),
+        "ratio": TokenRatio(),
+        "advantage": CentredReward(),
+    }
     return Method(**(usual | {"aggregation": PerToken()} | parts))
 
 
