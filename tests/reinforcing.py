@@ -1,6 +1,5 @@
 """Short runs of policy optimisation, which the tests of its recipes share: settings, rewards, and what a run left."""
 
-import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -71,7 +70,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Sample pictures take a second a run."""
-    patch.setattr(sys.modules["mmada.recipes.rl"], "show", lambda *_: [])
+    patch.setattr("mmada.recipes.rl.RLRecipe.samples", lambda *_: [])
 
 
 def mixed() -> dict[str, str]:

@@ -49,7 +49,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return Measured({"toy": [1.0, 0.0, 0.0][:count], "toy: part": [0.5]})
 
     monkeypatch.setitem(STUDIED, "toy", (toy, 3))
-    monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "show", lambda *_: [])  # sample pictures take a second a run
+    monkeypatch.setattr("mmada.recipes.rl.RLRecipe.samples", lambda *_: [])  # sample pictures take a second a run
     return seen
 
 
@@ -188,7 +188,7 @@ def varied(completions: Sequence[Completion]) -> list[float]:
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("study_")])
 def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All arms with all of their settings but for size; a reward more, as the tiny model is never right."""
-    monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "show", lambda *_: [])
+    monkeypatch.setattr("mmada.recipes.rl.RLRecipe.samples", lambda *_: [])
     study: StudyRecipe = RECIPES[name]()  # type: ignore[assignment]
     runs = {arm: study.run_of(arm, 0) for arm in study.arms}
     few = {arm: {**study.arms[arm], "tasks": dict.fromkeys(run.tasks, 1), "plan.steps": 1} for arm, run in runs.items()}

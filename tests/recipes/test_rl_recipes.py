@@ -17,7 +17,6 @@ from tests.reinforcing import FEW, MODULE, NANO, draw_nothing, mixed, rewarded, 
 from mmada.errors import InputError
 from mmada.nano.rl_recipes import PAPER_REWARDS, rl
 from mmada.pipeline import MMaDA
-from mmada.recipes import sft as language
 from mmada.recipes.overrides import override
 from mmada.recipes.rl_methods import MethodChoice
 from mmada.recipes.run import run
@@ -30,9 +29,7 @@ from mmada.training import loop
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """No run draws samples but the short one of every recipe."""
-    if "short_run" in request.node.name:
-        monkeypatch.setattr(language, "SHOWN", ("a red circle",))
-    else:
+    if "short_run" not in request.node.name:
         draw_nothing(monkeypatch)
 
 
@@ -40,6 +37,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
     tasks = list(RECIPES[name]().tasks)  # type: ignore[attr-defined]
     few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampling.length": "24"}
+    few |= {"sample_prompts": "[a red circle]"}
     model = run(name, overrides=few, out=tmp_path / "run", start_from="nano")
     first, second, third = rows(tmp_path / "run")
     for task in tasks:
@@ -152,7 +150,7 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles}, raising=False)
-    monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "PolicyLearner", learner)
+    monkeypatch.setattr("mmada.recipes.rl.PolicyLearner", learner)
     with pytest.raises(KeyboardInterrupt):
         run("rl", overrides=FEW | rewarded("varied") | {"bf16": bf16}, out=tmp_path / "run", start_from=folder)
     assert seen == [expected]
@@ -272,7 +270,7 @@ def test_a_refused_run_leaves_a_folder_as_it_was(folder: Path, tmp_path: Path, m
     def refused(*_: object, **__: object) -> None:
         raise InputError("no such prompt")
 
-    monkeypatch.setattr(sys.modules["mmada.recipes.rl"], "roll_out", refused)
+    monkeypatch.setattr("mmada.recipes.rl.roll_out", refused)
     with pytest.raises(InputError, match="no such prompt"):
         run("rl_math", overrides={"device": "cpu"}, out=tmp_path, start_from=folder)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
