@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from tests.helpers import generator
 from torch import Tensor
 
 from mmada.diffusion.forward_process import ForwardProcess, corrupt, systematic_times
 from mmada.diffusion.loss import weighted_mean
 from mmada.diffusion.schedule import Cosine, Linear, Power, Schedule, Sigmoid
 from mmada.errors import InputError
+from mmada.testing import generator
 
 MASK = 99
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tests.helpers import generator
 from torch import Tensor
 
 from mmada.canvas import Canvas, Segment
 from mmada.diffusion.loss import chunked_cross_entropy, likelihood_bound, plain_cross_entropy, weighted_mean
+from mmada.testing import Unigram, generator
 
 
 def test_chunked_cross_entropy_equals_the_plain_one_with_its_gradients() -> None:
@@ -33,16 +33,6 @@ def test_normalisers_by_hand() -> None:
     assert by["example"] == pytest.approx(((2 + 4) / 4 + 16 / 8) / 2)
     assert by["token"] == pytest.approx(22 / 12)
     assert by["masked"] == pytest.approx(22 / 8)
-
-
-class Unigram:
-    """Knows only how frequent tokens are, so that the bound is exact and computable by hand."""
-
-    def __init__(self, probability: Tensor) -> None:
-        self.log = probability.log()
-
-    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
-        return self.log[vocab.start : vocab.stop].expand(int(query_BL.sum()), -1)
 
 
 def test_likelihood_bound_is_exact_for_independent_tokens() -> None:

@@ -30,6 +30,7 @@ from mmada.sampling import (
     denoise,
     row_generators,
 )
+from mmada.testing import Mixer, Oracle, image_row
 
 TEXT_PHASE = Phase(modality="text", schedule=UniformSchedule(4), remasking=LowConfidence(), token_sampler=Greedy())
 IMAGE_PHASE = Phase(
@@ -40,52 +41,9 @@ IMAGE_PHASE = Phase(
 )
 
 
-@dataclass
-class Oracle:
-    """Knows each row's answer by its first token: ``answers[token]`` are the right tokens, most certain first
-    in ``order``.
-    """
-
-    answers: dict[int, list[int]]
-    certainty: list[float]
-    asked: list[tuple[int, int, range]] = field(default_factory=list)
-
-    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
-        self.asked.append((len(tokens_BL), int(query_BL.sum()), vocab))
-        logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
-        for row, name in enumerate(tokens_BL[:, 0].tolist()):
-            for position, answer in enumerate(self.answers[name]):
-                if answer in vocab:
-                    logits_BLV[row, position, answer - vocab.start] = self.certainty[position]
-        return logits_BLV[query_BL]
-
-
-@dataclass
-class Mixer:
-    """Logits that depend on every valid token of the row and on the position, and on nothing else: a stand-in
-    for a network.
-    """
-
-    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
-        valid_BL = torch.ones_like(query_BL) if valid_BL is None else valid_BL
-        place_L = torch.arange(tokens_BL.shape[1], dtype=torch.float64)
-        state_B = ((tokens_BL + 1) * (place_L + 1).sqrt() * valid_BL).sum(1)
-        phase_BLV = state_B[:, None, None] + (place_L[None, :, None] + 1) * torch.arange(
-            vocab.start, vocab.stop, dtype=torch.float64
-        )
-        return (3 * torch.sin(phase_BLV)).float()[query_BL]
-
-
 def text_row(name: int, length: int, context: int = 2) -> Canvas:
     """``name``, more context, then ``length`` masked text positions."""
     return Canvas.join([Segment([name] + [20] * (context - 1)), Segment([V.mask] * length, editable=True)])
-
-
-def picture_row(prompt: Sequence[int], codes: Sequence[int | None]) -> Canvas:
-    """A prompt, then codes of which None are to be filled."""
-    pieces = [Segment([V.t2i, *prompt, V.soi])]
-    pieces += [Segment([V.mask if c is None else V.image_offset + c], c is None, "image") for c in codes]
-    return Canvas.join([*pieces, Segment([V.eoi])])
 
 
 def run(model: object, canvas: Canvas, *phases: Phase, seeds: Sequence[int] = (0,), **more: object) -> list[Frame]:
@@ -104,7 +62,7 @@ def test_the_most_certain_positions_come_first_and_the_answer_is_found() -> None
     assert positions_written(frames) == [[3], [4], [5], [2]]
     assert frames[-1].tokens_BL.tolist() == [[20, 20, 21, 22, 23, 24]]
     assert [(f.step, f.steps) for f in frames] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
-    assert oracle.asked == [(1, n, V.ranges["text"]) for n in (4, 3, 2, 1)]  # only where it is still masked
+    assert oracle.queries == [(1, n, V.ranges["text"]) for n in (4, 3, 2, 1)]  # only where it is still masked
 
 
 def test_blocks_go_from_left_to_right_whatever_the_certainty() -> None:
@@ -135,7 +93,7 @@ def test_a_row_ends_with_the_block_of_its_end_token() -> None:
         False,
         *[True] * 6,
     ]  # the fill belongs to the block's last frame
-    assert [rows for rows, _, _ in oracle.asked] == [2, 1, 1]  # the ended row leaves the batch
+    assert [rows for rows, _, _ in oracle.queries] == [2, 1, 1]  # the ended row leaves the batch
 
 
 def test_without_a_stop_the_text_goes_on_after_its_end_token() -> None:
@@ -155,7 +113,7 @@ def test_a_partly_known_picture_keeps_its_codes_and_the_schedule_counts_its_hole
     hole = [(5 * i + 3) % 64 for i in range(unknown)]
     for position in hole:
         codes[position] = None
-    canvas = picture_row([20, 21], codes)
+    canvas = image_row([20, 21], codes)
     before = canvas.tokens_BL.clone()
     frames = run(Mixer(), canvas, IMAGE_PHASE)
     after = frames[-1].tokens_BL
@@ -219,8 +177,8 @@ def test_a_batch_gives_what_its_rows_give_alone(draw: Greedy | Temperature, orde
 
 def test_a_guided_batch_of_pictures_gives_what_its_rows_give_alone() -> None:
     holes = [[None] * 16, [None, 3] * 8]
-    rows = [picture_row([20 + i] * (1 + 4 * i), hole) for i, hole in enumerate(holes)]
-    blank = [picture_row([], hole) for hole in holes]
+    rows = [image_row([20 + i] * (1 + 4 * i), hole) for i, hole in enumerate(holes)]
+    blank = [image_row([], hole) for hole in holes]
     phase = replace(IMAGE_PHASE, guidance=Guidance(1.5))
     batch = run(Mixer(), Canvas.stack(rows), phase, seeds=(3, 9), unconditional=Canvas.stack(blank))[-1]
     for index, seed in enumerate((3, 9)):
@@ -229,7 +187,7 @@ def test_a_guided_batch_of_pictures_gives_what_its_rows_give_alone() -> None:
 
 
 def test_same_seed_same_output_other_seed_other_output() -> None:
-    canvas = picture_row([20], [None] * 64)
+    canvas = image_row([20], [None] * 64)
     first, again, other = (run(Mixer(), canvas, IMAGE_PHASE, seeds=(s,))[-1].tokens_BL for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -258,7 +216,7 @@ class TwoMinds:
 
 
 def test_guidance_moves_the_choice_and_runs_as_one_batch() -> None:
-    canvas, blank = picture_row([20, 21, 22], [None] * 4), picture_row([], [None] * 4)
+    canvas, blank = image_row([20, 21, 22], [None] * 4), image_row([], [None] * 4)
     greedy = replace(IMAGE_PHASE, token_sampler=Greedy(), remasking=LowConfidence(), schedule=MaskSchedule(Cosine(), 2))
     for scale, code, rows in (
         (0.0, 0, 1),
@@ -272,12 +230,12 @@ def test_guidance_moves_the_choice_and_runs_as_one_batch() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    canvas = picture_row([20], [None] * 4)
+    canvas = image_row([20], [None] * 4)
     guided = replace(IMAGE_PHASE, guidance=Guidance(1.0))
     with pytest.raises(ValueError, match="unconditional"):
         run(Mixer(), canvas, guided)
     with pytest.raises(ValueError, match="4"):
-        run(Mixer(), canvas, guided, unconditional=picture_row([], [None] * 3))
+        run(Mixer(), canvas, guided, unconditional=image_row([], [None] * 3))
     with pytest.raises(ValueError, match="generators"):
         run(Mixer(), canvas, IMAGE_PHASE, seeds=(1, 2))
     with pytest.raises(ValueError, match="phase"):
@@ -285,7 +243,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_a_canvas_without_masks_is_returned_as_it_is() -> None:
-    canvas = picture_row([20], [1, 2, 3, 4])
+    canvas = image_row([20], [1, 2, 3, 4])
     frames = run(Mixer(), canvas, IMAGE_PHASE)
     assert len(frames) == 1
     assert torch.equal(frames[0].tokens_BL, canvas.tokens_BL)

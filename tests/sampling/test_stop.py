@@ -5,10 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.helpers import SMALL as V
-from torch import Tensor
 
-from mmada.canvas import Canvas, Segment
 from mmada.sampling import (
     Blocks,
     Frame,
@@ -21,28 +18,19 @@ from mmada.sampling import (
     denoise,
     row_generators,
 )
+from mmada.testing import TINY_VOCABULARY as V
+from mmada.testing import Oracle, masked_row
 
 LENGTH = 6
 STOP = StopAtEos((V.eot, V.eos))
 PHASE = Phase(modality="text", schedule=UniformSchedule(LENGTH), remasking=LowConfidence(), token_sampler=Greedy(), stop=STOP)
 
 
-class Knows:
-    """Predicts ``answer`` at the positions after the first, the most certain first in ``order``."""
-
-    def __init__(self, answer: list[int], order: tuple[int, ...]) -> None:
-        self.answer, self.certainty = answer, [2.0 * (len(order) - order.index(i)) for i in range(len(order))]
-
-    def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
-        logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
-        for position, (token, certainty) in enumerate(zip(self.answer, self.certainty, strict=True), start=1):
-            logits_BLV[:, position, token - vocab.start] = certainty
-        return logits_BLV[query_BL]
-
-
 def frames_of(answer: list[int], order: tuple[int, ...], phase: Phase) -> list[Frame]:
-    canvas = Canvas.join([Segment([20]), Segment([V.mask] * len(answer), editable=True)])
-    return list(denoise(Knows(answer, order), canvas, [phase], vocabulary=V, generators=row_generators([0])))
+    """Frames of a model that is sure of ``answer``, of the positions in ``order`` the most of the first."""
+    certainty = [2.0 * (len(order) - order.index(i)) for i in range(len(order))]
+    oracle = Oracle({20: [20, *answer]}, [0, *certainty])
+    return list(denoise(oracle, masked_row([20], len(answer)), [phase], vocabulary=V, generators=row_generators([0])))
 
 
 def ended_slowly(tokens: list[int], inside: list[bool], masked: list[bool]) -> bool:
