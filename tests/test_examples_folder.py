@@ -37,15 +37,26 @@ def test_the_python_of_a_page_runs(text: str, tmp_path: Path, monkeypatch: pytes
     exec(compile(text, "<page>", "exec"), {"__name__": "page"})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/first-steps.md"])
-def test_the_output_that_a_page_promises(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+PROMISES = [
+    pytest.param(program, promised, id=f"{page.relative_to(ROOT)}:{n}")
+    for page in PAGES
+    for n, (program, promised) in enumerate(
+        re.findall(r"^```python\n([^`]*)^```\n\n```text\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    )
+]
+
+
+def test_pages_promise_outputs() -> None:
+    assert len(PROMISES) >= 4
+
+
+@pytest.mark.parametrize(("program", "promised"), PROMISES)
+def test_a_page_promises_the_output_that_comes(
+    program: str, promised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first Python block of the page prints what the text block after it shows."""
+    """A Python block prints the text block behind it."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / page).read_text(encoding="utf-8")
-    program, promised = re.findall(r"```python\n(.*?)```\s+```text\n(.*?)```", text, flags=re.S)[0]
-    exec(program, {})
+    exec(compile(program, "<page>", "exec"), {})
     assert capsys.readouterr().out == promised
 
 
