@@ -40,7 +40,7 @@ CASES = [
 
 
 def test_the_pages_have_python() -> None:
-    assert len(CASES) >= 6
+    assert len(CASES) >= 3
 
 
 @pytest.mark.parametrize("text", CASES)
