@@ -12,10 +12,11 @@ from mmada.testing import (
     tiny_folder,
     tiny_model,
 )
+from mmada.testing.models import CORPUS
 
 __all__ = [
-    "CELL", "GRID", "PRESET", "SHORT_RUN", "SIZE", "SMALL", "TINY_IMAGE", "generator", "row", "strong_model", "tiny_folder",
-    "tiny_model",
+    "CELL", "CORPUS", "GRID", "PRESET", "SHORT_RUN", "SIZE", "SMALL", "TINY_IMAGE", "generator", "row", "strong_model",
+    "tiny_folder", "tiny_model",
 ]  # fmt: skip
 
 SMALL, TINY_IMAGE, PRESET = TINY_VOCABULARY, TINY_IMAGE_TOKENIZER, TINY_PRESET

@@ -15,6 +15,7 @@ from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = [
     "CODE_SIZE",
+    "CORPUS",
     "IMAGE_SIZE",
     "TINY_IMAGE_TOKENIZER",
     "TINY_PRESET",
@@ -58,6 +59,7 @@ CORPUS = [
     "<think> 3 + 4 = 7 </think> 7",
     "a red circle",
 ] * 5
+"""Lines from which the text tokenizer of `tiny_folder` is trained."""
 
 
 def tiny_model(vocabulary: int = TINY_VOCABULARY.size) -> MMaDAModel:
