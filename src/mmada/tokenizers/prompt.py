@@ -99,8 +99,8 @@ class Prompter:
     ) -> Canvas:
         """A conversation, about ``images`` if there are any: the codes of each precede it.
 
-        ``answer_length``: that many mask tokens follow a new assistant header (sampling). Without it every assistant turn is
-        editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last (training, eq. 2).
+        ``answer_length``: that many mask tokens follow a new assistant header, and earlier turns are context (sampling). Without
+        it every assistant turn is editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last (training, eq. 2).
         """
         v = self.vocabulary
         pieces: list[Segment] = []
@@ -113,7 +113,8 @@ class Prompter:
             if thinking and i == last_user:
                 content = f"{self.cot_instruction}\n{content}"
             if message.role == "assistant":
-                pieces += [Segment(self.header("assistant")), Segment([*self.text.encode(content), v.eot], editable=True)]
+                target = [*self.text.encode(content), v.eot]
+                pieces += [Segment(self.header("assistant")), Segment(target, editable=answer_length is None)]
             elif self.prompt_format.literal_eot:
                 pieces.append(Segment(self.header(message.role, f"{content}{LITERAL_EOT}")))
             else:
