@@ -108,3 +108,33 @@ def test_a_request_that_waits_for_its_turn_can_be_cancelled(model: MMaDA) -> Non
             waiting.result(5)
         hold.set()
         assert busy.result(10)
+
+
+@pytest.mark.parametrize("job", [None, 5, "generate", []])
+def test_what_cannot_be_called_is_refused(model: MMaDA, job: object) -> None:
+    with Batcher(model) as batcher, pytest.raises(InputError, match="job is a "):
+        batcher.submit(job)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("network", [None, 5, "nano"])
+def test_what_is_not_a_model_is_refused(network: object) -> None:
+    with pytest.raises(InputError, match="model is a "):
+        Batcher(network)  # type: ignore[arg-type]
+
+
+def test_a_batcher_keeps_nothing_of_requests_that_ended(model: MMaDA) -> None:
+    with Batcher(model) as batcher:
+        for _ in range(3):
+            batcher.submit(lambda m, callback: m.generate(PROMPTS[0], callback=callback)).result(60)
+        assert not batcher.waiting
+        assert batcher.passes.maxlen is not None
+        assert not vars(batcher.model.engine)["observers"]
+        assert batcher.model.preset == model.preset
+
+
+def test_defaults_of_the_model_hold_for_its_requests(model: MMaDA) -> None:
+    fast = model.with_defaults(text=TextSampling(reuse="block", length=4))
+    with Batcher(fast) as batcher:
+        result = batcher.submit(lambda m, callback: m.generate(PROMPTS[0], callback=callback)).result(60)
+    assert result == fast.generate(PROMPTS[0])
+    assert len(result.tokens) <= 4

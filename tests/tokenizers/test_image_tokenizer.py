@@ -15,7 +15,7 @@ from mmada.nano.world.render import render
 from mmada.nano.world.scenes import SHAPES, Scene, Thing
 from mmada.pipeline.loading import find_folder
 from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
-from mmada.tokenizers.magvit import NANO_IMAGE, RELEASED_IMAGE, norm_of
+from mmada.tokenizers.magvit import RELEASED_IMAGE, SMALL_IMAGE, norm_of
 from mmada.training.image_tokenizer import entropy_losses
 
 
@@ -117,15 +117,15 @@ def test_bundled_codes_of_plain_background_do_not_depend_on_what_stands_far_away
 
 def test_configurations_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="norm of the image tokenizer"):
-        replace(NANO_IMAGE, norm="batch")  # type: ignore[arg-type]
+        replace(SMALL_IMAGE, norm="batch")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="same number of levels"):
-        replace(NANO_IMAGE, encoder_mult=(1, 2))
+        replace(SMALL_IMAGE, encoder_mult=(1, 2))
     with pytest.raises(InputError, match="code_bits"):
-        replace(NANO_IMAGE, code_bits=0)
+        replace(SMALL_IMAGE, code_bits=0)
     with pytest.raises(InputError, match="multiple of 8"):
-        replace(NANO_IMAGE, image_size=60)
+        replace(SMALL_IMAGE, image_size=60)
     with pytest.raises(InputError, match="channels of the image tokenizer must be a whole number"):
-        replace(NANO_IMAGE, channels=-1)
+        replace(SMALL_IMAGE, channels=-1)
     with pytest.raises(InputError, match="channels 8 of the image tokenizer is no multiple of its groups 7"):
         replace(TINY, groups=7)
     with pytest.raises(InputError, match="encoder_mult of the image tokenizer must list a number for each level"):

@@ -4,8 +4,9 @@ Every method makes canvases, completes them with the one denoising loop, and rea
 as one batch, and a row's output depends on its own seed alone: row i uses ``seed + i``, or the i-th of a list of seeds.
 
 Options of sampling are fields of `TextSampling` and `ImageSampling`: pass such an object as ``sampling``, or its fields by name,
-which come before it. What is not given is the preset's. ``callback`` is called with each `Frame`. Images are paths, bytes, file
-objects, ``data:`` URLs, Pillow images, arrays or tensors. Wrong input raises `InputError` before anything is computed.
+which take precedence. Options that are not given are the preset's. ``callback`` is called with each `Frame`. Images are paths,
+bytes, file objects, ``data:`` URLs, Pillow images, arrays or tensors. Wrong input raises `InputError` before anything is
+computed.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class MMaDA(TextMethods, ImageMethods):
         hub id in place of the model's own. ``preset``: the name of a known checkpoint whose settings to use, such as "mixcot".
         ``quantisation``: "int8", "fp8" or "int4" (`mmada.model.quantize`). ``adapter``: a folder of LoRA adapters.
         """
-        parts, place = load_folder(
+        parts, at = load_folder(
             source, device, dtype, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
         )
-        return cls(Engine(parts, place), str(source))
+        return cls(Engine(parts, at), str(source))
 
     def view(self, frame: Frame, row: int = 0, *, size: tuple[int, int] | None = None) -> View:
         """One row of a frame for display: its text in pieces, its image so far with unknown cells grey.

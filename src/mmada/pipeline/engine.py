@@ -25,7 +25,7 @@ from mmada.tokenizers.prompt import Prompter
 __all__ = ["Callback", "Engine", "check_callback", "cropped", "listed", "paired"]
 
 Callback = Callable[[Frame], None]
-"""What is called with each frame of a batch."""
+"""A function that gets each frame of a batch."""
 Value = TypeVar("Value")
 
 
@@ -93,9 +93,9 @@ class Engine:
             )
         return rows, columns
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Grid:
+    def encode(self, images: Sequence[Image.Image]) -> Grid:
         """Codes (B, h, w) of RGB images of one size, a multiple of a cell's."""
-        pixels = to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
+        pixels = to_pixels(np.stack([np.asarray(image) for image in images]))
         return cast(Grid, self.image.encode(pixels.to(self.device)).cpu().numpy())
 
     def decode(self, codes: Grid) -> list[Image.Image]:
@@ -172,7 +172,7 @@ class Engine:
     def text_results(
         self, frames: Sequence[Frame], *, stop: tuple[str, ...] = (), notes: Sequence[str] = (), seconds: float = 0.0
     ) -> list[TextResult]:
-        """What was written into each row, up to its first end token or stop string."""
+        """The text of each row, up to its first end token or stop string."""
         return read_texts(frames, self.parts.text, self.parts.vocabulary, stop=stop, notes=notes, seconds=seconds)
 
     def codes(self, canvas: Canvas, shape: tuple[int, int]) -> Grid:

@@ -48,8 +48,8 @@ def fit_mask(mask: Mask, size: int) -> Mask:
     square = mask[top:bottom, left:right]
     if square.shape[0] == size:
         return square
-    picture = Image.fromarray(square.astype(np.uint8) * np.uint8(255)).convert("F")
-    small = picture.resize((size, size), Image.Resampling.BOX)
+    pixels = Image.fromarray(square.astype(np.uint8) * np.uint8(255)).convert("F")
+    small = pixels.resize((size, size), Image.Resampling.BOX)
     return np.asarray(small) > 0
 
 

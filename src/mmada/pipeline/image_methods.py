@@ -20,7 +20,7 @@ from mmada.pipeline.options import ImageSampling, chosen, takes_options
 __all__ = ["ImageMethods"]
 
 MAX_EXTENSION = 64
-"""Most columns or rows of codes that `extend` adds on one side."""
+"""Largest number of columns or rows of codes that `extend` adds on one side."""
 
 
 class ImageMethods(Methods):
@@ -153,7 +153,7 @@ class ImageMethods(Methods):
 
 
 def noted(image: Image.Image, whole: Image.Image) -> Image.Image:
-    """An image with the note on what was cut away from the one that it was made of."""
+    """Add the note on what was cut away from the source image, and return the image."""
     if note := cropped(whole):
         image.info["note"] = note.partition(";")[0]
     return image

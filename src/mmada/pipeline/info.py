@@ -17,9 +17,9 @@ __all__ = ["describe", "facts", "summary"]
 
 def describe(source: str | Path, *, image_tokenizer: str | Path | None = None, preset: str | None = None) -> dict[str, object]:
     """Facts of a model that is not loaded. Raises InputError as loading it would, but for damage inside its tensors."""
-    place = torch.device("cpu")
-    parts = read_folder(find_folder(source), place, image_tokenizer=image_tokenizer, preset=preset, weights=False)
-    engine = Engine(parts, place)
+    cpu = torch.device("cpu")
+    parts = read_folder(find_folder(source), cpu, image_tokenizer=image_tokenizer, preset=preset, weights=False)
+    engine = Engine(parts, cpu)
     if image_tokenizer is not None:
         engine.image  # noqa: B018 - read, so that a wrong one is named
     return facts(engine, str(source))

@@ -73,9 +73,9 @@ def load_folder(
     quantisation: Quantisation | None = None,
     adapter: str | Path | None = None,
 ) -> tuple[ModelFolder, torch.device]:
-    """(what a model folder holds, the device) of the arguments of `MMaDA.load`, checked before anything is read."""
-    place = chosen_device("auto" if device is None else device)
-    if place.type == "meta":
+    """Load a model folder for the arguments of `MMaDA.load`, all checked before anything is read; returns the device too."""
+    chosen = chosen_device("auto" if device is None else device)
+    if chosen.type == "meta":
         raise InputError("device 'meta' computes nothing; choose auto, cpu, cuda or mps")
     wanted = checked_dtype(dtype)
     if preset is not None and not isinstance(preset, str):
@@ -90,9 +90,9 @@ def load_folder(
             find_folder(image_tokenizer, "image_tokenizer")
     folder = find_folder(source)
     parts = read_folder(
-        folder, place, wanted, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
+        folder, chosen, wanted, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
     )
-    return parts, place
+    return parts, chosen
 
 
 def checked_dtype(dtype: object) -> torch.dtype | None:
@@ -109,7 +109,7 @@ def checked_dtype(dtype: object) -> torch.dtype | None:
 
 
 def check_source(field: str, source: object) -> None:
-    """Raise InputError for what is not a path or a name."""
+    """Raise InputError unless ``source`` is a path or a name."""
     if not isinstance(source, (str, Path)) or not str(source).strip():
         raise InputError(f"{field} {quote(source)} is not a name; give a folder or a hub id")
     check_path(field, source)
@@ -187,8 +187,8 @@ def image_source(folder: Path, known: KnownCheckpoint) -> Path | str | None:
         return folder / "image_tokenizer"
     if known.image_tokenizer is None:
         return None
-    beside = folder.resolve().parent / known.image_tokenizer.split("/")[-1]
-    return beside if beside.is_dir() else known.image_tokenizer
+    neighbour = folder.resolve().parent / known.image_tokenizer.split("/")[-1]
+    return neighbour if neighbour.is_dir() else known.image_tokenizer
 
 
 def read_image_tokenizer(source: str | Path) -> ImageTokenizer:

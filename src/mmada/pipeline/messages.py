@@ -20,7 +20,7 @@ def read_messages(messages: object) -> tuple[list[Message], list[ImageSource]]:
     """(the turns, the images of all of them in order) of a conversation.
 
     A message is ``{"role": "system" | "user" | "assistant", "content": ...}``; a content is a text, or a list of parts:
-    ``{"type": "text", "text": ...}``, ``{"type": "image", "image": PICTURE}`` with anything that is taken for a picture, or
+    ``{"type": "text", "text": ...}``, ``{"type": "image", "image": IMAGE}`` with any form of an image that methods take, or
     ``{"type": "image_url", "image_url": {"url": ...}}`` with a ``data:`` URL. Texts of one message are joined by a line end.
     Images stand before the conversation on the canvas, whichever message they are in. Raises InputError that names the message.
     """

@@ -1,4 +1,4 @@
-"""What the methods of `MMaDA` share: the engine, the preset, and checks of their arguments."""
+"""Base of the methods of `MMaDA`: the engine, the preset, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmada.pipeline.preset import Preset
 __all__ = ["OTHER_OPTIONS", "Methods", "check_thinking"]
 
 OTHER_OPTIONS = ("sampling", "seed", "callback", "thinking", "fit")
-"""Names that a call takes beside the fields of its sampling options, for suggestions."""
+"""Names that a call takes besides the fields of its sampling options, for suggestions."""
 
 
 class Methods:
@@ -32,7 +32,7 @@ class Methods:
 
 
 def check_thinking(thinking: object, default: bool) -> bool:
-    """Whether to reason. Raises InputError for what is neither a bool nor None."""
+    """Return whether to reason. Raises InputError unless ``thinking`` is a bool or None, which means ``default``."""
     if thinking is None:
         return default
     return check_flag("thinking", bool(thinking) if isinstance(thinking, np.bool_) else thinking)

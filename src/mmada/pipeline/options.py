@@ -105,9 +105,9 @@ class Sampling:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _check_whole(self, name: str, most: int | None = None) -> None:
+    def _check_whole(self, name: str, maximum: int | None = None) -> None:
         if (value := getattr(self, name)) is not None:
-            self._set(name, check_whole(name, value, 1, most))
+            self._set(name, check_whole(name, value, 1, maximum))
 
     def _check_numbers(self, *names: str) -> None:
         for name in names:
@@ -168,7 +168,7 @@ class TextSampling(Sampling):
         return super().changes(base) | {"length": length, "steps": steps, "block": block}
 
     def phase(self, ends: tuple[int, ...], stop: StopAtEos | None = None) -> Phase:
-        """The sampling phase; ``ends`` are the tokens that end an answer, ``stop`` is in place of stopping at them alone."""
+        """The sampling phase; ``ends`` are the tokens that end an answer, ``stop`` replaces stopping at them only."""
         length, steps, block = self.numbers
         at_eos = StopAtEos(ends) if self.stop_at_eos is None or self.stop_at_eos else None
         phase = Phase(
@@ -188,8 +188,8 @@ class TextSampling(Sampling):
 class ImageSampling(Sampling):
     """Options of an image, whose codes are decoded in parallel, the most confident first.
 
-    ``schedule``: how many codes each step decides, by name (`mmada.diffusion.schedule`). What is left to the end is what the
-    caption leaves open; decided at once, its parts need not agree. ``order_noise``: noise on the order in which codes are
+    ``schedule``: how many codes each step decides, by name (`mmada.diffusion.schedule`). Codes that are left to the end are those
+    that the caption leaves open; decided together, they need not agree. ``order_noise``: noise on the order in which codes are
     decided, times the temperature; annealed as `GumbelConfidence` says. ``size``: (width, height) in pixels, by default the
     square that the model was trained on; other sizes were not tested. More: `Sampling`.
     """
@@ -210,7 +210,7 @@ class ImageSampling(Sampling):
             self._set("size", _size(self.size))
 
     def phase(self) -> Phase:
-        """The sampling phase; what is not given is that of `IMAGE_DEFAULTS`."""
+        """The sampling phase; options that are not given are those of `IMAGE_DEFAULTS`."""
         full = self.over(IMAGE_DEFAULTS)
         steps, temperature, order_noise = full.steps or 1, full.temperature or 0.0, full.order_noise or 0.0
         phase = Phase(
@@ -228,7 +228,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def chosen(kind: type[Kind], sampling: object, options: Mapping[str, Any], others: Iterable[str] = ()) -> Kind:
-    """The options of a call: an object of ``kind`` or None, and fields by name, which come before it.
+    """The options of a call: an object of ``kind`` or None, and fields by name, which take precedence.
 
     ``others``: further names that the method takes, for suggestions. Raises InputError for an unknown name, with the nearest.
     """
@@ -243,7 +243,7 @@ def chosen(kind: type[Kind], sampling: object, options: Mapping[str, Any], other
 
 
 def takes_options(kind: type[Sampling], *without: str) -> Callable[[Method], Method]:
-    """Show the fields of ``kind`` in the signature of a method that takes them as ``**options``: for help and completion."""
+    """Decorate a method that takes fields of ``kind`` as ``**options``: its signature shows them, for help and completion."""
 
     def decorate(method: Method) -> Method:
         signature = inspect.signature(method)

@@ -28,11 +28,11 @@ FinishReason = Literal["stop", "length", "unfinished thought"]
 class TextResult:
     """A completed text.
 
-    ``text``: the answer alone. ``thinking``: the reasoning before it, or "". ``finish_reason``: "stop" at an end token or a stop
-    string, "length" where the answer is as long as it may be, "unfinished thought" where the reasoning has no end, so that there
-    is no answer yet. ``tokens``: ids of what was written, up to its end. ``raw_text``: their text, tags of reasoning included.
-    ``note``: what a reader should know, such as that a picture was cropped. ``nfe``: forward passes of the model that this row
-    took part in. ``seconds``: wall time of the batch that it was in, which comparisons leave out.
+    ``text``: the answer without its reasoning. ``thinking``: the reasoning before it, or "". ``finish_reason``: "stop" at an end
+    token or a stop string, "length" where the answer is as long as it may be, "unfinished thought" where the reasoning has no
+    end, so that there is no answer yet. ``tokens``: ids of what was written, up to its end. ``raw_text``: their text, tags of
+    reasoning included. ``note``: a remark on the input, such as that an image was cropped. ``nfe``: forward passes of the model
+    that this row took part in. ``seconds``: wall time of the batch that it was in, which comparisons leave out.
     """
 
     text: str
@@ -79,7 +79,7 @@ class LikelihoodBound:
 
 
 class RowHistory:
-    """What each frame of a batch changed in one row; it holds that row alone and makes the frames when they are asked for."""
+    """The changes of one row in each frame of a batch. It holds no other row, and makes the frames on request."""
 
     def __init__(self, start: Canvas, stages: Sequence[tuple[Modality, int, int, int]], changes_N3: Tensor) -> None:
         self.start = start
@@ -130,7 +130,7 @@ def read_texts(
     notes: Sequence[str] = (),
     seconds: float = 0.0,
 ) -> list[TextResult]:
-    """What was written into each row: its editable text positions up to the first end token or stop string."""
+    """The text of each row: its editable text positions up to the first end token or stop string."""
     last = frames[-1].canvas
     results = []
     for row, history in enumerate(histories(frames)):
@@ -141,8 +141,8 @@ def read_texts(
         raw = text.decode(tokens)
         cut = stop_at(raw, stop)
         if cut is not None:
-            kept = next(n for n in range(len(tokens), -1, -1) if stop_at(text.decode(tokens[:n]), stop) is None)
-            tokens, raw = tokens[:kept], raw[:cut]
+            length = next(n for n in range(len(tokens), -1, -1) if stop_at(text.decode(tokens[:n]), stop) is None)
+            tokens, raw = tokens[:length], raw[:cut]
         answer, thinking = split_thinking(raw)
         reason: FinishReason = "length" if end is None and cut is None else "stop"
         if answer_start(raw) is None:
@@ -153,7 +153,7 @@ def read_texts(
 
 
 def answer_start(raw: str) -> int | None:
-    """Where the answer of a text begins, behind its reasoning; None while the reasoning goes on."""
+    """Index at which the answer of a text begins, behind its reasoning; None while the reasoning has no end."""
     closed = raw.find("</think>")
     if closed >= 0:
         return closed + len("</think>")
@@ -161,7 +161,7 @@ def answer_start(raw: str) -> int | None:
 
 
 def stop_at(raw: str, strings: Sequence[str]) -> int | None:
-    """Where the first stop string of the answer begins; None where there is none."""
+    """Index of the first stop string in the answer; None if there is none."""
     start = answer_start(raw)
     if start is None:
         return None

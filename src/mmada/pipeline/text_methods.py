@@ -25,7 +25,7 @@ from mmada.tokenizers.prompt import Message
 __all__ = ["TextMethods"]
 
 MAX_SAMPLES = 2**20
-"""Most draws of `score`."""
+"""Largest number of draws of `score`."""
 Conversation = tuple[Sequence[Message], Sequence[Grid], str]
 """(turns, codes of the images before them, the note on those images)."""
 

@@ -1,4 +1,4 @@
-"""A frame for a person: the text in pieces, the picture so far."""
+"""View of a frame for display: the text in pieces, the image so far."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Decode = Callable[[Grid], list[Image.Image]]
 def of_frame(
     frame: Frame, text: TextTokenizer, vocabulary: Vocabulary, shape: Callable[[], tuple[int, int]], decode: Decode
 ) -> View:
-    """The view of a frame of one row; ``shape`` gives (height, width) of its picture in codes, where it has one."""
+    """The view of a frame of one row; ``shape`` returns (height, width) of its image in codes, if it has one."""
     from mmada.io.live_view import View
 
     canvas = frame.canvas
@@ -43,7 +43,7 @@ def of_frame(
 
 
 def _shown(tokens: Tensor, written: Tensor, vocabulary: Vocabulary) -> list[int]:
-    """What is written; of plain text with gaps, all of it. A chat has headers, a picture its marks."""
+    """The tokens to show: the editable ones, or all of a plain text with gaps (no chat headers, no image)."""
     marks = tokens.new_tensor([vocabulary.start_header, vocabulary.soi])
     plain = not bool((tokens[:, None] == marks).any())
     shown: list[int] = tokens.tolist() if plain else tokens[written].tolist()
@@ -51,7 +51,7 @@ def _shown(tokens: Tensor, written: Tensor, vocabulary: Vocabulary) -> list[int]
 
 
 def _pieces(tokens: list[int], text: TextTokenizer, vocabulary: Vocabulary) -> tuple[tuple[str, bool], ...]:
-    """(text, masked) in reading order: known tokens in runs, masked ones one by one."""
+    """(text, masked) in reading order: decided tokens in runs, masked ones one by one."""
     pieces: list[tuple[str, bool]] = []
     for masked, run in groupby(tokens, key=lambda token: token == vocabulary.mask):
         run_tokens = list(run)
@@ -63,7 +63,7 @@ def _pieces(tokens: list[int], text: TextTokenizer, vocabulary: Vocabulary) -> t
 
 
 def _picture(tokens: Tensor, vocabulary: Vocabulary, shape: tuple[int, int], decode: Decode) -> Image.Image:
-    """The picture decoded from the codes so far, grey where they are unknown."""
+    """The image decoded from the codes so far, grey where they are unknown."""
     codes = vocabulary.codes_of(tokens).reshape(*shape).cpu().numpy()
     unknown = codes < 0
     picture = decode(np.where(unknown, 0, codes)[None])[0]

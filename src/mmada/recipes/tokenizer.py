@@ -21,7 +21,7 @@ from mmada.io.device import chosen_device
 from mmada.io.images import load_image
 from mmada.pipeline.grids import fit
 from mmada.tokenizers.image import ImageTokenizer
-from mmada.tokenizers.magvit import NANO_IMAGE, ImageTokenizerConfig
+from mmada.tokenizers.magvit import SMALL_IMAGE, ImageTokenizerConfig
 from mmada.training.image_tokenizer import ImageBatch, ImageLosses, ImageTokenizerLearner
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
@@ -59,7 +59,7 @@ class ImageTokenizerRecipe:
             sample_every=1500,
         )
     )
-    model: ImageTokenizerConfig = NANO_IMAGE
+    model: ImageTokenizerConfig = SMALL_IMAGE
     losses: ImageLosses = field(default_factory=ImageLosses)
     batch: int = 16
     learn: Literal["all", "decoder"] = "all"
@@ -74,7 +74,7 @@ class ImageTokenizerRecipe:
         """Train in ``out``, from random weights or from the image tokenizer in the model folder ``start``."""
         torch.manual_seed(self.plan.seed)
         tokenizer = ImageTokenizer(self.model) if start is None else ImageTokenizer.load(start / "image_tokenizer")
-        if self.model not in (NANO_IMAGE, tokenizer.config):
+        if self.model not in (SMALL_IMAGE, tokenizer.config):
             raise InputError(
                 f"model of the recipe differs from the tokenizer in {start}, whose sizes are fixed; "
                 "leave model out or --start-from"

@@ -1,9 +1,10 @@
 """MAGVIT-v2: the convolutional encoder and decoder of images and their lookup-free quantiser (LFQ).
 
-One set of classes, sizes as configuration: the released 95 M-parameter shape (f = 16, 8,192 codes) and a nano shape (f = 8, 4,096
-codes). The nano shape normalises each pixel by itself and has no attention, so that a code depends only on what is near it: plain
-background is one code wherever the objects are, and the transformer has less to guess (experiments/log.md has the comparison).
-Module names give the released state-dict keys. A code is the sign pattern of the latent: channel 0 is the most significant bit.
+One set of classes, sizes as configuration: the released 95 M-parameter shape (f = 16, 8,192 codes) and a small shape (f = 8,
+4,096 codes). The small shape normalises each pixel by itself and has no attention, so that a code depends only on what is near
+it: plain background is one code wherever the objects are, and the transformer has less to guess (experiments/log.md has the
+comparison). Module names give the released state-dict keys. A code is the sign pattern of the latent: channel 0 is the most
+significant bit.
 
 Shapes: B images, C channels, H x W pixels, h x w codes (H = h * downsample).
 """
@@ -20,8 +21,8 @@ from torch.nn import functional as F
 from mmada.errors import InputError, check_whole
 
 __all__ = [
-    "NANO_IMAGE",
     "RELEASED_IMAGE",
+    "SMALL_IMAGE",
     "Decoder",
     "Encoder",
     "ImageTokenizerConfig",
@@ -92,7 +93,7 @@ RELEASED_IMAGE = ImageTokenizerConfig(
     groups=32,
     image_size=512,
 )
-NANO_IMAGE = ImageTokenizerConfig(
+SMALL_IMAGE = ImageTokenizerConfig(
     channels=32,
     encoder_mult=(1, 1, 3, 4),
     decoder_mult=(1, 1, 3, 4),

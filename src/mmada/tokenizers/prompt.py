@@ -100,7 +100,8 @@ class Prompter:
         """A conversation, about ``images`` if there are any: the codes of each precede it.
 
         ``answer_length``: that many mask tokens follow a new assistant header, and earlier turns are context (sampling). Without
-        it every assistant turn is editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last (training, eq. 2).
+        it every assistant turn is editable, its ``<|eot_id|>`` too, and ``padding`` editable end-of-text tokens follow the last
+        (training, eq. 2).
         """
         v = self.vocabulary
         pieces: list[Segment] = []

@@ -1,7 +1,7 @@
 """Text tokenizer: a fast BPE with the field's special tokens and the released chat template.
 
-The nano one splits numbers into digits and lower-cases, so that a small vocabulary covers the nano world in about one token a
-word. Ours and the released one are both `transformers` fast tokenizers, saved and loaded as a folder.
+`train_text_tokenizer` makes a small one that splits numbers into digits and lower-cases, so that a small vocabulary covers a
+small world in about one token a word. It and the released one are both `transformers` fast tokenizers, saved as a folder.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ CHAT_TEMPLATE = (
 SPLIT = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
 
 
-# What a tokenizer folder may hold.
+# Files of a tokenizer folder.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
          "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json")  # fmt: skip
 
 
 class TextTokenizer:
-    """Text <-> token ids. ``<think>`` and ``</think>`` are single tokens in ours, plain text in the released one.
+    """Text <-> token ids. ``<think>`` and ``</think>`` are ordinary text: one token each in a tokenizer that was
+    trained on them, several in the released one.
 
-    ``folder``: where its files are; None for one that was just trained.
+    ``folder``: the folder it was read from; None for one that was just trained.
     """
 
     def __init__(self, backend: Any, folder: Path | None = None) -> None:
@@ -105,7 +106,7 @@ class TextTokenizer:
 
 
 def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_frequency: int = 20) -> TextTokenizer:
-    """Train the nano BPE on a corpus of lines.
+    """Train a small BPE tokenizer on a corpus of lines.
 
     ``vocab_size`` bounds the entries, special tokens and the 256 bytes included; merges seen fewer than ``min_frequency``
     times are not made.

@@ -1,7 +1,7 @@
 """Vocabulary: the token ids of text, of special tokens and of image codes.
 
-Released layout: 126,349 text entries, image code k at id 126,349 + k, 134,656 rows (LLaDA's 126,464 + 8,192). The nano layout is
-the same idea with nothing wasted: text entries first, then one id a code.
+Released layout: 126,349 text entries, image code k at id 126,349 + k, 134,656 rows (LLaDA's 126,464 + 8,192). A packed layout,
+as of a model trained here, wastes nothing: text entries first, then one id a code.
 
 Image codes are numbers from 0; -1 stands for a code that is not known yet and becomes the mask token.
 """
