@@ -1,7 +1,5 @@
 """Conversations in the form of the field, several images, and the likelihood bound of a completion."""
 
-import base64
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -54,7 +52,7 @@ def test_several_turns_and_images_stand_in_order(model: MMaDA) -> None:
         {"role": "system", "content": "be short."},
         user([{"type": "image", "image": red}, {"type": "text", "text": "what is it?"}]),
         {"role": "assistant", "content": "a red circle"},
-        user([{"type": "text", "text": "and this?"}, {"type": "image_url", "image_url": {"url": as_url(blue)}}]),
+        user([{"type": "text", "text": "and this?"}, {"type": "image", "image": blue}]),
     ]
     tokens = prompt_of(model, model.chat(messages))
     codes = [model.engine.encode([image])[0] for image in (red, blue)]
@@ -81,24 +79,11 @@ def test_only_the_last_answer_is_written(model: MMaDA) -> None:
     assert first.editable_BL[0, -8:].all()
 
 
-def as_url(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
 @pytest.mark.parametrize(
     "part",
     [
         lambda image: {"type": "image", "image": image},
         lambda image: {"type": "image", "image": np.asarray(image)},
-        lambda image: {"type": "image", "url": as_url(image)},
-        lambda image: {"type": "image_url", "image_url": {"url": as_url(image)}},
-        lambda image: {"type": "image_url", "image_url": {"url": as_url(image), "detail": "low"}},
-        lambda image: {"type": "image_url", "image_url": as_url(image)},
-        lambda image: {"type": "input_image", "image_url": as_url(image)},
-        lambda image: {"type": "image", "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)},
-        lambda image: {"type": "image", "image": io.BytesIO(base64.b64decode(as_url(image).partition(",")[2]))},
     ],
 )
 def test_forms_of_an_image_part(model: MMaDA, part: Any) -> None:
