@@ -40,6 +40,7 @@ class Collect(ModelOptions):
     max_tokens: int | None = option("Maximum tokens of prompt and answer, counted by the model.", whole(1), None, shown="any")
     per_prompt: int | None = option("Maximum number of answers kept for one prompt.", whole(1), None, shown="any")
     unchecked: bool = flag("Also keep examples without a gold answer to check against.")
+    plain: bool = flag("Also keep answers without reasoning.")
     samples: int = option("Answers sampled for each prompt of an self: source.", whole(1, 10_000), 4)
     temperature: float = option("Sampling temperature of these answers, above 0.", NUMBER, 1.0)
     seed: int = option("Random seed of the nano world and of sampled answers.", SEED, 0)
@@ -56,7 +57,7 @@ class Collect(ModelOptions):
         from mmada.recipes.collect import Choice, collect_reasoning
         from mmada.rl.rollout import RolloutSampling
 
-        choice = Choice(unchecked=self.unchecked, per_prompt=self.per_prompt, longest=self.max_tokens)
+        choice = Choice(unchecked=self.unchecked, plain=self.plain, per_prompt=self.per_prompt, longest=self.max_tokens)
         with counting() as advance:
             report = collect_reasoning(
                 self.source,

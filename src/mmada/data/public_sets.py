@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmada.io.images import ImageSource
 __all__ = ["MATHEMATICS", "READERS", "boxed", "find_picture", "prompts_in", "rows"]
 
 Row = dict[str, Any]
+Reader = Callable[[Row], Reasoned]
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -70,21 +72,90 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
             yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these
-        raise InputError(f"source file '{path}' is no whole parquet file; get a new copy of it") from error
+        raise InputError(f"source file '{path}' is not a whole parquet file; get a new copy of it") from error
 
 
 def text_of(row: Row, *names: str) -> str:
-    """The first of the fields that the row has, as text. Raises ValueError where it has none."""
+    """The first of the fields that the row has, as text. Raises ValueError if it has none, or for a value that is not text."""
     for name in names:
         value = row.get(name)
+        if value is None or value != value:  # NaN is how tables write a missing value
+            continue
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value).strip()
+        raise ValueError(f"field {name} is {kind_of(value)}, not text")
     raise ValueError(f"field {' or '.join(names)} is missing")
 
 
 def optional(row: Row, *names: str) -> str:
-    """The same, empty where it has none."""
+    """The same, empty if the row has none of the fields."""
     return text_of({**row, "": ""}, *names, "")
+
+
+def kind_of(value: object) -> str:
+    """A JSON value's kind, as words."""
+    kinds = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
+    return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
+
+
+PICTURE_FIELDS = ("image", "images", "image_filename", "image_path", "picture", "pictures", "img")
+MARKER = re.compile(r"<\|?(?:image|img)(?:[_ ]?\d+)?\|?>", re.I)
+"""How a text refers to a picture. The first may be taken out of a question that has one."""
+OTHER_MEDIA = re.compile(r"<\|?(?:video|audio|speech)(?:[_ ]?\d+)?\|?>", re.I)
+
+
+def picture_of(row: Row) -> ImageSource | None:
+    """The picture of a row: a file's name, or the bytes that parquet files hold; None if it has none.
+
+    Raises ValueError for several pictures, and for anything that is not one.
+    """
+    found: list[ImageSource] = []
+    for name in PICTURE_FIELDS:
+        value = row.get(name)
+        some = value if isinstance(value, list) else [value]
+        found += [picture_from(name, one) for one in some if one is not None and one != ""]
+    if len(found) > 1:
+        raise ValueError(f"it has {len(found)} pictures; one can be used")
+    return found[0] if found else None
+
+
+def picture_from(field: str, value: object) -> ImageSource:
+    """One value of a picture field. Raises ValueError for one that holds no picture."""
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        if not data and not path:
+            raise ValueError(f"field {field} has neither the bytes nor the path of a picture")
+        value = data or path
+    if isinstance(value, (str, bytes)) and value:
+        return value
+    raise ValueError(f"field {field} is {kind_of(value)}, not a picture")
+
+
+def question_about(question: str, picture: ImageSource | None) -> str:
+    """A question without its marker of the picture. Raises ValueError if it refers to pictures that the row does not have."""
+    markers = MARKER.findall(question)
+    if markers and picture is None:
+        raise ValueError(f"its question names {markers[0]}, but it has no picture")
+    if len(markers) > 1:
+        raise ValueError(f"its question names {len(markers)} pictures; one can be used")
+    return MARKER.sub("", question).strip()
+
+
+def with_one_picture(reader: Reader) -> Reader:
+    """A reader that refuses rows whose pictures it would lose, and texts that refer to what the example does not hold."""
+
+    @wraps(reader)
+    def read(row: Row) -> Reasoned:
+        picture = picture_of(row)
+        example = reader(row)
+        if picture is not None and example.picture is None:
+            raise ValueError("it has a picture, which examples of this set do not have")
+        for name, text in (("question", example.prompt), ("reasoning", example.thinking), ("answer", example.answer)):
+            if found := MARKER.search(text) or OTHER_MEDIA.search(text):
+                raise ValueError(f"its {name} names {found[0]}, which the example does not hold")
+        return example
+
+    return read
 
 
 def boxed(text: str) -> str:
@@ -103,9 +174,12 @@ def boxed(text: str) -> str:
 
 def turns(row: Row, *names: str) -> tuple[str, str]:
     """(first question, the answer to it) of a conversation in either of the two usual layouts."""
-    talk = next((row[name] for name in names if isinstance(row.get(name), list)), None)
-    if talk is None:
+    given = [(name, row[name]) for name in names if row.get(name) is not None]
+    if not given:
         raise ValueError(f"field {' or '.join(names)} is missing")
+    name, talk = given[0]
+    if not isinstance(talk, list):
+        raise ValueError(f"field {name} is {kind_of(talk)}, not a list of turns")
     found = {"user": "", "assistant": ""}
     for turn in talk:
         role = {"human": "user", "gpt": "assistant"}.get(name := optional(turn, "from", "role"), name)
@@ -217,7 +291,7 @@ def with_input(instruction: str, row: Row) -> str:
 
 CHOICE = re.compile(r"^\s*\(?([A-H])\s*[:.)]\s*(.+?)\s*$", re.M)
 LABEL = re.compile(r"(?:(?:Therefore|So|Thus|Hence),?\s+)?(?:the\s+)?(?:correct\s+)?answer\s*(?::|is)\s*\(?([A-H])\b", re.I)
-ORDER = re.compile(r"<image>\s*|First perform reasoning.*?Answer: xxx\.\s*|^\s*Question:\s*", re.M)
+ORDER = re.compile(r"First perform reasoning.*?Answer: xxx\.\s*|^\s*Question:\s*", re.M)
 
 
 def geo170k(row: Row) -> Reasoned:
@@ -226,8 +300,11 @@ def geo170k(row: Row) -> Reasoned:
     label = list(LABEL.finditer(response))
     if not label:
         raise ValueError("field conversations has no 'Answer:' with the letter of a choice")
+    picture = picture_of(row)
+    if picture is None:
+        raise ValueError("field image is missing")
+    question = question_about(question, picture)
     prompt, thinking, gold = without_order(question), response[: label[-1].start()].strip(), label[-1][1].upper()
-    picture = text_of(row, "image")
     return Reasoned(source="geo170k", task="vision", prompt=prompt, thinking=thinking, answer=concluded(prompt, thinking, gold),
                     gold=gold, picture=picture)  # fmt: skip
 
@@ -260,11 +337,13 @@ def clevr(row: Row) -> Reasoned:
     R1-V sets (``problem``, ``solution`` = ``<answer> 3 </answer>``, ``image``), which have prompts alone."""
     if "problem" in row:
         gold = between(text_of(row, "solution"), ANSWERS)[0] or text_of(row, "solution")
-        return Reasoned(source="clevr", task="vision", prompt=text_of(row, "problem"), gold=gold, picture=picture_of(row))
+        question = question_about(text_of(row, "problem"), picture := picture_of(row))
+        return Reasoned(source="clevr", task="vision", prompt=question, gold=gold, picture=picture)
     gold = text_of(row, "answer")
     thinking = program_words(row.get("program") or [])
-    return Reasoned(source="clevr", task="vision", prompt=text_of(row, "question"), thinking=thinking, answer=gold, gold=gold,
-                    picture=text_of(row, "image_filename"))  # fmt: skip
+    picture = picture_of(row)
+    prompt = question_about(text_of(row, "question"), picture)
+    return Reasoned(source="clevr", task="vision", prompt=prompt, thinking=thinking, answer=gold, gold=gold, picture=picture)
 
 
 def program_words(program: Sequence[Row]) -> str:
@@ -285,22 +364,14 @@ def llava(row: Row) -> Reasoned:
     answer = (between(behind, ANSWERS)[0] or behind) if thinking else response
     picture = picture_of(row)
     return Reasoned(source="llava", task="math" if picture is None else "vision", thinking=thinking, answer=answer,
-                    prompt=question.replace("<image>", "").strip(), picture=picture)  # fmt: skip
+                    prompt=question_about(question, picture), picture=picture)  # fmt: skip
 
 
-def picture_of(row: Row) -> ImageSource | None:
-    """A picture's name, or the bytes that parquet files hold."""
-    value = row.get("image")
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    return value if isinstance(value, (str, bytes)) and value else None
-
-
-READERS: dict[str, Callable[[Row], Reasoned]] = {
-    "gsm8k": gsm8k, "limo": limo, "s1k": s1k, "openthoughts": openthoughts, "acemath": acemath, "reasonflux": reasonflux,
-    "geo170k": geo170k, "clevr": clevr, "llava": llava,
-}  # fmt: skip
-"""Set -> its reader. A reader raises ValueError for a row that is not of its layout."""
+READERS: dict[str, Reader] = {
+    reader.__name__: with_one_picture(reader)
+    for reader in (gsm8k, limo, s1k, openthoughts, acemath, reasonflux, geo170k, clevr, llava)
+}
+"""Set -> its reader. A reader raises ValueError for a row that is not of its layout or would lose something."""
 MATHEMATICS = frozenset({"gsm8k", "limo", "s1k", "openthoughts", "acemath", "reasonflux"})
 """Sets whose answers are formulas, to be compared as such."""
 
@@ -327,13 +398,14 @@ def prompts_in(path: Path) -> Iterator[str]:
         return
     for row in rows(path):
         try:
-            found = [text for name in ("question", "problem", "prompt", "instruction") if (text := optional(row, name))]
+            names = ("question", "problem", "prompt", "instruction")
+            found = [str(row[name]).strip() for name in names if isinstance(row.get(name), (str, int, float)) and row[name]]
             found = found or [turns(row, "conversations", "messages")[0]]
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"forbid '{path}' has a row without question, problem, prompt or conversations; name one so"
             ) from error
-        shown = [text.replace("<image>", "").strip() for text in found]
+        shown = [MARKER.sub("", text).strip() for text in found]
         forms = [form for text in shown for form in (text, without_order(text), with_input(text, row))]
         yield from dict.fromkeys((*forms, *read_prompts(row)))
 

@@ -51,8 +51,8 @@ class Reasoned:
 
     @property
     def written(self) -> str:
-        """What a model learns to write, as text."""
-        return with_thinking(self.thinking, self.answer)
+        """What a model learns to write, as text: the reasoning in tags, if there is any, then the answer."""
+        return with_thinking(self.thinking, self.answer) if self.thinking.strip() else self.answer.strip()
 
     @property
     def asked(self) -> str:
@@ -87,18 +87,22 @@ def seen(picture: ImageSource | None) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def fault(example: Reasoned) -> str:
-    """What is wrong with the form of an example, in two or three words; empty if nothing is."""
+def fault(example: Reasoned, *, plain: bool = False) -> str:
+    """What is wrong with the form of an example, in two or three words; empty if nothing is.
+
+    ``plain``: answers may come without reasoning. Before a picture to be drawn a thought is needed in any case.
+    """
     if not example.prompt.strip():
         return "no prompt"
-    if not example.thinking.strip():
+    without = not example.thinking.strip()
+    if without and (not plain or example.task == "image"):
         return "no reasoning"
     answer = "picture" if example.task == "image" else example.answer
     if not answer.strip():
         return "no answer"
     if any(LEFTOVER.search(text) for text in (example.prompt, example.thinking, answer)):
         return "leftover tags"
-    if not well_formed(with_thinking(example.thinking, answer)):
+    if not without and not well_formed(with_thinking(example.thinking, answer)):
         return "not well formed"
     if (example.task == "math") != (example.picture is None):
         return "no picture" if example.picture is None else "picture not asked for"

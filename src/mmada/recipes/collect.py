@@ -52,10 +52,15 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is kept beyond what is right: ``unchecked`` also what has no gold answer; ``per_prompt`` at most so many answers to
-    one prompt; ``longest`` at most so many tokens of prompt and answer; nothing of ``forbidden`` prompts (as `normalised`)."""
+    """Which correct examples are stored.
+
+    ``unchecked``: also examples without a gold answer. ``plain``: also answers without reasoning. ``per_prompt``: maximum
+    answers to one prompt. ``longest``: maximum tokens of prompt and answer. ``forbidden``: prompts that must not occur (as
+    `normalised`).
+    """
 
     unchecked: bool = False
+    plain: bool = False
     per_prompt: int | None = None
     longest: int | None = None
     forbidden: frozenset[str] = frozenset()
@@ -79,7 +84,8 @@ class CandidateFilter:
     def keeps(self, candidate: Candidate) -> str:
         """Count the candidate; the reason why it is dropped, empty if it is kept. The dearest question comes last."""
         example = candidate.example
-        reason = "unusable row" if candidate.parse_error else fault(example) or candidate.reject_reason or self.unwanted(example)
+        reason = f"unusable row: {candidate.parse_error}" if candidate.parse_error else ""
+        reason = reason or fault(example, plain=self.choice.plain) or candidate.reject_reason or self.unwanted(example)
         unchecked = False
         if not reason:
             reason = candidate.judge(example)
@@ -144,8 +150,9 @@ def collect_reasoning(
         options = sampling or RolloutSampling()
         return SelfGenerated(model=load, prompts=prompts, count=count, samples=samples, sampling=options, seed=seed)
 
-    settings = {"sources": list(sources), "seed": seed, "samples": samples, "unchecked": chosen.unchecked, "version": __version__,
-                "per_prompt": chosen.per_prompt, "longest": chosen.longest, "forbidden": len(chosen.forbidden)}  # fmt: skip
+    settings = {"sources": list(sources), "seed": seed, "samples": samples, "unchecked": chosen.unchecked,
+                "plain": chosen.plain, "version": __version__, "per_prompt": chosen.per_prompt, "longest": chosen.longest,
+                "forbidden": len(chosen.forbidden)}  # fmt: skip
     if out.name in ("", ".."):
         raise InputError(f"out '{out}' names no new folder; give one, such as runs/reason")
     try:
