@@ -1,4 +1,7 @@
-"""Studies: runs of one recipe that differ in named settings, over several seeds, judged on the test split before and after.
+"""Studies: runs of one recipe that differ in named settings, over several seeds, measured before and after.
+
+Arms are compared on the validation split, since comparing them is choosing; ``--set split=test`` is for the figures of a choice
+that has been made.
 
 A study of several hours is resumed after any kill, and its arms can run in processes of their own (`only`): every run has a
 folder, and the report is made from what the folders hold.
@@ -43,10 +46,11 @@ class StudyRecipe:
 
     ``base``: what the arms have in common. ``arms``: name -> settings of it, each a value or its text after --set; the first is
     what the others are compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts,
-    completions and masks, the prompts of one seed the same in all arms of the same tasks. ``measures``: what the trained
-    models are judged by -> examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty
-    is all. ``alike``: what arms with another number of updates a batch have in common with ``base``, the number of "updates"
-    (base.plan.steps) or that of "batches".
+    completions and masks, the prompts of one seed the same in all arms of the same tasks. ``measures``: what the trained models
+    are judged by -> examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty is
+    all. ``split``: the examples of the measures, "validation" to choose by and "test" for final figures. ``alike``: what arms
+    with another number of updates a batch have in common with ``base``, the number of "updates" (base.plan.steps) or that of
+    "batches".
     """
 
     name: str
@@ -57,11 +61,13 @@ class StudyRecipe:
     measures: Mapping[str, int] = field(default_factory=dict)
     parallel: str | None = "threshold=0.95"
     only: tuple[str, ...] = ()
+    split: Literal["validation", "test"] = "validation"
     alike: Literal["updates", "batches"] = "updates"
 
     def __post_init__(self) -> None:
         check_whole("seeds", self.seeds, 1)
         check_choice("alike", self.alike, ("updates", "batches"))
+        check_choice("split", self.split, ("validation", "test"))
         _ = self.speed
         for arm in self.only:
             check_choice("only", arm, self.arms)
@@ -156,7 +162,8 @@ class StudyRecipe:
     def settings(self, weights: str, arm: str | None = None, seed: int = 0) -> dict[str, Any]:
         """What the results of a run depend on, or of the start itself (no arm); ``weights`` are those of the start."""
         trained = None if arm is None else plain(self.run_of(arm, seed))
-        return {"settings": {"start": weights, "measures": plain(self.measures), "parallel": self.parallel, "run": trained}}
+        judged = {"measures": plain(self.measures), "parallel": self.parallel, "split": self.split}
+        return {"settings": {"start": weights, **judged, "run": trained}}
 
     def same_as_before(self, file: Path, now: Mapping[str, Any]) -> bool:
         """Whether results are there already. Raises InputError where they are of other settings, or damaged."""
@@ -171,16 +178,16 @@ class StudyRecipe:
         return True
 
     def judged(self, folder: Path, start: Path) -> dict[str, object]:
-        """Means of the measures of a model, or of adapters of ``start``, on the test split.
+        """Means of the measures of a model, or of adapters of ``start``, on the split of the study.
 
         The examples of a measure are the same for all models, whichever other measures there are.
         """
         whole, adapter = (start, folder) if (folder / "adapter_config.json").is_file() else (folder, None)
         model = MMaDA.load(whole, adapter=adapter, device=self.base.device).with_defaults(text=TextSampling(**vars(self.speed)))
         found: dict[str, object] = {}
-        positions = [*MEASURED, *STUDIED]
+        order = [*MEASURED, *STUDIED]
         for name, examples in self.measures.items():
-            measured = STUDIED[name][0](model, np.random.default_rng((positions.index(name), 2**20)), examples)
+            measured = STUDIED[name][0](model, np.random.default_rng((order.index(name), 2**20)), examples, self.split)
             found |= {key: {"value": float(np.mean(values)), "n": len(values)} for key, values in measured.hits.items()}
         return found
 

@@ -44,7 +44,8 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Which models were judged, by a measure that takes no time."""
     seen: list[Path] = []
 
-    def toy(model: Any, rng: np.random.Generator, count: int) -> Measured:
+    def toy(model: Any, rng: np.random.Generator, count: int, split: str) -> Measured:
+        assert split == "validation", "arms are chosen among, which the test split is not for"
         seen.append(Path(str(model.source)))
         return Measured({"toy": [1.0, 0.0, 0.0][:count], "toy: part": [0.5]})
 
@@ -120,7 +121,12 @@ def test_results_of_other_settings_are_not_taken_for_these(judged: list[Path], f
     few, out = FEW | {"seeds": "1", "arms": "{a: {method.masking: full}}"}, tmp_path / "study"
     run("study_noising", overrides=few, out=out, start_from=folder)
     kept = (out / "results.json").read_bytes()
-    for changed in ({"arms": "{a: {method.masking: iid}}"}, {"measures": "{toy: 2}"}, {"parallel": "threshold=0.9"}):
+    for changed in (
+        {"arms": "{a: {method.masking: iid}}"},
+        {"measures": "{toy: 2}"},
+        {"parallel": "threshold=0.9"},
+        {"split": "test"},
+    ):
         with pytest.raises(InputError, match="of other settings"):
             run("study_noising", overrides=few | changed, out=out, start_from=folder, resume=True)
     other = tmp_path / "other"
@@ -142,7 +148,7 @@ def test_a_measure_that_an_arm_lacks_is_left_out_of_it(
 ) -> None:
     out = tmp_path / "study"
 
-    def toy(model: Any, rng: np.random.Generator, count: int) -> Measured:
+    def toy(model: Any, rng: np.random.Generator, count: int, split: str) -> Measured:
         judged.append(Path(str(model.source)))
         return Measured({"toy": [1.0], **({"toy: answer": [0.5]} if len(judged) < 3 else {"toy: new": [0.5]})})
 

@@ -51,12 +51,14 @@ def test_a_measure_has_its_examples_whichever_others_there_are(
     folder: Path, measures: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def thrown(name: str) -> Any:
-        return lambda model, rng, count: Measured({name: rng.random(count).tolist()})
+        return lambda model, rng, count, split: Measured({name: rng.random(count).tolist(), "split": [split == "test"]})
 
     for name in ("dice", "coin"):
         monkeypatch.setitem(STUDIED, name, (thrown(name), 4))
     study = replace(study_noising(), measures={"dice": 4})
     expected = study.judged(folder, folder)["dice"]
     assert replace(study, measures=measures).judged(folder, folder)["dice"] == expected
+    assert study.judged(folder, folder)["split"] == {"value": 0.0, "n": 1}
+    assert replace(study, split="test").judged(folder, folder)["split"] == {"value": 1.0, "n": 1}
     if "coin" in measures:
         assert replace(study, measures={"coin": 4}).judged(folder, folder)["coin"] != expected
