@@ -26,12 +26,12 @@ from rich.table import Table
 from experiments.report import curve, plot_study, spread_of
 from mmada.errors import InputError, check_choice, check_whole
 from mmada.evaluation.results import machine, write_results
+from mmada.io.fingerprint import weights_fingerprint
 from mmada.io.jsonl import read_log
 from mmada.nano.measures import STUDIED
 from mmada.nano.rl_recipes import PAPER_REWARDS, rl, rl_math
 from mmada.pipeline import MMaDA, TextSampling
 from mmada.pipeline.known_checkpoints import known_checkpoint
-from mmada.recipes.init_from import weights_digest
 from mmada.recipes.overrides import override, plain, text_of
 from mmada.recipes.rl import RLRecipe
 from mmada.recipes.rl_methods import MethodChoice
@@ -118,7 +118,7 @@ class StudyRecipe:
         if (out / "start.json").exists() and not (resume or self.only):
             raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
         self.check_runs({arm for arm, _, folder in self.runs(out) if not (folder / "results.json").exists()}, start)
-        weights = weights_digest(start, known_checkpoint(start).preset)
+        weights = weights_fingerprint(start, repr(known_checkpoint(start).preset))
         for arm, seed, folder in self.runs(out):
             begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
             for name in ("results.json", *begun):

@@ -17,7 +17,7 @@ import mmada
 from mmada.errors import InputError
 from mmada.evaluation import LikelihoodMeasure, Measured, ScoredText, Suite, TaskMeasure, run_suite
 from mmada.pipeline import Preset
-from mmada.registry import SUITES
+from mmada.registry import SUITES, plugins
 from mmada.tasks.task import Completion, Prompt, Score
 
 Random = np.random.Generator
@@ -80,6 +80,7 @@ def suite(**measures: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def registry() -> Any:
+    plugins()
     before = dict(SUITES.targets)
     yield
     SUITES.targets.clear()

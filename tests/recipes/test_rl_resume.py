@@ -13,9 +13,9 @@ import torch
 from tests.reinforcing import NANO, draw_nothing, mixed, rows, weights
 
 from mmada.errors import InputError
+from mmada.io.fingerprint import file_sample
 from mmada.io.jsonl import read_log
 from mmada.pipeline import MMaDA
-from mmada.recipes.init_from import some_bytes
 from mmada.recipes.run import run
 from mmada.rl.learner import PolicyLearner
 from mmada.training import loop
@@ -117,7 +117,7 @@ def test_a_run_goes_on_from_its_own_start_and_from_no_other(
     assert "other settings" not in caplog.text
     run("rl", overrides=settings | {"plan.steps": "4"}, out=out, resume=True)
     assert len(rows(out)) == 4
-    assert "the run goes on with other settings than so far: plan.steps\n" in caplog.text
+    assert "the resumed run has other settings than before: plan.steps\n" in caplog.text
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     run("rl", overrides=settings | {"plan.steps": "6"}, out=out, start_from=moved, resume=True)
@@ -165,16 +165,16 @@ def test_a_change_anywhere_in_the_weights_is_another_start(tmp_path: Path) -> No
     file = tmp_path / "model.safetensors"
     for size, positions in ((100, [0, 99]), (2**20, [0, 2**19, 2**20 - 1])):
         file.write_bytes(bytes(size))
-        before = some_bytes(file, pieces=4, count=2**10 if size < 2**20 else 2**18)
+        before = file_sample(file, pieces=4, count=2**10 if size < 2**20 else 2**18)
         for position in positions:
             changed = bytearray(size)
             changed[position] = 1
             file.write_bytes(changed)
-            assert some_bytes(file, pieces=4, count=2**10 if size < 2**20 else 2**18) != before
+            assert file_sample(file, pieces=4, count=2**10 if size < 2**20 else 2**18) != before
     file.write_bytes(bytes(2**20))
-    spread = some_bytes(file, pieces=8, count=2**10)
+    spread = file_sample(file, pieces=8, count=2**10)
     file.write_bytes(bytes(2**19) + b"\1" * 2**10 + bytes(2**19 - 2**10))  # in the middle, as little as is read there
-    assert some_bytes(file, pieces=8, count=2**10) != spread
+    assert file_sample(file, pieces=8, count=2**10) != spread
 
 
 def test_a_run_that_fails_in_the_middle_keeps_what_it_was_begun_with(

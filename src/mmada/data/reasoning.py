@@ -9,7 +9,6 @@ What a model learns to write is the same for every task: ``<think> thinking</thi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mmada.errors import InputError
+from mmada.io.fingerprint import fingerprint
 from mmada.io.images import ImageSource, load_image, save_image
 from mmada.tokenizers.prompt import well_formed, with_thinking
 
@@ -57,12 +57,12 @@ class Reasoned:
     @property
     def asked(self) -> str:
         """A key of the prompt with its picture: equal for what is the same question, whatever its case and spacing."""
-        return digest(normalised(self.prompt), self.task, "" if self.task == "image" else seen(self.picture))
+        return fingerprint(normalised(self.prompt), self.task, "" if self.task == "image" else picture_key(self.picture))
 
     @property
     def key(self) -> str:
         """A key of the whole example: equal for exact duplicates."""
-        return digest(self.prompt, self.task, self.thinking, self.answer, seen(self.picture))
+        return fingerprint(self.prompt, self.task, self.thinking, self.answer, picture_key(self.picture))
 
     def texts(self) -> dict[str, str]:
         """Everything but the picture, as a line of the file."""
@@ -74,17 +74,9 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"]", text.casefold()))
 
 
-def digest(*parts: str) -> str:
-    """A short key of texts."""
-    return hashlib.sha256("\x1f".join(parts).encode(errors="replace")).hexdigest()[:32]
-
-
-def seen(picture: ImageSource | None) -> str:
-    """A key of a picture's bytes; of a file, of its name."""
-    if picture is None or isinstance(picture, (str, Path)):
-        return str(picture or "")
-    data = picture if isinstance(picture, bytes) else picture.tobytes()
-    return hashlib.sha256(data).hexdigest()
+def picture_key(picture: ImageSource | None) -> str:
+    """Fingerprint of a picture's content; of a file, its name."""
+    return str(picture or "") if picture is None or isinstance(picture, (str, Path)) else fingerprint(picture)
 
 
 def fault(example: Reasoned, *, plain: bool = False) -> str:

@@ -1,8 +1,7 @@
-"""What a language stage starts from: a folder of ours, one of the released layout, or an image tokenizer alone."""
+"""Starts of training runs: a model folder of any known layout, or an image tokenizer alone; and a record of which one it was."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from mmada.errors import InputError
+from mmada.io.fingerprint import file_sample
 from mmada.model.loading import cast_weights, read_model, widest_type
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline.known_checkpoints import known_checkpoint
@@ -27,18 +27,18 @@ __all__ = [
     "check_begun_from",
     "read_start",
     "remembered",
-    "weights_digest",
 ]
 
 BEGUN_FROM = "begun_from.json"
-"""What a run folder says of the start of its run."""
+"""The file of a run folder that records where the run started from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a folder holds to go on from; ``model`` and ``preset`` are None where only an image tokenizer is there.
+    """The contents of a start; ``text``, ``model`` and ``preset`` are None if it holds only an image tokenizer.
 
-    ``image_folder``: where the image tokenizer's files are. ``dtype``: of the stored weights; they are trained in float32.
+    ``image_folder``: where the image tokenizer's files are. ``dtype``: type of the stored weights, in which the trained ones are
+    written.
     """
 
     image: ImageTokenizer
@@ -49,7 +49,7 @@ class Start:
     dtype: torch.dtype = torch.bfloat16
 
     def vocabulary(self, text: TextTokenizer) -> Vocabulary:
-        """The token ids of the model, or of a new one."""
+        """The token ids of the model, or of a new one with this text tokenizer."""
         rows = None if self.model is None else self.model.config.vocab_size
         vocabulary = Vocabulary.of(text.ids(), self.image.config.codebook_size, rows)
         if vocabulary.codebook_size < self.image.config.codebook_size:
@@ -79,37 +79,14 @@ def read_start(folder: Path, weights: torch.dtype = torch.float32) -> Start:
     return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset, dtype=dtype)
 
 
-def weights_digest(folder: Path, settings: object = None) -> str:
-    """SHA-256 of all weights in a folder, those of its image tokenizer too, and of what is done with them, to know kept work
-    again."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for file in sorted(folder.rglob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def begun_from(start: Path) -> dict[str, object]:
-    """A start as a run remembers it: the folder, and what tells its weights from others without reading them whole."""
+    """Record of a start: the folder, and a fingerprint of each weight file."""
     files = sorted(file for part in (start, start / "image_tokenizer") for file in part.glob("*.safetensors"))
-    return {"start": str(start.resolve()), "weights": {file.relative_to(start).as_posix(): some_bytes(file) for file in files}}
-
-
-def some_bytes(file: Path, pieces: int = 512, count: int = 2**16) -> str:
-    """A digest of a file's size and of so many pieces of ``count`` bytes, spread over all of it; of all where it has no more.
-
-    Training changes parts of a file: the rows of what was never asked stay as they are.
-    """
-    size = file.stat().st_size
-    digest = hashlib.sha256(size.to_bytes(8, "big"))
-    with file.open("rb") as opened:
-        for start in range(0, size, max(count, size // pieces)):
-            opened.seek(start)
-            digest.update(opened.read(count))
-    return digest.hexdigest()[:32]
+    return {"start": str(start.resolve()), "weights": {file.relative_to(start).as_posix(): file_sample(file) for file in files}}
 
 
 def remembered(out: Path) -> dict[str, Any]:
-    """What the run in ``out`` began from, as `begun_from`; empty where it does not say. Raises InputError where it is damaged."""
+    """The record of the run in ``out``, as `begun_from` makes it; empty if there is none. Raises InputError if it is damaged."""
     file = out / BEGUN_FROM
     if not file.exists():
         return {}
@@ -120,15 +97,15 @@ def remembered(out: Path) -> dict[str, Any]:
     if isinstance(found, dict) and isinstance(found.get("start"), str) and isinstance(found.get("weights"), dict):
         return found
     raise InputError(
-        f"'{file}' is damaged, which says what the run began from; remove it and give --start-from to go on unchecked"
+        f"'{file}', the record of where the run started, is damaged; remove it and give --start-from to continue unchecked"
     )
 
 
 def check_begun_from(out: Path, start: Path) -> None:
-    """Raises InputError where the run in ``out`` was begun from other weights: it would go on with a part of these."""
+    """Raise InputError if the run in ``out`` started from other weights: resumed, it would mix both."""
     before, now = remembered(out), begun_from(start)
     if not before or before["weights"] == now["weights"]:
         return
     if before["start"] == now["start"]:
-        raise InputError(f"start {start} has other weights now than when the run in {out} began; restore them or begin a new run")
+        raise InputError(f"start {start} has changed since the run in {out} began; restore its weights or start a new run")
     raise InputError(f"start {start} has other weights than the run in {out} began with; give --start-from {before['start']}")

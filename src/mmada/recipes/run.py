@@ -1,4 +1,7 @@
-"""Recipes: functions that return a run, each derived from the one before, named by purpose."""
+"""Running a recipe: settings, start, and what a run folder says of its run.
+
+Everything that can be checked is checked before any work is done, and a run that is refused leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ __all__ = ["Recipe", "run"]
 
 
 class Recipe(Protocol):
-    """A run: everything it needs but its folder."""
+    """All settings of a run."""
 
     @property
     def follows(self) -> str:
@@ -48,14 +51,13 @@ def run(
     """Run a recipe; returns the folder of its model.
 
     ``out`` defaults to ``runs/NAME``; ``start_from`` ("nano", a folder, a hub id) to the model of the recipe it follows, in the
-    folder beside ``out``, or with ``resume`` to the one that the run began from. The settings are written to ``out/recipe.yaml``.
-    Raises InputError for an unknown name, setting or start.
+    folder next to ``out``, or with ``resume`` to the one that the run began from. Settings go to ``out/recipe.yaml``.
+    Raises InputError for an unknown name, setting or start, and for a folder that holds another run.
     """
     recipe: Recipe = override(RECIPES.find(name)(), overrides or {})
     out = Path("runs") / name if out is None else out
     check_folder("out", out)
-    if resume:
-        check_same_recipe(name, out / "recipe.yaml")
+    check_run_folder(name, out, resume=resume)
     start = start_of(recipe, out, start_from, resume=resume)
     new = not out.exists()
     if start is not None and not startable(start):
@@ -67,20 +69,19 @@ def run(
         if recipe.follows:
             wanted, first = f"the model of {recipe.follows}", f"run `mmada train {recipe.follows}` first or "
         raise InputError(f"recipe {name} starts from {wanted}, not found at {start}; {first}give another --start-from")
-    make_folder("out", out)
-    refused = not resume and (out / "checkpoint.safetensors").exists()
     if resume and start is not None:
         check_begun_from(out, start)
+    make_folder("out", out)
     before, logs = progress(out), [file for name in ("log.jsonl", "groups.jsonl") if not (file := out / name).exists()]
-    undo = [] if refused else [write_settings(recipe, out / "recipe.yaml", resume=resume)]
-    if start is not None and not refused:
+    undo = [write_settings(recipe, out / "recipe.yaml", resume=resume)]
+    if start is not None:
         undo.append(write_start(start, out / BEGUN_FROM))
     try:
         return recipe.run(out=out, resume=resume, start=start)
     except InputError:
-        if progress(out) == before:  # nothing was begun
-            for one in undo:
-                one()
+        if progress(out) == before:  # no step was taken
+            for restore in undo:
+                restore()
             for file in logs:
                 file.unlink(missing_ok=True)
         if new and not os.listdir(out):
@@ -89,8 +90,8 @@ def run(
 
 
 def start_of(recipe: Recipe, out: Path, start_from: str | Path | None, *, resume: bool) -> Path | None:
-    """The folder that a run starts from, None where it has none; a name is looked up, a path is taken as it is, and a run that
-    goes on has its own."""
+    """The folder that a run starts from, None if it needs none. A name is looked up, a path is used as it is; a resumed run
+    starts from where it began."""
     if start_from is None:
         if resume and recipe.follows and (before := remembered(out)):
             return Path(before["start"])
@@ -98,32 +99,38 @@ def start_of(recipe: Recipe, out: Path, start_from: str | Path | None, *, resume
     return start_from if isinstance(start_from, Path) else find_folder(start_from)
 
 
-def check_same_recipe(name: str, path: Path) -> None:
-    """Raises InputError where a run of another recipe would be gone on with, or its ``recipe.yaml`` is damaged."""
-    if not path.exists():
+def check_run_folder(name: str, out: Path, *, resume: bool) -> None:
+    """Raise InputError if ``out`` holds a run that would be overwritten, none to resume, or one of another recipe."""
+    if not resume and (out / "checkpoint.safetensors").exists():
+        raise InputError(f"out folder {out} already holds a run; add --resume to continue it or choose another --out")
+    if resume and not progress(out):
+        raise InputError(f"out folder {out} holds no run to resume; leave out --resume to start one")
+    path = out / "recipe.yaml"
+    if not path.exists() or not (resume or progress(out)):
         return
     try:
         before = yaml.safe_load(path.read_text())["name"]
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"'{path}' is damaged, which says what the run is; remove it to go on with what you give") from error
+        raise InputError(
+            f"'{path}', the settings of the run in that folder, is damaged; remove it to continue with those given"
+        ) from error
     if before != name:
-        raise InputError(f"the run in {path.parent} is one of {before!r}, not of {name!r}; resume that, or choose another --out")
+        raise InputError(
+            f"the run in {path.parent} is of recipe {before!r}, not {name!r}; resume that one or choose another --out"
+        )
 
 
-OF_A_CALL = {"only"}
-"""Settings that may differ from call to call of one run: which arms of a study are to run now."""
+PER_CALL = {"only"}
+"""Settings that may differ between calls of one run, such as which arms of a study are run now."""
 
 
 def nothing() -> None:
-    """There is nothing to take back."""
+    """No-op undo."""
 
 
 def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], object]:
-    """``recipe.yaml``; one of other settings, which a run was begun with, is kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ...,
-    and where that run goes on a warning says what is other.
-
-    Returns what takes it back.
-    """
+    """Write ``recipe.yaml``. Earlier settings are kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ..., and a resumed run
+    warns which of them differ. Returns a function that undoes it."""
     text = dumped(recipe)
     if not path.exists():
         write_text(path, text)
@@ -131,9 +138,9 @@ def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], 
     before = path.read_text()
     if before == text:
         return nothing
-    changed = sorted({*differing(yaml.safe_load(before), yaml.safe_load(text))} - OF_A_CALL) if resume else []
+    changed = sorted({*differing(yaml.safe_load(before), yaml.safe_load(text))} - PER_CALL) if resume else []
     if changed:
-        logging.getLogger(__name__).warning("the run goes on with other settings than so far: %s", ", ".join(changed))
+        logging.getLogger(__name__).warning("the resumed run has other settings than before: %s", ", ".join(changed))
     kept = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())
     shutil.copyfile(path, kept)
     write_text(path, text)
@@ -141,7 +148,7 @@ def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], 
 
 
 def differing(before: object, now: object, above: str = "") -> Iterator[str]:
-    """Dotted names of the settings that are not the same in both."""
+    """Dotted names of the settings that differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in {*before, *now}:
             yield from differing(before.get(name), now.get(name), f"{above}.{name}" if above else str(name))
@@ -150,7 +157,7 @@ def differing(before: object, now: object, above: str = "") -> Iterator[str]:
 
 
 def progress(out: Path) -> dict[Path, int]:
-    """The logs and results of a folder, with their sizes: what tells a run that has gone on from one that was refused."""
+    """Logs and results of a folder with their sizes, by which a run that has taken a step differs from one that was refused."""
     sizes: dict[Path, int] = {}
     for file in out.rglob("*.json*"):
         with suppress(FileNotFoundError):  # of a process that is writing another arm
@@ -160,12 +167,12 @@ def progress(out: Path) -> dict[Path, int]:
 
 
 def write_start(start: Path, path: Path) -> Callable[[], object]:
-    """Note what a run begins from; returns what takes it back."""
+    """Write where a run starts from. Returns a function that undoes it."""
     before = path.read_bytes() if path.exists() else None
     write_results(path, begun_from(start))
     return path.unlink if before is None else lambda: path.write_bytes(before)
 
 
 def startable(folder: Path) -> bool:
-    """Whether a folder holds an image tokenizer, or a model that says where its own is."""
+    """Whether a folder holds an image tokenizer or a model."""
     return any((folder / name).is_file() for name in ("image_tokenizer/config.json", "config.json"))

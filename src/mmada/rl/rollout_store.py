@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.io.atomic import remove_leftovers, write_tensors
+from mmada.io.fingerprint import fingerprint
 from mmada.rl import MaskedViews, Update
 
 __all__ = ["Batch", "RolloutStore"]
@@ -64,7 +64,7 @@ class RolloutStore:
 
     def __init__(self, folder: Path, *, settings: str, course: str, fresh: bool) -> None:
         self.folder = folder
-        self.made_with = {"settings": digest(settings), "course": digest(settings + course)}
+        self.made_with = {"settings": fingerprint(settings)[:16], "course": fingerprint(settings + course)[:16]}
         if fresh:
             self.drop(since=0)
 
@@ -113,8 +113,3 @@ class RolloutStore:
         for file in self.folder.glob("batch_*.safetensors"):
             if not before <= int(file.stem.partition("_")[2]) < since:
                 file.unlink()
-
-
-def digest(text: str) -> str:
-    """A short fingerprint."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
