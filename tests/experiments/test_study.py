@@ -191,6 +191,7 @@ def varied(completions: Sequence[Completion]) -> list[float]:
     return [zlib.crc32(c.image.tobytes() if c.image else c.raw_text.encode()) % 97 / 97 for c in completions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("study_")])
 def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All arms with all of their settings but for size; a reward more, as the tiny model is never right."""

@@ -35,6 +35,7 @@ def test_what_is_wrong_with_an_arm_is_said_of_that_arm(judged, folder, tmp_path)
         run("study_noising", overrides=few, out=tmp_path / "study", start_from=folder)
 
 
+@pytest.mark.slow
 def test_rollouts_that_followed_from_settings_left_again_are_not_used(folder, tmp_path, monkeypatch):
     draw_nothing(monkeypatch)
     first = mixed() | {"plan.steps": "9", "plan.save_every": "4", "tasks": "{math: 2}", "method.updates": "3"}
