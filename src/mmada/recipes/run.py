@@ -103,7 +103,7 @@ def check_run_folder(name: str, out: Path, *, resume: bool) -> None:
     """Raise InputError if ``out`` holds a run that would be overwritten, none to resume, or one of another recipe."""
     if not resume and (out / "checkpoint.safetensors").exists():
         raise InputError(f"out folder {out} already holds a run; add --resume to continue it or choose another --out")
-    if resume and not progress(out):
+    if resume and not (out / "log.jsonl").exists() and not progress(out):
         raise InputError(f"out folder {out} holds no run to resume; leave out --resume to start one")
     path = out / "recipe.yaml"
     if not path.exists() or not (resume or progress(out)):
