@@ -8,6 +8,7 @@ import errno
 import math
 import operator
 import os
+import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ __all__ = [
     "check_path",
     "check_text",
     "check_whole",
+    "kind_of",
     "make_folder",
     "quote",
     "system_reason",
@@ -73,11 +75,21 @@ def quote(value: object, limit: int = 80) -> str:
             text = f"{text[: limit // 2]}...{text[-limit // 4 :]}"
         shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
         return f"'{shown}'"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     try:
         shown = " ".join(repr(value).split())
     except Exception:  # a repr of the user's own class may fail
-        shown = f"a {type(value).__name__}"
+        shown = kind_of(value)
+    if re.search(r" at 0x[0-9a-f]+>", shown):  # an address says nothing
+        shown = kind_of(value)
     return shown if len(shown) <= limit else f"{shown[: limit // 2]}...{shown[-limit // 4 :]}"
+
+
+def kind_of(value: object) -> str:
+    """Say in words of which type a value is: "a list", "an object", "None"."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def unknown_name(field: str, value: str, known: Iterable[str]) -> InputError:
@@ -129,19 +141,19 @@ def check_flag(field: str, value: object) -> bool:
 def check_callable(field: str, value: object) -> None:
     """Raise `InputError` unless ``value`` can be called."""
     if not callable(value):
-        raise InputError(f"{field} is a {type(value).__name__}; give a function")
+        raise InputError(f"{field} is {kind_of(value)}; give a function")
 
 
 def check_instance(field: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
     """Raise `InputError` unless ``value`` is of a ``kind``; ``wanted`` says in words what to give, such as "a folder"."""
     if not isinstance(value, kind):
-        raise InputError(f"{field} is a {type(value).__name__}; give {wanted}")
+        raise InputError(f"{field} is {kind_of(value)}; give {wanted}")
 
 
 def check_text(field: str, value: object, *, empty: bool = False) -> None:
     """Raise `InputError` unless ``value`` is valid Unicode text; blank text is refused unless ``empty`` is set."""
     if not isinstance(value, str):
-        raise InputError(f"{field} is a {type(value).__name__}; give text")
+        raise InputError(f"{field} is {kind_of(value)}; give text")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -164,7 +176,7 @@ def check_path(field: str, value: object) -> Path:
     be encoded, and names longer than any file system takes.
     """
     if not isinstance(value, (str, os.PathLike)) or not isinstance(text := os.fspath(value), str):
-        raise InputError(f"{field} is a {type(value).__name__}; give a path")
+        raise InputError(f"{field} is {kind_of(value)}; give a path")
     if not text.strip():
         raise InputError(f"{field} is empty; give a path, '.' for the current folder")
     if "\0" in text:

@@ -18,7 +18,7 @@ from mmada.cli import main
         (["generate", "x", "--model", "nanno"], "did you mean 'nano'?"),
         (["generate", ""], "prompt is empty"),
         (["generate", "  "], "prompt is empty"),
-        (["generate", "x", "--block", "0"], "block must be a whole number of at least 1, got 0"),
+        (["generate", "x", "--block", "0"], "--block must be a whole number of 1 to 1000000000, got 0"),
         (["generate", "x", "--temperature", "nan"], "temperature must be a number of at least 0, got nan"),
         (["draw", "x", "--steps", "-3"], "steps must be a whole number of 1 to 10000, got -3"),
         (["draw", "x", "--steps", "0"], "got 0"),

@@ -62,7 +62,7 @@ from mmada.tokenizers.image import ImageTokenizer
         (lambda m, s: m.draw("pens", size=(64_000, 64_000)), "size 64000x64000 takes 64000000 codes, over"),
         (lambda m, s: m.draw("pens", size=(33, 32)), "width 33 is not a multiple of 8"),
         (lambda m, s: m.draw("pens", size=32), "size 32 is not a pair"),
-        (lambda m, s: m.inpaint(s, np.ones((SIZE, SIZE), bool), None), "prompt is a NoneType"),
+        (lambda m, s: m.inpaint(s, np.ones((SIZE, SIZE), bool), None), "prompt is None"),
         (lambda m, s: m.extend(s, right=1.5), "right"),
         (lambda m, s: m.extend(s, ["a"], right=1), "prompt is a list"),
         (lambda m, s: MMaDA.load(""), "is not a name"),

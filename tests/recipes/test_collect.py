@@ -339,7 +339,7 @@ def test_the_command_reports_and_says_what_is_wrong(tmp_path: Path, capsys: pyte
         ("nano:math:4", "--out", out): "already holds files",
         ("nano:math:0", "--out", f"{out}2"): "whole number of 1 to",
         ("nano:math:4", "--out", f"{out}2", "--temperature", "0"): "temperature is 0",
-        ("nano:math:4", "--out", f"{out}2", "--decontaminate", "gone.txt"): "forbid 'gone.txt' does not exist",
+        ("nano:math:4", "--out", f"{out}2", "--decontaminate", "gone.txt"): "decontaminate: file 'gone.txt' does not exist",
         ("--out", f"{out}2"): "source",
     }.items():
         assert main(["collect", *arguments]) == 2

@@ -77,7 +77,7 @@ def test_a_saved_tokenizer_is_one_that_older_libraries_read(text: TextTokenizer,
 
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match=r"tokenizer of model folder .* is damaged"):
+    with pytest.raises(InputError, match=r"tokenizer file .* is damaged"):
         TextTokenizer.load(tmp_path)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "flag",
     "number",
     "option",
+    "option_name",
     "options_of",
     "parse_command",
     "parser_of",
@@ -204,6 +205,9 @@ def parse_command(name: str, command: type[Command], words: Sequence[str]) -> Co
     parser = parser_of(name, command)
     specs = options_of(command)
     defaults = defaults_of(command)
+    for word in words[: words.index("--")] if "--" in words else words:
+        if re.fullmatch(r"--[\w-]+=--", word):  # which argparse reads as no value
+            raise InputError(f"{word.partition('=')[0]} cannot be '--'; give another value")
     given, extra = parser.parse_known_intermixed_args(list(words))
     if extra:
         raise unknown_option(extra[0], name, specs)

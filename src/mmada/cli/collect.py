@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmada.cli.arguments import FOLDER, NUMBER, PATH, argument, flag, option, text, whole
-from mmada.cli.options import SEED, ModelOptions
+from mmada.cli.arguments import FOLDER, NUMBER, PATH, argument, flag, option, option_name, text, whole
+from mmada.cli.options import COUNT, SEED, ModelOptions
 from mmada.errors import InputError, check_folder
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Collect(ModelOptions):
     decontaminate: tuple[Path, ...] = option(
         "Test set whose prompts must not occur: .jsonl, .json, .parquet or .txt.", PATH, (), many="repeat", shown="none"
     )
-    max_tokens: int | None = option("Maximum tokens of prompt and answer, counted by the model.", whole(1), None, shown="any")
-    per_prompt: int | None = option("Maximum number of answers kept for one prompt.", whole(1), None, shown="any")
+    max_tokens: int | None = option("Maximum tokens of prompt and answer, counted by the model.", COUNT, None, shown="any")
+    per_prompt: int | None = option("Maximum number of answers kept for one prompt.", COUNT, None, shown="any")
     unchecked: bool = flag("Also keep examples without a gold answer to check against.")
     plain: bool = flag("Also keep answers without reasoning.")
     samples: int = option("Answers sampled for each prompt of an self: source.", whole(1, 10_000), 4)
@@ -49,8 +50,20 @@ class Collect(ModelOptions):
         """Raise `InputError` for a file in the folder's place, and for a temperature of 0."""
         super().check()
         check_folder("--out", self.out)
+        self.check_used()
         if self.temperature == 0:
             raise InputError("--temperature is 0, so all answers to a prompt would be the same; give one above 0")
+
+    def check_used(self) -> None:
+        """Raise `InputError` for options of the model where no source asks the model for answers."""
+        if any(source.startswith(("own:", "self:")) for source in self.source):
+            return
+        counts = {"model"} if self.max_tokens is not None else set()
+        for field in dataclasses.fields(ModelOptions):
+            if field.name not in {"json", *counts} and getattr(self, field.name) != field.default:
+                raise InputError(
+                    f"{option_name(field.name)} is not used, as no source asks the model for answers; leave it out or add own:SET"
+                )
 
     def run(self) -> None:
         """Collect, write, and print the report."""

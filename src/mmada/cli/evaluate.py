@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmada.cli.arguments import FOLDER, PATH, argument, option, text, whole
-from mmada.cli.options import ModelOptions, output_option
+from mmada.cli.options import COUNT, ModelOptions, output_option
 from mmada.errors import InputError, check_folder, check_number, quote, unknown_name
+from mmada.io.documents import read_fields
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +39,7 @@ class Eval(ModelOptions):
 
     suite: str = argument("The suite, such as nano.", text("SUITE"))
     seeds: int = option("Repetitions, with seeds 0, 1, ...; the spread over them is shown.", whole(1, 1000), 3)
-    limit: int | None = option("Maximum number of examples of each task.", whole(1), None, shown="all")
+    limit: int | None = option("Maximum number of examples of each task.", COUNT, None, shown="all")
     samples: Path | None = option("Folder to save sample images in.", FOLDER, None, shown="none")
     out: Path = output_option("The results file to write.", Path("results.json"), PATH)
     compare: tuple[Path, ...] = option(
@@ -86,14 +87,12 @@ class Eval(ModelOptions):
         """The results to compare with, by file. Raises `InputError` for a file without results."""
         found = {}
         for path in self.compare:
+            stored = read_fields(path, "--compare", "give a file that mmada eval wrote")
             try:
-                stored = json.loads(path.read_text(encoding="utf-8"))
                 values = {row["name"]: check_number("value", row["value"]) for row in stored["rows"]}
-                found[str(path)] = _Stored(values, stored.get("settings"))
-            except FileNotFoundError as error:
-                raise InputError(f"--compare {quote(path)} does not exist; give a file that mmada eval wrote") from error
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"--compare {quote(path)} holds no results; give a file that mmada eval wrote") from error
+            found[str(path)] = _Stored(values, stored.get("settings"))
         return found
 
 
@@ -115,7 +114,7 @@ class Bench(ModelOptions):
         shown="a set for each workload",
     )
     rounds: int = option("Timed jobs of each mode.", whole(1, 10_000), 3)
-    examples: int = option("Scored examples of each mode and seed.", whole(1), 48)
+    examples: int = option("Scored examples of each mode and seed.", COUNT, 48)
     seeds: int = option("Seeds of the examples.", whole(1, 1000), 1)
     out: Path = output_option("The results file to write; the plot goes next to it.", Path("bench.json"), PATH)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmada.cli.arguments import argument, flag, option, path, switch, text, whole
-from mmada.cli.options import OWN, SEED, ModelOptions, SamplingOptions, emit, fit_option, prompt_text, remark
+from mmada.cli.arguments import argument, flag, option, path, switch, text
+from mmada.cli.options import COUNT, OWN, SEED, ModelOptions, SamplingOptions, emit, fit_option, prompt_text, remark
 from mmada.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class AnswerOptions(SamplingOptions):
     SAMPLING = (*SamplingOptions.SAMPLING, "length", "block", "stop", "stop_at_eos", "open_vocabulary")
 
     thinking: bool | None = switch("Reason step by step before the answer, or answer at once.", shown=OWN)
-    length: int | None = option("Maximum length of the answer, in tokens.", whole(1), None, shown=OWN)
-    block: int | None = option("Tokens of one semi-autoregressive block.", whole(1), None, shown=OWN)
+    length: int | None = option("Maximum length of the answer, in tokens.", COUNT, None, shown=OWN)
+    block: int | None = option("Tokens of one semi-autoregressive block.", COUNT, None, shown=OWN)
     stop: tuple[str, ...] = option("End the answer before this text.", text(empty=True), (), many="repeat", shown="none")
     stop_at_eos: bool | None = switch("End with the block that holds an end token, or fill the whole length.", shown=OWN)
     open_vocabulary: bool | None = switch("Let image codes and control tokens compete with text tokens.", shown=OWN)
@@ -147,7 +147,7 @@ class Score(ModelOptions):
     image: tuple[Path, ...] = option("Image that is shown before the prompt.", IMAGE, (), many="repeat", shown="none")
     fit: str | None = fit_option()
     thinking: bool = flag("The prompt asks for reasoning; the completion is then '<think> reasoning</think> answer'.")
-    samples: int = option("Random mask patterns to average over.", whole(1), 32)
+    samples: int = option("Random mask patterns to average over.", COUNT, 32)
     seed: int = option("Random seed; compare completions with the same one.", SEED, 0)
 
     def run(self) -> None:

@@ -142,5 +142,5 @@ def _fail(sentence: str) -> int:
 def one_line(sentence: str) -> str:
     """An error on one line: control characters escaped, long values without their middle."""
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in sentence)
-    line = re.sub(rf"(?<=')[^']{{{MAX_WORD},}}(?=')|\S{{{MAX_WORD},}}", lambda match: quote(match[0])[1:-1], line)
+    line = re.sub(rf"\S{{{MAX_WORD},}}", lambda match: quote(match[0])[1:-1], line)
     return line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}..."

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmada.pipeline import Frame, MMaDA
 
 __all__ = [
+    "COUNT",
     "MODEL",
     "OWN",
     "SEED",
@@ -39,6 +40,8 @@ OWN = "the model's own"
 MODEL = text("nano|FOLDER|HUB-ID")
 SEED = whole(0, MAX_SEED)
 STEPS = whole(1, MAX_STEPS)
+COUNT = whole(1, 10**9)
+"""A number of things; the upper bound catches typos."""
 MAX_INPUT = 1_000_000
 """Bytes that are read from standard input: far more than any model takes, far less than the memory."""
 

@@ -393,7 +393,7 @@ def prompts_in(path: Path) -> Iterator[str]:
     """
     if path.suffix.lower() == ".txt":
         if not path.is_file():
-            raise InputError(f"forbid '{path}' does not exist; check the path")
+            raise InputError(f"file '{path}' does not exist; check the path")
         yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
         return
     for row in rows(path):
@@ -403,7 +403,7 @@ def prompts_in(path: Path) -> Iterator[str]:
             found = found or [turns(row, "conversations", "messages")[0]]
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                f"forbid '{path}' has a row without question, problem, prompt or conversations; name one so"
+                f"file '{path}' has a row without question, problem, prompt or conversations; name one so"
             ) from error
         shown = [MARKER.sub("", text).strip() for text in found]
         forms = [form for text in shown for form in (text, without_order(text), with_input(text, row))]

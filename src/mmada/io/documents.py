@@ -14,12 +14,15 @@ __all__ = ["check_not_pointer", "parse_json", "parse_yaml", "read_fields", "read
 
 MAX_BYTES = 256 * 2**20
 """Largest document that is read whole; tokenizer.json of the released models has 9 MB."""
+_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def check_not_pointer(path: Path, what: str) -> None:
     """Raise InputError for a git-lfs pointer: the text of three lines that a clone without git-lfs has for a large file."""
     try:
+        if not path.is_file():  # a pipe would wait for its writer
+            return
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
     except OSError:  # said by whoever reads it
@@ -40,7 +43,7 @@ def read_fields(path: Path, what: str, fix: str = "get the file again") -> dict[
     """`read_json` for a file that holds one object. Raises InputError for any other value."""
     value = read_json(path, what, fix)
     if not isinstance(value, dict):
-        raise InputError(f"{what} {quote(path)} is damaged (a {type(value).__name__}, not an object of fields); {fix}")
+        raise InputError(f"{what} {quote(path)} is damaged (it holds {_KINDS[type(value)]}, not an object of fields); {fix}")
     return value
 
 
@@ -75,6 +78,8 @@ def _text(path: Path, what: str, fix: str) -> str:
     try:
         if path.is_dir():
             raise InputError(f"{what} {quote(path)} is a folder, not a file; {fix}")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{what} {quote(path)} is a pipe or a device, not a file; {fix}")
         if (size := path.stat().st_size) > MAX_BYTES:
             raise InputError(f"{what} {quote(path)} has {size} bytes, more than the {MAX_BYTES} that are read; {fix}")
         return path.read_text(encoding="utf-8")

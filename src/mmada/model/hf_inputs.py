@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmada.errors import InputError
+from mmada.errors import InputError, kind_of
 
 __all__ = ["IGNORED", "check_inputs", "check_unsupported"]
 
@@ -59,7 +59,7 @@ def check_unsupported(name: str, value: object) -> None:
 def _whole(name: str, value: object) -> Tensor:
     """A tensor of whole numbers, as int64."""
     if not isinstance(value, Tensor):
-        raise InputError(f"{name} is a {type(value).__name__}; give a tensor of whole numbers (torch.long)")
+        raise InputError(f"{name} is {kind_of(value)}; give a tensor of whole numbers (torch.long)")
     if value.dtype not in _WHOLE:
         raise InputError(f"{name} is a tensor of {_short(value.dtype)}; give whole numbers (torch.long)")
     return value.long()
@@ -68,7 +68,7 @@ def _whole(name: str, value: object) -> Tensor:
 def _valid(mask: object, shape: torch.Size) -> Tensor:
     """The attention mask as bool (B, L)."""
     if not isinstance(mask, Tensor):
-        raise InputError(f"attention_mask is a {type(mask).__name__}; give a tensor of 0 and 1")
+        raise InputError(f"attention_mask is {kind_of(mask)}; give a tensor of 0 and 1")
     if mask.shape != shape:
         raise InputError(f"attention_mask has shape {list(mask.shape)}; give that of input_ids, {list(shape)}")
     if mask.dtype.is_complex:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmada.canvas import IMAGE, Canvas, Denoiser
-from mmada.errors import MAX_SEED, InputError, check_whole
+from mmada.errors import MAX_SEED, InputError, check_whole, kind_of
 from mmada.io.images import ImageSource, load_image
 from mmada.pipeline.grids import Fit, Grid, fit
 from mmada.pipeline.loading import ModelFolder, read_image_tokenizer
@@ -113,7 +113,8 @@ class Engine:
 
     def generators(self, seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
         """One generator a row: from ``seed``, ``seed + 1``, ..., or from a list (array, tensor) of one seed a row."""
-        given: object = seed.tolist() if isinstance(seed, (np.ndarray, np.generic, torch.Tensor)) else seed
+        holds = isinstance(seed, (np.ndarray, np.generic)) or (isinstance(seed, torch.Tensor) and not seed.is_meta)
+        given: object = seed.tolist() if holds else seed  # type: ignore[union-attr]
         if isinstance(given, (list, tuple)):
             seeds = [check_whole("seed", s, 0, MAX_SEED) for s in given]
         else:
@@ -196,14 +197,14 @@ class Engine:
         return cast(Grid, self.codes(frames[-1].canvas, (square.shape[0], square.shape[1]))[0])
 
 
-def listed(value: Value | list[Value]) -> tuple[list[Value], bool]:
+def listed(field: str, value: Value | list[Value]) -> tuple[list[Value], bool]:
     """(the values as a list, whether it was a single one)."""
     if isinstance(value, tuple):
         value = list(value)
     if not isinstance(value, list):
         return [value], True
     if not value:
-        raise InputError("the list of inputs is empty; give at least one")
+        raise InputError(f"{field} is an empty list; give at least one")
     return value, False
 
 
@@ -218,7 +219,7 @@ def paired(images: list[Value], questions: list[str]) -> tuple[list[Value], list
 def check_callback(callback: object) -> None:
     """Raise InputError for a callback that cannot be called."""
     if callback is not None and not callable(callback):
-        raise InputError(f"callback is a {type(callback).__name__}; give a function that takes a Frame")
+        raise InputError(f"callback is {kind_of(callback)}; give a function that takes a Frame")
 
 
 def cropped(image: Image.Image) -> str:

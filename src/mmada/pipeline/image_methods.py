@@ -46,7 +46,7 @@ class ImageMethods(Methods):
         ``thinking``: first write a thought on the same canvas, decoded as the preset's ``thought`` says; it is in
         ``image.info["thinking"]``. ``image.info`` also has "nfe", the forward passes, and "seconds".
         """
-        prompts, single = listed(prompt)
+        prompts, single = listed("prompt", prompt)
         for text in prompts:
             check_text("prompt", text)
         thinks, engine, thought = check_thinking(thinking, False), self.engine, self.preset.thought

@@ -18,7 +18,7 @@ from typing import Any, get_args
 import torch
 
 from mmada.canvas import Denoiser
-from mmada.errors import InputError, check_choice, check_is_folder, check_path, quote, unknown_name
+from mmada.errors import InputError, check_choice, check_is_folder, check_path, kind_of, quote, unknown_name
 from mmada.io.device import chosen_device
 from mmada.model.loading import cast_weights, checked_weights, read_config, read_model, widest_type
 from mmada.model.lora import merged
@@ -79,7 +79,7 @@ def load_folder(
         raise InputError("device 'meta' computes nothing; choose auto, cpu, cuda or mps")
     wanted = checked_dtype(dtype)
     if preset is not None and not isinstance(preset, str):
-        raise InputError(f"preset is a {type(preset).__name__}; give the name of one: {', '.join(known_checkpoints())}")
+        raise InputError(f"preset is {kind_of(preset)}; give the name of one: {', '.join(known_checkpoints())}")
     if quantisation is not None:
         check_choice("quantisation", quantisation, get_args(Quantisation))
     if adapter is not None:
@@ -87,12 +87,18 @@ def load_folder(
     if image_tokenizer is not None:
         check_source("image_tokenizer", image_tokenizer)
         if not HUB_ID.fullmatch(str(image_tokenizer)):  # one of the hub is downloaded with the first image
-            find_folder(image_tokenizer, "image_tokenizer")
+            check_image_tokenizer(find_folder(image_tokenizer, "image_tokenizer"))
     folder = find_folder(source)
     parts = read_folder(
         folder, chosen, wanted, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
     )
     return parts, chosen
+
+
+def check_image_tokenizer(folder: Path) -> None:
+    """Raise InputError for a folder without an image tokenizer, of a model or its own."""
+    if not any((folder / name).is_file() for name in ("config.json", "image_tokenizer/config.json")):
+        raise InputError(f"image_tokenizer folder {quote(folder)} lacks config.json; give one of an image tokenizer")
 
 
 def checked_dtype(dtype: object) -> torch.dtype | None:
@@ -103,9 +109,9 @@ def checked_dtype(dtype: object) -> torch.dtype | None:
         if dtype in DTYPES:
             return DTYPES[dtype]
         if dtype in get_args(Quantisation):
-            raise InputError(f"dtype {dtype!r} is a quantisation; give it as quantisation={dtype!r}")
+            raise InputError(f"dtype {quote(dtype)} is a quantisation; give it as quantisation={dtype!r}")
         raise unknown_name("dtype", dtype, DTYPES)
-    raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {quote(dtype)}")
 
 
 def check_source(field: str, source: object) -> None:
@@ -127,7 +133,7 @@ def find_folder(source: str | Path, field: str = "model") -> Path:
     if path.exists():
         raise InputError(f"{field} {quote(source)} is a file; give the folder that holds it")
     if HUB_ID.fullmatch(str(source)):
-        return _download(str(source))
+        return _download(str(source), field)
     if len(path.parts) > 1 or isinstance(source, Path) or source.startswith((".", "~")):
         raise InputError(f"{field} folder {quote(source)} does not exist; check the path")
     raise unknown_name(field, str(source), MODELS)
@@ -220,11 +226,13 @@ def check_ids(config: Any, vocabulary: Vocabulary) -> None:
             )
 
 
-def _download(name: str) -> Path:
+def _download(name: str, field: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name))
     except Exception as error:  # the hub's client has an error class for each of a dozen causes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"model '{name}' is neither a folder nor could it be downloaded from the hub: {reason}") from error
+        raise InputError(
+            f"{field} {quote(name)} is neither a folder nor could it be downloaded from the hub: {reason}"
+        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmada.errors import InputError, check_text, unknown_name
+from mmada.errors import InputError, check_text, kind_of, quote, unknown_name
 from mmada.io.images import ImageSource
 from mmada.tokenizers.prompt import Message
 
@@ -25,7 +25,7 @@ def read_messages(messages: object) -> tuple[list[Message], list[ImageSource]]:
     Images stand before the conversation on the canvas, whichever message they are in. Raises InputError that names the message.
     """
     if not isinstance(messages, (list, tuple)) or not messages:
-        raise InputError(f"messages must be a list of at least one message, got {messages!r:.60}")
+        raise InputError(f"messages must be a list of at least one message, got {quote(messages)}")
     turns, images = [], list[ImageSource]()
     for number, message in enumerate(messages):
         field = f"messages[{number}]"
@@ -49,11 +49,11 @@ def _role_and_content(field: str, message: object) -> tuple[str, object]:
                 raise InputError(f"{field} has no {key}; write it as {{'role': 'user', 'content': '...'}}")
         role, content = message["role"], message["content"]
     else:
-        raise InputError(f"{field} is a {type(message).__name__}; give a dict with role and content")
+        raise InputError(f"{field} is {kind_of(message)}; give a dict with role and content")
     if role not in ROLES:
         if isinstance(role, str):
             raise unknown_name(f"{field}.role", role, ROLES)
-        raise InputError(f"{field}.role must be one of {', '.join(ROLES)}, got {role!r}")
+        raise InputError(f"{field}.role must be one of {', '.join(ROLES)}, got {quote(role)}")
     return role, content
 
 
@@ -61,7 +61,7 @@ def _parts(field: str, content: object) -> tuple[list[str], list[ImageSource]]:
     if isinstance(content, str):
         return [content], []
     if not isinstance(content, (list, tuple)):
-        raise InputError(f"{field} is a {type(content).__name__}; give text, or a list of parts")
+        raise InputError(f"{field} is {kind_of(content)}; give text, or a list of parts")
     texts, images = list[str](), list[ImageSource]()
     for number, part in enumerate(content):
         name = f"{field}[{number}]"
@@ -89,7 +89,7 @@ def _image(field: str, part: Mapping[str, Any]) -> ImageSource:
     if source is None:
         raise InputError(f"{field} has no image; give it as 'image', or as a data: URL in 'image_url'")
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        raise InputError(f"{field} is the address {source[:80]!r}; nothing is downloaded, so give the file or a data: URL")
+        raise InputError(f"{field} is the address {quote(source)}; nothing is downloaded, so give the file or a data: URL")
     found: ImageSource = source
     return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar, cast
 
 from mmada.diffusion.schedule import SCHEDULES
-from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_text, check_whole, unknown_name
+from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_text, check_whole, kind_of, quote, unknown_name
 from mmada.sampling import (
     Acceleration,
     Blocks,
@@ -83,7 +83,7 @@ class Sampling:
     @property
     def acceleration(self) -> Acceleration:
         """The accelerations as one object."""
-        parallel, reuse = (None if rule is None or rule == NONE else rule for rule in (self.parallel, self.reuse))
+        parallel, reuse = (None if isinstance(rule, str) and rule == NONE else rule for rule in (self.parallel, self.reuse))
         return Acceleration.of(parallel, reuse, self.lookahead or 0)  # type: ignore[arg-type]
 
     @property
@@ -99,7 +99,7 @@ class Sampling:
         """Options in which the result differs from ``base``: those given, and rules that exclude them."""
         if self.lookahead:
             return {"parallel": None, "reuse": None} | self.given
-        rules = any(rule is not None and rule != NONE for rule in (self.parallel, self.reuse))
+        rules = any(rule is not None and not (isinstance(rule, str) and rule == NONE) for rule in (self.parallel, self.reuse))
         return ({"lookahead": None} if rules else {}) | self.given
 
     def _set(self, name: str, value: object) -> None:
@@ -138,8 +138,8 @@ class TextSampling(Sampling):
         if self.stop is not None:
             self._set("stop", _stop_strings(self.stop))
         for name in ("stop_at_eos", "open_vocabulary"):
-            if getattr(self, name) not in (None, True, False):
-                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            if not (getattr(self, name) is None or isinstance(getattr(self, name), bool)):
+                raise InputError(f"{name} must be True or False, got {quote(getattr(self, name))}")
         if self.length is not None and self.block is not None:
             if self.block > self.length:
                 raise InputError(f"block {self.block} is longer than the answer; give 1 to its length, {self.length}")
@@ -237,7 +237,7 @@ def chosen(kind: type[Kind], sampling: object, options: Mapping[str, Any], other
         if name not in names:
             raise unknown_name("option", name, [*names, *others])
     if sampling is not None and not isinstance(sampling, kind):
-        raise InputError(f"sampling is a {type(sampling).__name__}; give a {kind.__name__}, or its fields by name")
+        raise InputError(f"sampling is {kind_of(sampling)}; give a {kind.__name__}, or its fields by name")
     given = {name: value for name, value in options.items() if value is not None}
     return kind(**given) if sampling is None else replace(sampling, **given)
 
@@ -262,7 +262,7 @@ def takes_options(kind: type[Sampling], *without: str) -> Callable[[Method], Met
 def _stop_strings(stop: object) -> tuple[str, ...]:
     strings = (stop,) if isinstance(stop, str) else stop
     if not isinstance(strings, (list, tuple)):
-        raise InputError(f"stop is a {type(stop).__name__}; give a string or a list of strings")
+        raise InputError(f"stop is {kind_of(stop)}; give a string or a list of strings")
     for text in strings:
         check_text("stop", text, empty=True)
         if not text:
@@ -274,7 +274,7 @@ def _size(size: object) -> tuple[int, int]:
     try:
         width, height = cast(Iterable[int], size)
     except (TypeError, ValueError) as error:
-        raise InputError(f"size {size!r} is not a pair; give (width, height) in pixels") from error
+        raise InputError(f"size {quote(size)} is not a pair; give (width, height) in pixels") from error
     return check_whole("width", width, 1), check_whole("height", height, 1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from mmada.errors import InputError, check_choice, check_flag, check_whole, quote, unknown_name
+from mmada.errors import InputError, check_choice, check_flag, check_whole, kind_of, quote, unknown_name
 from mmada.io.atomic import write_json
 from mmada.io.documents import read_json
 from mmada.pipeline.grids import Fit
@@ -49,7 +49,7 @@ class Preset:
     def __post_init__(self) -> None:
         for name, kind in _PARTS.items():
             if not isinstance(getattr(self, name), kind):
-                raise InputError(f"{name} is a {type(getattr(self, name)).__name__}; give a {kind.__name__}")
+                raise InputError(f"{name} is {kind_of(getattr(self, name))}; give a {kind.__name__}")
         for name in ("answer", "reasoning", "thought"):
             object.__setattr__(self, name, getattr(self, name).over(TEXT_DEFAULTS))
         object.__setattr__(self, "image", self.image.over(IMAGE_DEFAULTS))
@@ -60,7 +60,7 @@ class Preset:
         check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16", "stored"))
         check_choice("image_dtype", self.image_dtype, ("float32", "bfloat16", "float16"))
         if not isinstance(self.cot_instruction, str) or not self.cot_instruction.strip():
-            raise InputError(f"cot_instruction must be the text used in training, got {self.cot_instruction!r}")
+            raise InputError(f"cot_instruction must be the text used in training, got {quote(self.cot_instruction)}")
         check_whole("max_length", self.max_length, 1)
 
     def with_options(self, text: TextSampling | None, image: ImageSampling | None) -> Preset:
@@ -91,7 +91,7 @@ class Preset:
     def of(values: Mapping[str, Any]) -> Preset:
         """From plain values, as in a file. Raises InputError for values without names and for unknown names."""
         if not isinstance(values, Mapping):
-            raise InputError(f"it holds {values!r:.40}; it needs an object with a cot_instruction")
+            raise InputError(f"it holds {quote(values, 40)}; it needs an object with a cot_instruction")
         given = dict(values)
         for name, kind in _PARTS.items():
             if name in given:
@@ -110,7 +110,7 @@ _PARTS: dict[str, type[Any]] = {
 
 def _from_mapping(name: str, kind: type[Any], values: object) -> Any:
     if not isinstance(values, Mapping):
-        raise InputError(f"{name} holds {values!r:.40}; it needs an object")
+        raise InputError(f"{name} holds {quote(values, 40)}; it needs an object")
     known = [f.name for f in fields(kind)]
     for key in values:
         if key not in known:

@@ -11,7 +11,7 @@ import torch
 
 from mmada.canvas import Canvas
 from mmada.diffusion.loss import likelihood_bound
-from mmada.errors import MAX_SEED, InputError, check_text, check_whole
+from mmada.errors import MAX_SEED, InputError, check_text, check_whole, kind_of
 from mmada.io.images import ImageSource
 from mmada.pipeline.engine import Callback, check_callback, listed, paired
 from mmada.pipeline.grids import Fit, Grid
@@ -49,7 +49,7 @@ class TextMethods(Methods):
         **options: Any,
     ) -> TextResult | list[TextResult]:
         """Answer a prompt, or each of a list. ``thinking``: reason before answering."""
-        prompts, single = listed(prompt)
+        prompts, single = listed("prompt", prompt)
         for text in prompts:
             check_text("prompt", text)
         thinks = check_thinking(thinking, False)
@@ -83,8 +83,8 @@ class TextMethods(Methods):
         says so), out of proportion ("squash"), or with white around it ("pad"); None is the preset's.
         """
         images: list[ImageSource]
-        images, one_image = listed(image)
-        questions, one_question = listed(question)
+        images, one_image = listed("image", image)
+        questions, one_question = listed("question", question)
         for text in questions:
             check_text("question", text)
         images, questions = paired(images, questions)
@@ -189,8 +189,8 @@ class TextMethods(Methods):
         the prompt asks for reasoning; the completion is then ``<think> reasoning</think> answer``. A list of prompts goes with a
         list of completions.
         """
-        prompts, single = listed(prompt)
-        completions, one_completion = listed(completion)
+        prompts, single = listed("prompt", prompt)
+        completions, one_completion = listed("completion", completion)
         for field, texts in (("prompt", prompts), ("completion", completions)):
             for text in texts:
                 check_text(field, text, empty=field == "completion")
@@ -199,7 +199,7 @@ class TextMethods(Methods):
         check_whole("samples", samples, 1, MAX_SAMPLES)
         check_whole("seed", seed, 0, MAX_SEED)
         if not isinstance(images, (list, tuple)):
-            raise InputError(f"images is a {type(images).__name__}; give a list of images")
+            raise InputError(f"images is {kind_of(images)}; give a list of images")
         thinks, engine = check_thinking(thinking, False), self.engine
         codes, _ = engine.look(images, self._fit(fit))
         bounds = []

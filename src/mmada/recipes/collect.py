@@ -140,7 +140,7 @@ def collect_reasoning(
     for folder in images:
         check_is_folder("images", folder)
     chosen = choice or Choice()
-    forbidden = frozenset(normalised(prompt) for path in forbid for prompt in prompts_in(path)) - {""}
+    forbidden = forbidden_prompts(forbid)
     chosen = replace(chosen, forbidden=chosen.forbidden | forbidden)
     tokens = None if chosen.longest is None else TextTokenizer.load(find_folder(tokenizer)).encode
     sieve = CandidateFilter(chosen, None if tokens is None else lambda text: len(tokens(text)))
@@ -165,6 +165,14 @@ def collect_reasoning(
     except OSError as error:
         raise InputError(f"out '{out}' cannot be written: {error.strerror or error}") from error
     return sieve.report
+
+
+def forbidden_prompts(paths: Sequence[Path]) -> frozenset[str]:
+    """The normalised prompts of test sets. Raises InputError for a file that cannot be read."""
+    try:
+        return frozenset(normalised(prompt) for path in paths for prompt in prompts_in(path)) - {""}
+    except InputError as error:
+        raise InputError(f"decontaminate: {error}") from error
 
 
 def check_free(out: Path) -> None:

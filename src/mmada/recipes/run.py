@@ -96,7 +96,7 @@ def start_of(recipe: Recipe, out: Path, start_from: str | Path | None, *, resume
         if resume and recipe.follows and (before := remembered(out)):
             return Path(before["start"])
         return out.parent / recipe.follows / "model" if recipe.follows else None
-    return start_from if isinstance(start_from, Path) else find_folder(start_from)
+    return start_from if isinstance(start_from, Path) else find_folder(start_from, "start_from")
 
 
 def check_run_folder(name: str, out: Path, *, resume: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
-from mmada.errors import InputError, check_whole
+from mmada.errors import InputError, check_whole, quote
 from mmada.sampling.fixed_shape import FixedShapeCalls
 from mmada.sampling.kv_reuse import CACHES, CachedCalls, CacheRule
 from mmada.sampling.model_calls import ModelCalls
@@ -40,7 +40,7 @@ class Acceleration:
         ):
             value = getattr(self, name)
             if value is not None and not hasattr(value, method):
-                raise InputError(f"{name} cannot be {value!r}; give a rule, or its name, such as {example}")
+                raise InputError(f"{name} cannot be {quote(value)}; give a rule, or its name, such as {example}")
         if self.lookahead is not None and (self.parallel is not None or self.reuse is not None):
             raise InputError("lookahead is exact and works with the fixed schedule only; leave out parallel and reuse")
 
@@ -58,7 +58,9 @@ class Acceleration:
     def given(acceleration: Acceleration | None, default: Acceleration) -> Acceleration:
         """The acceleration given, or the default. Raises InputError for anything else."""
         if acceleration is not None and not isinstance(acceleration, Acceleration):
-            raise InputError(f"acceleration is {acceleration!r}; give an Acceleration, such as Acceleration.of('threshold=0.9')")
+            raise InputError(
+                f"acceleration is {quote(acceleration)}; give an Acceleration, such as Acceleration.of('threshold=0.9')"
+            )
         return default if acceleration is None else acceleration
 
     def of_phase(self, phase: Phase) -> Phase:
@@ -82,7 +84,9 @@ def by_name(field: str, text: str, known: Mapping[str, type[Choice]]) -> Choice:
     """A rule from its name and its numbers in order: "threshold", "threshold=0.8", "hierarchical=0.6,0.9"."""
     name, equals, rest = text.strip().partition("=")
     if name not in known:
-        raise InputError(f"{field} {text!r} is not a known rule; choose among {', '.join(known)}, with numbers as in name=0.9")
+        raise InputError(
+            f"{field} {quote(text)} is not a known rule; choose among {', '.join(known)}, with numbers as in name=0.9"
+        )
     kind = known[name]
     parameters = {f.name: f.type for f in fields(kind)}  # type: ignore[arg-type]
     numbers = rest.split(",") if rest else []
@@ -91,8 +95,10 @@ def by_name(field: str, text: str, known: Mapping[str, type[Choice]]) -> Choice:
             raise ValueError
         values = {n: int(v) if parameters[n] == "int" else float(v) for n, v in zip(parameters, numbers, strict=False)}
     except ValueError as error:
-        raise InputError(f"{field} {text!r} cannot be read; write {name}={','.join(n.upper() for n in parameters)}") from error
+        raise InputError(
+            f"{field} {quote(text)} cannot be read; write {name}={','.join(n.upper() for n in parameters)}"
+        ) from error
     try:
         return kind(**values)
     except InputError as error:
-        raise InputError(f"{field} {text!r}: {error}") from error
+        raise InputError(f"{field} {quote(text)}: {error}") from error

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import KVCache
-from mmada.errors import InputError, check_whole
+from mmada.errors import InputError, check_whole, kind_of
 from mmada.model.kv_cache import JoinedKVCache
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, Frame, MMaDA
@@ -92,7 +92,7 @@ class Batcher:
 
     def __init__(self, model: MMaDA, *, rows: int = 8) -> None:
         if not isinstance(model, MMaDA):
-            raise InputError(f"model is a {type(model).__name__}; give one that mmada.load returned")
+            raise InputError(f"model is {kind_of(model)}; give one that mmada.load returned")
         network = model.engine.parts.model
         if not isinstance(network, MMaDAModel):
             raise InputError(f"batcher needs an MMaDAModel, got {type(network).__name__}")
@@ -113,7 +113,7 @@ class Batcher:
         Raises InputError for what cannot be called, and once the batcher is closed.
         """
         if not callable(job):
-            raise InputError(f"job is a {type(job).__name__}; give a function of a model and a callback")
+            raise InputError(f"job is {kind_of(job)}; give a function of a model and a callback")
         if not self.open:
             raise InputError("batcher is closed; make another one")
         ticket: Ticket[Result] = Ticket()

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from mmada.canvas import Canvas, Segment
-from mmada.errors import InputError, check_choice, check_whole
+from mmada.errors import InputError, check_choice, check_whole, quote
 from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Codes, Vocabulary
 
@@ -203,7 +203,9 @@ class Prompter:
         """Text with gaps: every ``[MASK]`` is one masked token, and a space directly before it belongs to it."""
         v = self.vocabulary
         if MASK_TEXT not in text:
-            raise InputError(f"text {text!r} has no gap; write {MASK_TEXT} for each token to fill, as in '2 + {MASK_TEXT} = 5'")
+            raise InputError(
+                f"text {quote(text)} has no gap; write {MASK_TEXT} for each token to fill, as in '2 + {MASK_TEXT} = 5'"
+            )
         pieces = [Segment([v.bos])]
         parts = text.split(MASK_TEXT)
         for i, part in enumerate(parts):

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmada.errors import InputError
 from mmada.io.atomic import write_json
-from mmada.io.documents import check_not_pointer, read_fields
+from mmada.io.documents import read_fields
 from mmada.tokenizers.vocabulary import SPECIAL_TOKENS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -60,7 +60,8 @@ class TextTokenizer:
         if not (Path(folder) / "tokenizer.json").is_file():
             raise InputError(f"model folder {folder} has no tokenizer.json; give a folder that `mmada train` wrote")
         for name in FILES:
-            check_not_pointer(Path(folder) / name, "tokenizer file")
+            if (Path(folder) / name).is_file():
+                read_fields(Path(folder) / name, "tokenizer file", "get a whole copy of the folder")
         try:
             return TextTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)), Path(folder))
         except Exception as error:  # tokenizers and transformers each fail in their own ways
