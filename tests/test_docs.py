@@ -1,6 +1,7 @@
 """The documentation agrees with the package: its menu, its commands with their settings, the pages written from the code."""
 
 import itertools
+import pkgutil
 import re
 import runpy
 import shlex
@@ -74,6 +75,20 @@ def test_nothing_is_fetched_from_elsewhere() -> None:
 def test_links_of_the_readme_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    folder = ROOT
+    for code in re.findall(r"`([^`\n]+)`", text):
+        if re.fullmatch(r"(?:src|tests|benchmarks|examples|experiments|docs)/[\w./-]*", code):
+            folder = (ROOT / code).parent
+            assert (ROOT / code).exists(), code
+        elif re.fullmatch(r"\w+\.py", code) and folder != ROOT:  # `src/mmada/model/mmada.py`, `inference.py`
+            assert (folder / code).exists(), f"{code} in {folder}"
+        elif re.fullmatch(r"mmada(?:\.\w+)+", code) and code != "mmada.plugins":  # that is the entry-point group
+            pkgutil.resolve_name(code)
 
 
 def test_the_page_of_commands_has_every_command() -> None:
