@@ -81,7 +81,7 @@ def texts(model: MMaDAModel, rows: int, length: int, steps: int) -> Work:
     jobs: dict[str, Job] = {"plain": plain}
     jobs |= {name: lambda static=static: ours(model, canvas, phase, static) for name, static in WAYS.items()}  # type: ignore[misc]
     jobs["block cache"] = lambda: ours(model, canvas, replace(phase, reuse=BlockCache()), None)
-    return jobs, lambda meter: ours(meter, canvas, phase, None)  # type: ignore[arg-type]
+    return jobs, lambda meter: ours(meter, canvas, phase, None)
 
 
 def pictures(model: MMaDAModel, rows: int, codes: int, steps: int) -> Work:
@@ -110,7 +110,7 @@ def pictures(model: MMaDAModel, rows: int, codes: int, steps: int) -> Work:
 
     jobs: dict[str, Job] = {"plain": plain}
     jobs |= {name: lambda static=static: ours(model, canvas, phase, static, blank) for name, static in WAYS.items()}  # type: ignore[misc]
-    return jobs, lambda meter: ours(meter, canvas, phase, None, blank)  # type: ignore[arg-type]
+    return jobs, lambda meter: ours(meter, canvas, phase, None, blank)
 
 
 def measure(name: str, work: Work, model: MMaDAModel, peaks: Peaks, rounds: int) -> list[dict[str, object]]:
@@ -124,7 +124,7 @@ def measure(name: str, work: Work, model: MMaDAModel, peaks: Peaks, rounds: int)
             taken, (_, passes[job]) = timed(run)
             if number:
                 seconds[job].append(taken)
-    limit = peaks.floor(meter.flops, meter.bytes)
+    limit = peaks.min_seconds(meter.flops, meter.bytes)
     rows: list[dict[str, object]] = []
     for job, values in seconds.items():
         middle = statistics.median(values)

@@ -25,7 +25,7 @@ from mmada.nano.tasks import PROMPTS
 from mmada.pipeline import MMaDA
 from mmada.recipes.rl import RLRecipe
 from mmada.recipes.rl_methods import MASKINGS
-from mmada.recipes.run import RECIPES
+from mmada.registry import RECIPES
 from mmada.rl import (
     CoupledCounts,
     Elbo,
@@ -89,7 +89,7 @@ def gradient(model: MMaDA, method: Method, half: Half, seed: int) -> Tensor:
                        generator=generator, steps_BL=step_BL)  # fmt: skip
     for views in drawn:
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = policy_loss(network, canvas, advantage_B, Update(views), method=method, vocabulary=vocabulary)  # type: ignore[arg-type]
+            loss, _ = policy_loss(network, canvas, advantage_B, Update(views), method=method, vocabulary=vocabulary)
         loss.backward()
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])  # type: ignore[attr-defined]
 

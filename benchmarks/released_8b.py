@@ -37,7 +37,7 @@ def write_checkpoint(folder: Path, config: MMaDAConfig) -> None:
     for name in shapes:
         part = name.split("blocks.")[1].split(".")[0] if "blocks." in name else name.split(".")[2]
         shards.setdefault(part, []).append(name)
-    index = {}
+    index: dict[str, str] = {}
     for number, names in enumerate(shards.values(), 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         generator = torch.Generator().manual_seed(number)
@@ -79,10 +79,11 @@ def main() -> None:
     for name, size in (("width", 4096), ("layers", 32), ("heads", 32), ("mlp", 12288), ("scale", 1)):
         parser.add_argument(f"--{name}", type=int, default=size)
     a = parser.parse_args()
-    config = MMaDAConfig(
-        d_model=a.width, n_heads=a.heads, n_kv_heads=a.heads, n_layers=a.layers, mlp_hidden_size=a.mlp, vocab_size=ROWS,
-        max_sequence_length=4096, rope_theta=500000.0, rms_norm_eps=1e-5,
-    )  # fmt: skip
+    released: dict[str, Any] = {
+        "d_model": a.width, "n_heads": a.heads, "n_kv_heads": a.heads, "n_layers": a.layers, "mlp_hidden_size": a.mlp,
+        "vocab_size": ROWS, "max_sequence_length": 4096, "rope_theta": 500000.0, "rms_norm_eps": 1e-5,
+    }  # fmt: skip
+    config = MMaDAConfig(**released)
     if not (a.folder / "config.json").is_file():
         write_checkpoint(a.folder, config)
     device = torch.device(a.device)

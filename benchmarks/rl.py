@@ -17,7 +17,8 @@ from mmada.cli.train import parse_overrides
 from mmada.evaluation.results import machine
 from mmada.io.jsonl import read_log
 from mmada.recipes.overrides import override
-from mmada.recipes.run import RECIPES, run
+from mmada.recipes.run import run
+from mmada.registry import RECIPES
 
 
 def shares(log: list[dict[str, float]], updates: int) -> dict[str, float]:
@@ -40,7 +41,7 @@ def main() -> None:
     asked = parser.parse_args()
     settings = parse_overrides(asked.set)
     recipe = override(RECIPES[asked.recipe](), settings)
-    updates = recipe.method.build().updates  # type: ignore[attr-defined]
+    updates = recipe.method.build().updates
     steps = str((asked.batches + 1) * updates)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ from mmada.training.loop import backward
 from mmada.training.masked_diffusion import MaskedDiffusionLearner
 
 SIZES = ImageSetSizes(augmented=400, canonical=400, digits=40, digit_variants=1)
+
+
+def same(batch: Batch, step: int) -> Batch:
+    """The same batch at every step."""
+    return batch
 
 
 def packed(examples: Sequence[Canvas], length: int) -> Batch:
@@ -95,7 +101,7 @@ def main() -> None:
         torch.manual_seed(0)
         batch = batches[kind]
         learner = MaskedDiffusionLearner(
-            replace(recipe, compile=compile_model).new_model(vocabulary), vocabulary, lambda _, batch=batch: batch, recipe.losses,
+            replace(recipe, compile=compile_model).new_model(vocabulary), vocabulary, partial(same, batch), recipe.losses,
             seed=0, show=lambda _: [], write=lambda *_: None, device=torch.device("cpu"), compile_model=compile_model,
         )  # fmt: skip
 

@@ -172,8 +172,9 @@ def _documented_nodes(node: ast.AST) -> Iterator[ast.ClassDef | ast.FunctionDef 
         yield node
     if isinstance(node, ast.ClassDef):
         for child in node.body:
-            is_method = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_method and not child.name.startswith("_") and ast.unparse(child.body[-1]) != "...":
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if not child.name.startswith("_") and ast.unparse(child.body[-1]) != "...":
                 yield child
 
 

@@ -46,5 +46,6 @@ def test_every_stored_file_is_compared() -> None:
 def test_differences_are_seen() -> None:
     stored = {"a": [1, 2], "b": 0.5, "c": "x", "d": {"e": None}}
     assert not differences(stored, json.loads(json.dumps(stored)) | {"b": 0.5 + 1e-6}, 1e-4)
-    for wrong in ({"a": [1, 3]}, {"a": [1]}, {"b": 0.501}, {"c": "y"}, {"d": {}}, {"f": 1}, {"b": 1}):
+    wrongs: list[dict[str, Any]] = [{"a": [1, 3]}, {"a": [1]}, {"b": 0.501}, {"c": "y"}, {"d": {}}, {"f": 1}, {"b": 1}]
+    for wrong in wrongs:
         assert len(differences(stored, stored | wrong, 1e-4)) == 1

@@ -18,8 +18,8 @@ from mypy.modulefinder import BuildSource
 from mypy.nodes import MemberExpr, TypeInfo
 from mypy.options import Options
 from mypy.subtypes import is_subtype
-from mypy.typeops import fill_typevars
 from mypy.types import Instance, TupleType, Type, TypeType, TypeVarType, UnionType, get_proper_type
+from mypy.typevars import fill_typevars
 
 SOURCE = Path(__file__).parents[1] / "src"
 CHECKS = ("__post_init__", "check")

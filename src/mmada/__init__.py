@@ -10,6 +10,7 @@ Importing the package does no work and does not import torch; the first use of `
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmada.errors import InputError
@@ -22,7 +23,7 @@ __all__ = ["InputError", "MMaDA", "__version__", "load"]
 __version__ = "0.1.0"
 
 
-def load(source: str = "nano", **options: Any) -> MMaDA:
+def load(source: str | Path = "nano", **options: Any) -> MMaDA:
     """Load a model: ``"nano"`` (bundled), a folder, or a hub id. Options and errors: `MMaDA.load`."""
     from mmada.pipeline import MMaDA
 

@@ -116,7 +116,7 @@ def test_draw_writes_the_picture_and_the_animation(folder: Path, capsys: pytest.
     with Image.open("a.png") as image:
         assert image.getpixel((0, 0)) == (40, 0, 0)
     with Image.open("a.gif") as animation:
-        assert animation.n_frames == 4  # three frames and the result
+        assert animation.n_frames == 4  # type: ignore[attr-defined]  # three frames and the result
 
 
 def test_draw_several(folder: Path) -> None:

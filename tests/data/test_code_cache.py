@@ -17,7 +17,7 @@ def tokenizer() -> ImageTokenizer:
     return ImageTokenizer(TINY_IMAGE).eval()
 
 
-def picture(index: int, shift: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+def picture(index: int, shift: int = 0) -> np.ndarray:
     return np.random.default_rng(index + shift).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
@@ -47,5 +47,5 @@ def test_what_changes_the_codes_is_encoded_anew(tokenizer: ImageTokenizer, tmp_p
     if change == "encoder":
         torch.nn.init.zeros_(tokenizer.encoder.conv_in.weight)
     new = {"renderer": {"shift": 1}, "facts": {"facts": "another"}, "count": {"count": 9}}.get(change, {})
-    codes(tokenizer, tmp_path, **new)  # type: ignore[arg-type]
+    codes(tokenizer, tmp_path, **new)
     assert len(list(tmp_path.iterdir())) == 2

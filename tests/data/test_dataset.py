@@ -34,7 +34,7 @@ def prompter() -> Prompter:
 
 def said(answer: str, **more: object) -> Example:
     turns = (Message("user", "tom has 3 pens"), Message("assistant", answer))
-    return Example(objective="chat", messages=turns, **more)  # type: ignore[arg-type]
+    return Example(objective="chat", messages=turns, **more)
 
 
 def learned(prompter: Prompter, canvas: Canvas) -> list[int]:
@@ -104,7 +104,7 @@ def test_answers_are_padded_to_a_listed_length(prompter: Prompter, lengths: tupl
 )
 def test_examples_without_anything_to_learn_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Example(**fields)  # type: ignore[arg-type]
+        Example(**fields)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def test_examples_that_cannot_be_learned_whole_are_counted_by_reason(prompter: P
     thinking = {"objective": "text_to_image", "text": "a red circle", "codes": (CODES,)}
     examples = [
         said("7"), said("pens " * 30), said("7", codes=(CODES, CODES)), Example(objective="text", text="a red circle"),
-        Example(thought="3 + 4", **thinking), Example(thought="pens " * 20, **thinking),  # type: ignore[arg-type]
+        Example(thought="3 + 4", **thinking), Example(thought="pens " * 20, **thinking),
     ]  # fmt: skip
 
     class Listed(Numbers):

@@ -135,8 +135,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     for read in (text, chat):
         with pytest.raises(InputError, match="is not a file"):
             read(tmp_path / "gone.jsonl")
-    for read in (captions, pictures_in):
+    for read_folder in (captions, pictures_in):
         with pytest.raises(InputError, match="is not a folder"):
-            read(tmp_path / "gone")
+            read_folder(tmp_path / "gone")
         with pytest.raises(InputError, match="has no pictures"):
-            read(tmp_path)
+            read_folder(tmp_path)

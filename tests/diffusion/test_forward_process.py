@@ -18,7 +18,7 @@ MASK = 99
 @pytest.mark.parametrize("choice", [{"min_ratio": 1.1}, {"min_ratio": -0.1}, {"count": "some"}, {"weight": "1/t"}])
 def test_impossible_choices_are_refused(choice: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(choice))):
-        ForwardProcess(**choice)  # type: ignore[arg-type]
+        ForwardProcess(**choice)
 
 
 def test_systematic_times_put_one_in_every_slot_and_are_uniform() -> None:
@@ -128,7 +128,7 @@ def test_the_weighted_loss_estimates_equation_1(schedule: Schedule, count: str) 
         exact += (loss_SL * masks_SL)[subsets].sum(1).mean().item() / k
     tokens = torch.ones(examples, positions, dtype=torch.long)
     segment = torch.arange(1, examples + 1)[:, None].expand(examples, positions)
-    process = ForwardProcess(schedule, count, min_ratio=0.0)  # type: ignore[arg-type]
+    process = ForwardProcess(schedule, count, min_ratio=0.0)
     noised = corrupt(tokens, tokens.bool(), segment, mask_id=MASK, process=process, generator=generator(2))
     subset_S = (noised.masked_BL.long() << torch.arange(positions)).sum(1)
     masked = noised.masked_BL

@@ -92,4 +92,4 @@ def test_bench_measures_and_writes(tmp_path: Path) -> None:
         {"workloads": ["math"], "modes": ["block", "block"]},
     ):
         with pytest.raises(InputError, match=r"work|twice"):
-            bench(model, out=tmp_path / "x.json", **wrong)  # type: ignore[arg-type]
+            bench(model, out=tmp_path / "x.json", **wrong)

@@ -91,7 +91,7 @@ def test_a_task_with_data_is_a_measure(tmp_path: Path) -> None:
     model: Any = Model()
     name = suite(sums=(TaskMeasure(task=Sums(), examples=examples, thinking=True), 40))
     for split, right in (("test", 0.0), ("validation", 1.0)):
-        rows = {row["name"]: row for row in run_suite(name, model, seeds=2, split=split, out=tmp_path / "r.json")}  # type: ignore[arg-type]
+        rows = {row["name"]: row for row in run_suite(name, model, seeds=2, split=split, out=tmp_path / "r.json")}
         assert rows["sums: correct"]["value"] == right
         assert rows["sums: correct"]["n"] == 60  # 10 of 40 cannot be judged, and are not counted as wrong
         assert rows["sums: correct not judged"]["n"] == 20
@@ -164,5 +164,5 @@ def test_wrong_calls_do_no_work(tmp_path: Path) -> None:
         ({"suite": "nano", "split": "testing"}, "split must be one of train, validation, test"),
     ):
         with pytest.raises(InputError, match=message):
-            run_suite(model=model, out=tmp_path / "r.json", **call)  # type: ignore[arg-type]
+            run_suite(model=model, out=tmp_path / "r.json", **call)
     assert not list(tmp_path.iterdir())

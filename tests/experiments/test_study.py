@@ -15,8 +15,9 @@ from experiments.study import StudyRecipe
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import InputError
+from mmada.evaluation.measure import Measured
 from mmada.io.jsonl import read_log
-from mmada.nano.measures import STUDIED, Measured
+from mmada.nano.measures import STUDIED
 from mmada.recipes.overrides import override
 from mmada.recipes.rl import RLRecipe
 from mmada.recipes.run import run
@@ -72,7 +73,7 @@ def test_a_study_goes_on_where_it_stopped(
     with pytest.raises(InputError, match="already holds a study"):
         run("study_noising", overrides=FEW, out=out, start_from=folder)
     run("study_noising", overrides=FEW, out=out, start_from=folder, resume=True)
-    first = RECIPES["study_noising"]().base.plan.seed  # type: ignore[attr-defined]
+    first = RECIPES["study_noising"]().base.plan.seed
     expected = [(arm, f"seed{s}", first + s, masking) for s in (0, 1) for arm, masking in (("one", None), ("other", "full"))]
     assert runs == [*expected[:3], expected[2], expected[3]]
     assert len(judged) == 5  # the start and four runs, once each
@@ -177,7 +178,7 @@ def test_arms_in_processes_of_their_own_make_one_report(
 def test_settings_of_an_arm_are_values_or_their_texts(folder: Path) -> None:
     arms = {"a": {"method.updates": 3, "method.masking": None, "tasks": {"math": 2}, "plan.optim.lr": 1e-5}}
     texts = {"a": {"method.updates": "3", "method.masking": "null", "tasks": "{math: 2}", "plan.optim.lr": "0.00001"}}
-    study: StudyRecipe = RECIPES["study_noising"]()  # type: ignore[assignment]
+    study: StudyRecipe = RECIPES["study_noising"]()
     whole = {"a": {"method": {"updates": 3, "masking": None}, "tasks": {"math": 2}, "plan": {"optim": {"lr": 1e-5}}}}
     runs = [replace(study, arms=written).run_of("a", 1) for written in (arms, texts, whole)]
     assert runs[0] == runs[1] == runs[2]
@@ -196,7 +197,7 @@ def varied(completions: Sequence[Completion]) -> list[float]:
 def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All arms with all of their settings but for size; a reward more, as the tiny model is never right."""
     monkeypatch.setattr("mmada.recipes.rl.RLRecipe.samples", lambda *_: [])
-    study: StudyRecipe = RECIPES[name]()  # type: ignore[assignment]
+    study: StudyRecipe = RECIPES[name]()
     runs = {arm: study.run_of(arm, 0) for arm in study.arms}
     few = {arm: {**study.arms[arm], "tasks": dict.fromkeys(run.tasks, 1), "plan.steps": 1} for arm, run in runs.items()}
     for arm, kept in runs.items():
@@ -352,7 +353,7 @@ def test_a_finished_study_is_reported_without_what_it_was_trained_with(
 
 
 def test_the_steps_of_the_base_are_those_of_the_league() -> None:
-    league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
+    league: StudyRecipe = RECIPES["study_league"]()
     short = override(league, {"base.plan.steps": "24"})
     steps = {arm: short.run_of(arm, 0).plan.steps for arm in short.arms}
     assert steps == {arm: 2 * short.run_of(arm, 0).method.build().updates for arm in short.arms}
@@ -361,7 +362,7 @@ def test_the_steps_of_the_base_are_those_of_the_league() -> None:
     apart = override(league, {"arms": "{spg: {method: {name: spg, updates: 6}, plan: {save_every: 7}}}"})
     assert apart.run_of("spg", 0).plan.steps == league.run_of("spg", 0).plan.steps
     with pytest.raises(InputError, match="alike must be one of updates, batches"):
-        replace(league, alike="steps")  # type: ignore[arg-type]
+        replace(league, alike="steps")
 
 
 def test_arms_of_other_tasks_have_a_panel_a_task(judged: list[Path], folder: Path, tmp_path: Path) -> None:

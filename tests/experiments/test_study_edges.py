@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 from tests.experiments.test_study import FEW, judged  # noqa: F401
@@ -13,11 +14,11 @@ from mmada.recipes.run import run
 from mmada.registry import RECIPES
 
 
-def broken(completions):
+def broken(completions: Any) -> Any:
     raise ValueError("no")
 
 
-def test_a_study_of_two_tasks_without_any_reward_still_ends_with_its_table(judged, folder, tmp_path):  # noqa: F811
+def test_a_study_of_two_tasks_without_any_reward_still_ends_with_its_table(judged: Any, folder: Any, tmp_path: Any) -> None:  # noqa: F811
     pytest.importorskip("matplotlib")
     rewards = f"{{math: {{'{__name__}:broken': 1}}, vision: {{'{__name__}:broken': 1}}}}"
     few = FEW | {"seeds": "1", "base.tasks": "{math: 1, vision: 1}", "base.rewards": rewards}
@@ -26,7 +27,7 @@ def test_a_study_of_two_tasks_without_any_reward_still_ends_with_its_table(judge
     assert (tmp_path / "study" / "study.png").is_file()
 
 
-def test_what_is_wrong_with_an_arm_is_said_of_that_arm(judged, folder, tmp_path):  # noqa: F811
+def test_what_is_wrong_with_an_arm_is_said_of_that_arm(judged: Any, folder: Any, tmp_path: Any) -> None:  # noqa: F811
     asked = tmp_path / "asked.jsonl"
     asked.write_text(json.dumps({"question": "what is 2 + 3?", "answer": "2 + 3 = 5\n#### 5"}))
     arms = "{one: {rewards: {math: {format: 1}}}, other: {rewards: {math: {reasoning: 1}}}}"
@@ -36,7 +37,7 @@ def test_what_is_wrong_with_an_arm_is_said_of_that_arm(judged, folder, tmp_path)
 
 
 @pytest.mark.slow
-def test_rollouts_that_followed_from_settings_left_again_are_not_used(folder, tmp_path, monkeypatch):
+def test_rollouts_that_followed_from_settings_left_again_are_not_used(folder: Any, tmp_path: Any, monkeypatch: Any) -> None:
     draw_nothing(monkeypatch)
     first = mixed() | {"plan.steps": "9", "plan.save_every": "4", "tasks": "{math: 2}", "method.updates": "3"}
     other = first | {"plan.optim.lr": "1e-1", "plan.save_every": "1"}
@@ -51,7 +52,7 @@ def test_rollouts_that_followed_from_settings_left_again_are_not_used(folder, tm
     assert same(out, clean)
 
 
-def test_prompts_of_a_file_are_not_judged_by_reasoning_and_weights_of_zero(folder, tmp_path):
+def test_prompts_of_a_file_are_not_judged_by_reasoning_and_weights_of_zero(folder: Any, tmp_path: Any) -> None:
     asked = tmp_path / "asked.jsonl"
     asked.write_text(json.dumps({"question": "what is 2 + 3?", "answer": "2 + 3 = 5\n#### 5"}))
     rewards = "{math: {reasoning: 1, correctness: 0}}"
@@ -60,7 +61,7 @@ def test_prompts_of_a_file_are_not_judged_by_reasoning_and_weights_of_zero(folde
         run("rl", overrides=mixed() | settings, out=tmp_path / "r", start_from=folder)
 
 
-def test_adapters_are_no_start(folder, tmp_path):
+def test_adapters_are_no_start(folder: Any, tmp_path: Any) -> None:
     adapters = tmp_path / "adapters"
     adapters.mkdir()
     (adapters / "adapter_config.json").write_text("{}")
@@ -68,12 +69,12 @@ def test_adapters_are_no_start(folder, tmp_path):
         run("rl", overrides=mixed(), out=tmp_path / "r", start_from=adapters)
 
 
-def test_a_mapping_keeps_its_order_and_may_have_dotted_names():
+def test_a_mapping_keeps_its_order_and_may_have_dotted_names() -> None:
     recipe = override(RECIPES["study_noising"](), {"base": "{tasks: {vision: 1, math: 2}, plan.optim.lr: 1e-4}"})
     assert list(recipe.base.tasks) == ["vision", "math"]
     assert recipe.base.plan.optim.lr == 1e-4
 
 
-def test_a_field_that_text_cannot_name_is_refused_in_one_sentence():
+def test_a_field_that_text_cannot_name_is_refused_in_one_sentence() -> None:
     with pytest.raises(InputError, match=r"losses\.text\.schedule"):
         override(RECIPES["pretrain"](), {"losses.text.schedule": "cosine"})

@@ -11,14 +11,15 @@ from experiments.study import StudyRecipe, study_noising
 from tests.helpers import SMALL, row
 
 from mmada.canvas import Canvas
-from mmada.nano.measures import STUDIED, Measured
-from mmada.recipes.run import RECIPES
+from mmada.evaluation.measure import Measured
+from mmada.nano.measures import STUDIED
+from mmada.registry import RECIPES
 from mmada.rl import draw_views
 
 
 def test_the_arms_of_the_league_have_as_many_views() -> None:
     """Those of all updates on a batch."""
-    league: StudyRecipe = RECIPES["study_league"]()  # type: ignore[assignment]
+    league: StudyRecipe = RECIPES["study_league"]()
     canvas = Canvas.stack([row(list(range(12, 32)))] * 4)
     passes = {}
     for arm in league.arms:

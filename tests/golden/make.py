@@ -70,7 +70,7 @@ def told(result: Any) -> Values:
 
 def texts(batches: list[tuple[inputs.Options, list[str]]] = inputs.TEXTS, **options: Any) -> Values:
     """Texts that the bundled model writes."""
-    found = {}
+    found: dict[str, Any] = {}
     for given, prompts in batches:
         results = nano().generate(list(prompts), **given, **options)
         found |= {key(prompt, given): told(result) for prompt, result in zip(prompts, results, strict=True)}
@@ -84,7 +84,7 @@ def infills() -> Values:
 
 def answers(batches: list[tuple[inputs.Options, list[tuple[str, str]]]] = inputs.QUESTIONS, **options: Any) -> Values:
     """What it says about pictures."""
-    found = {}
+    found: dict[str, Any] = {}
     for given, asked in batches:
         pictures = [inputs.picture(inputs.SCENES[name]) for name, _ in asked]
         results = nano().ask(pictures, [question for _, question in asked], **given, **options)
@@ -109,7 +109,7 @@ def drawn(captions: list[str], given: Mapping[str, Any], model: Any = None, name
     pictures = (model or nano()).draw(list(captions), callback=seen, **given, **options)
     assert len(seen.last) == 1
     rows = zip(captions, codes(seen.last[0]), thoughts(seen.last[0]), pictures, strict=True)
-    found = {}
+    found: dict[str, Any] = {}
     for row, (caption, grid, thought, picture) in enumerate(rows):
         value = {"codes": grid, "size": list(picture.size), "shades": shades(picture), "passes": seen.last[0].nfe[row]}
         if thought:
@@ -120,7 +120,7 @@ def drawn(captions: list[str], given: Mapping[str, Any], model: Any = None, name
 
 def drawings() -> Values:
     """Pictures from captions, of several seeds, guidance, paces and schedules, with and without a thought."""
-    found = {}
+    found: dict[str, Any] = {}
     for given, captions in inputs.DRAWINGS:
         found |= drawn(captions, given)
     for schedule, captions in inputs.SCHEDULES.items():
@@ -132,7 +132,7 @@ def drawings() -> Values:
 
 def fillings() -> Values:
     """Holes and edges of pictures filled: codes of every square that was worked on."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, rows, columns, prompt, given in inputs.INPAINTINGS:
         seen = Seen()
         image = inputs.picture(inputs.SCENES[name])

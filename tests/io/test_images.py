@@ -121,7 +121,7 @@ def test_missing_folder_empty_and_other_files(tmp_path: Path) -> None:
         (None, "is a NoneType"),
     ):
         with pytest.raises(InputError, match=said) as caught:
-            load_image(source)  # type: ignore[arg-type]
+            load_image(source)
         assert "\n" not in str(caught.value)
 
 
@@ -224,7 +224,7 @@ def test_gif_holds_every_frame_and_waits_on_the_last(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), (k * 60, 0, 0)) for k in range(4)]
     with Image.open(save_gif(frames, tmp_path / "a.gif", ms=50)) as animation:
         durations = []
-        for number in range(animation.n_frames):
+        for number in range(animation.n_frames):  # type: ignore[attr-defined]
             animation.seek(number)
             durations.append(animation.info["duration"])
     assert durations == [50, 50, 50, 1500]

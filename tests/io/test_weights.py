@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,10 +55,14 @@ def test_names_go_both_ways() -> None:
     assert to_ours("something.else") == "something.else"
 
 
+EIGHT_B: dict[str, Any] = {
+    "d_model": 4096, "n_heads": 32, "n_kv_heads": 32, "n_layers": 32, "mlp_hidden_size": 12288, "vocab_size": 134656,
+    "rope_theta": 500000.0,
+}  # fmt: skip
+
+
 def test_the_8b_shape_has_the_released_size() -> None:
-    config = MMaDAConfig(
-        d_model=4096, n_heads=32, n_kv_heads=32, n_layers=32, mlp_hidden_size=12288, vocab_size=134656, rope_theta=500000.0
-    )
+    config = MMaDAConfig(**EIGHT_B)
     tensors = empty_model(config).state_dict()
     assert len(tensors) == 291
     assert sum(tensor.numel() for tensor in tensors.values()) == 8_082_690_048
@@ -183,17 +188,19 @@ def test_what_the_reference_leaves_to_defaults_is_read_so(folder: Path) -> None:
 
 
 def test_the_released_fields_are_those_of_the_model() -> None:
-    config = MMaDAConfig(d_model=24, n_heads=6, n_kv_heads=2, n_layers=3, rope_theta=123.0, rms_norm_eps=1e-3, dtype="bfloat16")
+    released: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "n_layers": 3, "rope_theta": 123.0}
+    config = MMaDAConfig(**released, rms_norm_eps=1e-3, dtype="bfloat16")
     assert config.bos_token_id is None  # none is made up
     written = config.to_diff_dict()
     expected = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "n_layers": 3, "rope_theta": 123.0, "rms_norm_eps": 1e-3,
                 "torch_dtype": "bfloat16", "dtype": "bfloat16"}  # fmt: skip
     assert {name: written[name] for name in expected} == expected
-    assert MMaDAConfig(d_model=24, n_heads=6, mlp_hidden_size=None).intermediate_size == 96
+    bare: dict[str, Any] = {"d_model": 24, "n_heads": 6, "mlp_hidden_size": None}
+    assert MMaDAConfig(**bare).intermediate_size == 96
 
 
 def test_the_memory_of_the_8b_shape_is_that_of_the_docs() -> None:
-    config = MMaDAConfig(d_model=4096, n_heads=32, n_kv_heads=32, n_layers=32, mlp_hidden_size=12288, vocab_size=134656)
+    config = MMaDAConfig(**EIGHT_B)
     gibibytes = {name: round(size / 2**30, 1) for name, size in memory(empty_model(config)).items()}
     assert gibibytes == {"float32": 30.1, "bfloat16": 15.1, "int8": 8.6, "fp8": 8.6, "int4": 5.5}
 

@@ -108,4 +108,4 @@ def test_without_torchao_the_fix_is_named(released: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"pip install 'mmada\[quant\]'"):
         quantize(read_model(released, device=CPU), "int8", CPU)
     with pytest.raises(InputError, match="int8, fp8, int4"):
-        quantize(read_model(released, device=CPU), "int3", CPU)  # type: ignore[arg-type]
+        quantize(read_model(released, device=CPU), "int3", CPU)

@@ -59,7 +59,7 @@ def network(released: MMaDA) -> MMaDAModel:
 
 
 def prompter(released: MMaDA, **layout: object) -> Prompter:
-    return Prompter(released.engine.parts.text, RELEASED, "think", 64, PromptFormat(**layout))  # type: ignore[arg-type]
+    return Prompter(released.engine.parts.text, RELEASED, "think", 64, PromptFormat(**layout))
 
 
 def spelt(released: MMaDA, ids: list[int]) -> str:
@@ -266,12 +266,12 @@ def test_every_task_runs_on_the_released_layout(folder: Path, magvit_folder: Pat
     small = replace(model.preset, image_size=64, thought=TextSampling(length=4, steps=2, block=4))
     model = MMaDA(Engine(replace(model.engine.parts, preset=small), torch.device("cpu")))
     quick = {"length": 8, "steps": 4, "block": 4}
-    assert len(model.generate("a red circle", thinking=True, **quick).frames) > 1  # type: ignore[call-overload]
+    assert len(model.generate("a red circle", thinking=True, **quick).frames) > 1
     picture = model.draw("a red circle", steps=3, size=(96, 64))
     assert picture.size == (96, 64)
     questions = ["what is this ?", "a circle ?"]
-    together = [answer.tokens for answer in model.ask(picture, questions, **quick)]  # type: ignore[call-overload]
-    assert together == [model.ask(picture, question, **quick).tokens for question in questions]  # type: ignore[call-overload]
+    together = [answer.tokens for answer in model.ask(picture, questions, **quick)]
+    assert together == [model.ask(picture, question, **quick).tokens for question in questions]
     assert len(set(together)) == 2
     assert "thinking" in model.draw("a red circle", steps=2, thinking=True, size=(32, 32)).info
     mask = np.zeros((64, 96), dtype=bool)

@@ -85,13 +85,13 @@ def test_every_answer_is_right_by_an_independent_count(kind: str) -> None:
             assert values == {question.answer}
         else:
             names = re.findall(rf"(?:(?:{'|'.join(COLORS)}) )?(?:{'|'.join(SHAPES)})", words)
-            a, b = ([t for t in scene.things if recount(Scene((t,)), n)] for n in names)
-            assert len(a) == len(b) == 1
+            one, two = ([t for t in scene.things if recount(Scene((t,)), n)] for n in names)
+            assert len(one) == len(two) == 1
             gap = {
-                "above": b[0].row - a[0].row,
-                "below": a[0].row - b[0].row,
-                "left": b[0].col - a[0].col,
-                "right": a[0].col - b[0].col,
+                "above": two[0].row - one[0].row,
+                "below": one[0].row - two[0].row,
+                "left": two[0].col - one[0].col,
+                "right": one[0].col - two[0].col,
             }[next(w for w in ("above", "below", "left", "right") if f" {w} " in words)]
             assert question.answer == ("yes" if gap > 0 else "no")
     assert checked > 20

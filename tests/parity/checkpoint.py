@@ -5,6 +5,7 @@ Every tensor is drawn from numpy's PCG64 in the order of the sorted released nam
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ WORDS = ("<unk>", "\n", "a", "red", "circle", "what", "is", "this", "?", "user",
 Shapes = dict[str, tuple[int, ...]]
 
 
-def drawn(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def drawn(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
     """Weights at 1.3 / sqrt(inputs), norms near 1, biases near 0, embeddings at 1."""
     rng = np.random.default_rng(seed)
     weights = {}
@@ -49,14 +50,16 @@ def write_transformer(
     ``llada``: as LLaDA's, which has no rows for codes.
     """
     rows = LLADA_ROWS if llada else ROWS
-    config = MMaDAConfig(
-        d_model=width, n_heads=heads, n_kv_heads=heads, n_layers=layers, mlp_hidden_size=mlp, vocab_size=rows,
-        max_sequence_length=4096, rope_theta=500000.0, rms_norm_eps=1e-5, eos_token_id=126081, pad_token_id=126081,
-    )  # fmt: skip
+    released: dict[str, Any] = {
+        "d_model": width, "n_heads": heads, "n_kv_heads": heads, "n_layers": layers, "mlp_hidden_size": mlp, "vocab_size": rows,
+        "max_sequence_length": 4096, "rope_theta": 500000.0, "rms_norm_eps": 1e-5, "eos_token_id": 126081, "pad_token_id": 126081,
+    }  # fmt: skip
+    config = MMaDAConfig(**released)
     shapes = {to_released(name): tuple(value.shape) for name, value in empty_model(config).state_dict().items()}
     weights = drawn(shapes, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    names, index = sorted(weights), {}
+    names = sorted(weights)
+    index: dict[str, str] = {}
     for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), 1):
         file = f"model-{number:05d}-of-00002.safetensors"
         save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})

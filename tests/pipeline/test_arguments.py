@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from tests.helpers import SIZE, tiny_folder
 
 import mmada
 from mmada.errors import InputError
+from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.sampling import Frame
 
@@ -151,7 +152,7 @@ def test_arguments_of_load_are_checked_before_anything_is_read(
 def test_a_type_may_be_a_word(tmp_path: Path, name: str) -> None:
     tiny_folder(tmp_path)
     model = mmada.load(str(tmp_path), device="cpu", dtype=name)
-    assert next(model.engine.parts.model.parameters()).dtype == getattr(torch, name)
+    assert next(cast(MMaDAModel, model.engine.parts.model).parameters()).dtype == getattr(torch, name)
     assert name in repr(model)
     assert "cpu" in repr(model)
     assert "parameters" in repr(model)

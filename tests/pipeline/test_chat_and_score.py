@@ -34,7 +34,7 @@ def user(content: Any) -> dict[str, Any]:
 
 def prompt_of(model: MMaDA, result: Any) -> list[int]:
     canvas: Canvas = result.frames[0].canvas
-    return canvas.tokens_BL[0][~canvas.editable_BL[0]].tolist()  # type: ignore[no-any-return]
+    return canvas.tokens_BL[0][~canvas.editable_BL[0]].tolist()
 
 
 def test_one_turn_is_generate_and_ask(model: MMaDA) -> None:
@@ -201,7 +201,7 @@ def test_images_and_reasoning_change_the_prompt_that_is_scored(model: MMaDA, mon
 
     monkeypatch.setattr(model.engine, "denoiser", type("Spy", (), {"predict": staticmethod(predict)})())
     for options in ({}, {"images": [picture("red")]}, {"images": [picture("red"), picture("blue")]}, {"thinking": True}):
-        model.score("pens?", "red", samples=1, **options)  # type: ignore[call-overload]
+        model.score("pens?", "red", samples=1, **options)
     image = GRID**2 + 3
     assert lengths[1] - lengths[0] == image
     assert lengths[2] - lengths[0] == 2 * image

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from mmada.errors import InputError
 from mmada.model.loading import read_model
+from mmada.model.mmada import MMaDAModel
 from mmada.model.resize_embeddings import resize_embeddings
 from mmada.pipeline import MMaDA
 from mmada.pipeline.convert import convert
@@ -63,7 +65,7 @@ def test_each_tensor_keeps_its_type(llada: Path, tmp_path: Path) -> None:
     save_file({name: value.bfloat16() for name, value in load_file(first).items()}, first)
     before, after = state(mixed), state(convert(mixed, tmp_path / "out"))
     assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
-    assert {p.dtype for p in MMaDA.load(mixed, device="cpu").engine.parts.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in cast(MMaDAModel, MMaDA.load(mixed, device="cpu").engine.parts.model).parameters()} == {torch.float32}
 
 
 def test_the_tokenizer_is_copied_and_the_image_tokenizer_beside_it_too(llada: Path, folder: Path, tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_nano_converts_and_answers_the_same(folder: Path, model: MMaDA, tmp_path
 )
 def test_bad_input_is_named_and_nothing_is_written(folder: Path, tmp_path: Path, options: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
-        convert(folder, tmp_path / "out", **options)  # type: ignore[arg-type]
+        convert(folder, tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -79,10 +79,10 @@ def test_a_thinking_prompt_holds_the_instruction(model: MMaDA) -> None:
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.8}, {"guidance": 1.5, "thinking": True}])
 def test_a_list_of_prompts_gives_what_each_gives_alone(model: MMaDA, options: dict[str, float]) -> None:
     prompts = ["pens?", "tom has 3 red pens and 4 blue pens. how many pens has tom?", "a"]
-    together = model.generate(prompts, seed=4, **options)  # type: ignore[misc]
-    alone = [model.generate(p, seed=4 + i, **options) for i, p in enumerate(prompts)]  # type: ignore[misc]
+    together = model.generate(prompts, seed=4, **options)
+    alone = [model.generate(p, seed=4 + i, **options) for i, p in enumerate(prompts)]
     assert [r.tokens for r in together] == [r.tokens for r in alone]
-    assert [r.tokens for r in model.generate(prompts, seed=[4, 5, 6], **options)] == [r.tokens for r in alone]  # type: ignore[misc]
+    assert [r.tokens for r in model.generate(prompts, seed=[4, 5, 6], **options)] == [r.tokens for r in alone]
 
 
 def test_ask_shows_the_codes_of_the_picture(model: MMaDA, scene: Image.Image) -> None:
@@ -173,7 +173,7 @@ def test_extend_grows_the_picture_around_its_pixels(
     model: MMaDA, scene: Image.Image, edges: dict[str, int], size: tuple[int, int], at: tuple[int, int]
 ) -> None:
     frames: list[Frame] = []
-    picture = model.extend(scene, "a red circle", callback=frames.append, **edges)  # type: ignore[arg-type]
+    picture = model.extend(scene, "a red circle", callback=frames.append, **edges)
     assert picture.size == size
     inner = picture.crop((*at, at[0] + SIZE, at[1] + SIZE))
     assert inner.tobytes() == scene.tobytes()
@@ -281,5 +281,5 @@ def test_numpy_numbers_are_numbers(model: MMaDA) -> None:
     assert model.generate("pens", length=np.int64(8), steps=np.int32(8), seed=np.int64(3)).tokens == plain.tokens
 
 
-def _array(image: Image.Image) -> np.ndarray:  # type: ignore[type-arg]
+def _array(image: Image.Image) -> np.ndarray:
     return np.array(image).astype(int)

@@ -49,7 +49,7 @@ def typed(model: MMaDA, text: str, length: int, end: bool = True, **options: Any
     assert len(tokens) <= length
     tokens += [v.eos] * (length - len(tokens)) if end else tokens[-1:] * (length - len(tokens))
     other = MMaDA(model.engine, preset=model.preset)
-    before, other.engine.denoiser = other.engine.denoiser, Typist(tokens)  # type: ignore[assignment]
+    before, other.engine.denoiser = other.engine.denoiser, Typist(tokens)
     try:
         return other.generate("pens?", length=length, steps=length, block=length, **options)
     finally:
@@ -205,7 +205,7 @@ def turn(image: Any) -> list[dict[str, Any]]:
 def test_fit_decides_what_the_model_sees(model: MMaDA) -> None:
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (SIZE, 2 * SIZE, 3), dtype=np.uint8))
-    shown = {how: model.ask(image, "how many?", fit=how).frames[0].tokens_BL for how in ("crop", "squash", "pad")}  # type: ignore[call-overload]
+    shown = {how: model.ask(image, "how many?", fit=how).frames[0].tokens_BL for how in ("crop", "squash", "pad")}
     assert not torch.equal(shown["crop"], shown["squash"])
     assert not torch.equal(shown["crop"], shown["pad"])
     assert torch.equal(shown["crop"], model.ask(image, "how many?").frames[0].tokens_BL)

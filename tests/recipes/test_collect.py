@@ -115,7 +115,7 @@ def test_boxes_are_balanced() -> None:
 
 
 def dump(path: Path, what: object) -> Path:
-    path.write_text("\n".join(map(json.dumps, what)) if path.suffix == ".jsonl" else json.dumps(what))  # type: ignore[call-overload]
+    path.write_text("\n".join(map(json.dumps, what)) if path.suffix == ".jsonl" else json.dumps(what))
     return path
 
 

@@ -111,12 +111,12 @@ def test_answers_are_right_and_stored_in_a_file(tmp_path: Path, monkeypatch: pyt
 
 def test_a_model_that_is_never_right_is_refused() -> None:
     with pytest.raises(InputError, match="right in 0 of"):
-        collect(None, {"math": lambda model, rng, count: iter(())}, "math", 1, 0)  # type: ignore[arg-type]
+        collect(None, {"math": lambda model, rng, count: iter(())}, "math", 1, 0)
 
 
 def test_replayed_examples_are_masked_by_the_noise_of_their_modality() -> None:
     """Text keeps the share of its noise, pictures the exact count of theirs: the released cosine schedule."""
-    text, image = [Segment(list(range(n, n + 40)), editable=True, modality=m) for n, m in ((100, "text"), (200, "image"))]  # type: ignore[arg-type]
+    text, image = [Segment(list(range(n, n + 40)), editable=True, modality=m) for n, m in ((100, "text"), (200, "image"))]
     canvas, rng, recipe = Canvas.join([text, image]), np.random.default_rng(0), distill()
     counts: dict[int, list[int]] = {TEXT: [], IMAGE: []}
     for _ in range(400):

@@ -111,8 +111,8 @@ def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> Non
     seen = {"source": "clevr", "task": "vision", "prompt": "which colour?", "thinking": "red.", "answer": "red", "gold": "red"}
     told = {"source": "gsm8k", "task": "math", "prompt": "1 + 1?", "thinking": "1 + 1 = 2.", "answer": "2", "gold": "2"}
     with Writer(tmp_path) as writer:
-        writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))  # type: ignore[arg-type]
-        writer.add(Reasoned(**told))  # type: ignore[arg-type]
+        writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))
+        writer.add(Reasoned(**told))
     ask = pool({"vision": f"folder:{tmp_path}"}, model, 8)
     asked = ask(np.random.default_rng(0))
     assert asked.text == "which colour?"

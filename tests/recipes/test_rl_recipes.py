@@ -24,6 +24,7 @@ from mmada.registry import RECIPES
 from mmada.rl import Algorithm1, CoupledCounts, Kl, RandomMasks, SampledSteps, Systematic, policy_loss
 from mmada.tasks.task import Completion
 from mmada.training import loop
+from mmada.training.optim import build_optimisers
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("rl")])
 def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
-    tasks = list(RECIPES[name]().tasks)  # type: ignore[attr-defined]
+    tasks = list(RECIPES[name]().tasks)
     few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampling.length": "24"}
     few |= {"sample_prompts": "[a red circle]"}
     model = run(name, overrides=few, out=tmp_path / "run", start_from="nano")
@@ -60,11 +61,11 @@ def test_gradients_that_are_not_finite_change_no_weight(
     def broken(parts: Any) -> dict[str, float]:
         found = backward(parts)
         if next(calls) == 1:
-            next(p for p in seen[0].parameters() if p.grad is not None).grad[0] = torch.inf  # type: ignore[index]
+            next(p for p in seen[0].parameters() if p.grad is not None).grad[0] = torch.inf
         return found
 
     seen: list[torch.nn.Module] = []
-    calls, backward, build = itertools.count(), loop.backward, loop.build_optimisers
+    calls, backward, build = itertools.count(), loop.backward, build_optimisers
     monkeypatch.setattr(loop, "build_optimisers", lambda module, optim: (seen.append(module), build(module, optim))[1])
     monkeypatch.setattr(loop, "backward", broken)
     settings = mixed() | {"plan.steps": "3", "tasks": "{math: 1}"}

@@ -166,7 +166,7 @@ def test_terms_are_weighted_and_asked_in_batches() -> None:
 @pytest.mark.parametrize("where", ["thread", "process"])
 def test_a_reward_that_raises_is_reported_and_leaves_one_completion_without_a_total(where: str) -> None:
     parts = [written("a"), written("bad"), written("abc")]
-    with RewardSum([WeightedReward("long", failing, isolation=where)]) as judge:  # type: ignore[arg-type]
+    with RewardSum([WeightedReward("long", failing, isolation=where)]) as judge:
         scores = judge(parts)
     assert scores.total_B[[0, 2]].tolist() == [1, 3]
     assert math.isnan(scores.total_B[1])
@@ -226,7 +226,7 @@ def test_a_reward_that_would_end_the_program_is_told_at_once(error: type[BaseExc
 @pytest.mark.parametrize("where", ["thread", "process"])
 def test_a_reward_that_hangs_is_given_up_and_the_next_batch_is_judged(where: str) -> None:
     parts = [written("a"), written("bad"), written("abc")]
-    with RewardSum([WeightedReward("long", hanging, batch=1, timeout=1.0, isolation=where)]) as judge:  # type: ignore[arg-type]
+    with RewardSum([WeightedReward("long", hanging, batch=1, timeout=1.0, isolation=where)]) as judge:
         began = time.perf_counter()
         scores = judge(parts)
         took = time.perf_counter() - began
@@ -324,7 +324,7 @@ def test_a_module_of_rewards_that_fails_is_told(body: str, tmp_path: Path, monke
 )
 def test_wrong_terms(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        WeightedReward(**{"name": "long", "reward": lengths, **change})  # type: ignore[arg-type]
+        WeightedReward(**{"name": "long", "reward": lengths, **change})
 
 
 def test_terms_that_make_no_judge() -> None:

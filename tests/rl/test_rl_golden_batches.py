@@ -70,7 +70,7 @@ def test_golden_rows_that_read_alike_are_computed_once(together: int, monkeypatc
     ours = [(log_KBL[divmod(i, canvas.rows)][position], value) for i, row in enumerate(plain) for position, value in row.items()]
     assert len(ours) == int(again.scored_KBL.sum())
     share = torch.linspace(-1, 2, len(ours))
-    assert_same(model, *(sum(s * pair[i] for s, pair in zip(share, ours, strict=True)) for i in (0, 1)))  # type: ignore[arg-type]
+    assert_same(model, *(sum(s * pair[i] for s, pair in zip(share, ours, strict=True)) for i in (0, 1)))
 
 
 def test_golden_gradients_of_places_that_are_asked_for_often_repeat_themselves() -> None:

@@ -272,17 +272,17 @@ def policy_with(**parts: Any) -> Method:
     ("make", "named"),
     [
         (lambda: Algorithm1(0), "total"),
-        (lambda: Systematic(2.5), "total"),  # type: ignore[arg-type]
+        (lambda: Systematic(2.5), "total"),
         (lambda: Iid(0.8, 0.2), "least"),
         (lambda: Truncated(1.5), "gamma"),
-        (lambda: RandomMasks(Iid(), "late"), "order"),  # type: ignore[arg-type]
+        (lambda: RandomMasks(Iid(), "late"), "order"),
         (lambda: RandomMasks(Iid(), samples=0), "samples"),
         (lambda: FullMask(-0.1), "prompt"),
         (lambda: CoupledMasks(0, 0.5), "least"),
         (lambda: CoupledMasks(0.5, 1), "most"),
         (lambda: CoupledCounts(0), "samples"),
         (lambda: BlockMasks(0), "block"),
-        (lambda: BlockMasks(scored="all"), "scored"),  # type: ignore[arg-type]
+        (lambda: BlockMasks(scored="all"), "scored"),
         (lambda: AllSteps(0), "together"),
         (lambda: SampledSteps(0), "ahead"),
         (lambda: SampledSteps(samples=0), "samples"),
@@ -293,11 +293,11 @@ def policy_with(**parts: Any) -> Method:
         (lambda: RatioClip(2.0), "low"),
         (lambda: RatioClip(0.2, math.nan), "high"),
         (lambda: Kl(-1), "weight"),
-        (lambda: Kl(1, "k4"), "estimator"),  # type: ignore[arg-type]
-        (lambda: Kl(1, target="new"), "target"),  # type: ignore[arg-type]
-        (lambda: Kl(1, reduce="max"), "reduce"),  # type: ignore[arg-type]
-        (lambda: PerSample("tokens"), "over"),  # type: ignore[arg-type]
-        (lambda: PerToken("tokens"), "over"),  # type: ignore[arg-type]
+        (lambda: Kl(1, "k4"), "estimator"),
+        (lambda: Kl(1, target="new"), "target"),
+        (lambda: Kl(1, reduce="max"), "reduce"),
+        (lambda: PerSample("tokens"), "over"),
+        (lambda: PerToken("tokens"), "over"),
         (lambda: policy_with(updates=0), "updates"),
         (lambda: policy_with(ratio=NoRatio(), clip=RatioClip()), "clip"),
         (lambda: policy_with(likelihood=Sandwich()), "ratio"),

@@ -250,7 +250,7 @@ def test_diversity_is_the_share_of_pairs_that_differ() -> None:
 )
 def test_wrong_samplers(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        RolloutSampling(**settings)  # type: ignore[arg-type]
+        RolloutSampling(**settings)
 
 
 def fixed(rewards: Sequence[float], lengths: Sequence[int]) -> tuple[Rollouts, RewardSum]:

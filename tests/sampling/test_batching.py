@@ -200,16 +200,16 @@ def test_a_broken_row_leaves_the_entropies_of_others() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Acceleration("threshold=0.9"), r"Acceleration\.of"),  # type: ignore[arg-type]
-        (lambda: Acceleration.of(BlockCache()), r"Acceleration\.of"),  # type: ignore[arg-type]
+        (lambda: Acceleration("threshold=0.9"), r"Acceleration\.of"),
+        (lambda: Acceleration.of(BlockCache()), r"Acceleration\.of"),
         (lambda: Acceleration.of("threshold="), "cannot be read"),
         (lambda: Acceleration.of(reuse="block=1_0"), "cannot be read"),
         (lambda: Acceleration.of("threshold=2"), "parallel 'threshold=2': confidence must be a number of 0 to 1"),
-        (lambda: Blocks(2.5), "block must be a whole number"),  # type: ignore[arg-type]
-        (lambda: UniformSchedule(2.5), "steps must be a whole number"),  # type: ignore[arg-type]
-        (lambda: Temperature("a"), "temperature must be a number"),  # type: ignore[arg-type]
+        (lambda: Blocks(2.5), "block must be a whole number"),
+        (lambda: UniformSchedule(2.5), "steps must be a whole number"),
+        (lambda: Temperature("a"), "temperature must be a number"),
     ],
 )
 def test_wrong_choices_are_named(make: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make()  # type: ignore[operator]
+        make()

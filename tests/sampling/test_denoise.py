@@ -48,7 +48,7 @@ def text_row(name: int, length: int, context: int = 2) -> Canvas:
 
 def run(model: object, canvas: Canvas, *phases: Phase, seeds: Sequence[int] = (0,), **more: object) -> list[Frame]:
     generators = row_generators(seeds)
-    return list(denoise(model, canvas, phases, vocabulary=V, generators=generators, **more))  # type: ignore[arg-type]
+    return list(denoise(model, canvas, phases, vocabulary=V, generators=generators, **more))
 
 
 def positions_written(frames: list[Frame]) -> list[list[int]]:

@@ -25,13 +25,13 @@ def cases(device: str) -> list[tuple[Tensor, Tensor]]:
 
 def check(device: str) -> None:
     """Both uses of the kernel."""
-    from mmada.sampling import triton_kernel
+    from mmada.sampling import logits_triton
 
     for logits_NV, key_N in cases(device):
         for temperature in (0.0, 0.7, 1.0):
-            ours = triton_kernel.draw(logits_NV, key_N, temperature)
+            ours = logits_triton.draw(logits_NV, key_N, temperature)
             assert torch.equal(ours, gumbel_argmax_twin(logits_NV, key_N, temperature))
-            torch.testing.assert_close(triton_kernel.odds(logits_NV, ours), log_odds_twin(logits_NV, ours), atol=2e-5, rtol=1e-5)
+            torch.testing.assert_close(logits_triton.odds(logits_NV, ours), log_odds_twin(logits_NV, ours), atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu

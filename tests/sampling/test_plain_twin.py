@@ -110,7 +110,7 @@ def test_our_greedy_texts_are_the_plain_ones(network: MMaDAModel, steps: int, bl
 def test_plain_noise_is_that_of_the_temperature(network: MMaDAModel) -> None:
     def sampled(temperature: float, seed: int = 0) -> Tensor:
         plan = {"length": 4, "steps": 2, "block": 4, "mask_id": MASK, "generator": torch.Generator().manual_seed(seed)}
-        return plain_text(network, STORED["text.prompt_ids"], temperature=temperature, **plan)  # type: ignore[arg-type]
+        return plain_text(network, STORED["text.prompt_ids"], temperature=temperature, **plan)
 
     assert torch.equal(sampled(1e-6), sampled(0.0))
     assert torch.equal(sampled(1.0), sampled(1.0))
@@ -143,7 +143,7 @@ def test_left_over_masks_stay_candidates() -> None:
     for boost, seed, (length, steps, block) in product((1.0, 3.0), range(6), ((12, 6, 4), (12, 12, 4), (12, 4, 3))):
         prompt_BP = torch.randint(20, 40, (1, 5), generator=torch.Generator().manual_seed(seed))
         model = Mixer(boost)
-        plain_BL = plain_text(model, prompt_BP, length=length, steps=steps, block=block, mask_id=SMALL.mask)  # type: ignore[arg-type]
+        plain_BL = plain_text(model, prompt_BP, length=length, steps=steps, block=block, mask_id=SMALL.mask)
         canvas = Canvas.join([Segment(prompt_BP[0].tolist()), Segment([SMALL.mask] * length, editable=True)])
         phase = Phase(
             modality="text", schedule=UniformSchedule(steps * block // length), remasking=LowConfidence(), token_sampler=Greedy(),

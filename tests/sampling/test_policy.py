@@ -162,7 +162,7 @@ def test_stop_looks_only_inside() -> None:
         (lambda: Temperature(-0.5), "temperature"),
         (lambda: Temperature(0.0), "Greedy"),
         (lambda: Temperature(float("nan")), "temperature"),
-        (lambda: GumbelConfidence(1.0, "cubic"), "cubic"),  # type: ignore[arg-type]
+        (lambda: GumbelConfidence(1.0, "cubic"), "cubic"),
         (lambda: StopAtEos(()), "ids"),
     ],
 )

@@ -117,7 +117,7 @@ def test_bundled_codes_of_plain_background_do_not_depend_on_what_stands_far_away
 
 def test_configurations_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="norm of the image tokenizer"):
-        replace(SMALL_IMAGE, norm="batch")  # type: ignore[arg-type]
+        replace(SMALL_IMAGE, norm="batch")
     with pytest.raises(InputError, match="same number of levels"):
         replace(SMALL_IMAGE, encoder_mult=(1, 2))
     with pytest.raises(InputError, match="code_bits"):

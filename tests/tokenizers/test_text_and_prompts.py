@@ -180,7 +180,7 @@ def test_codes_are_taken_as_lists_arrays_and_tensors(prompter: Prompter, kind: o
     given: list[Codes] = []
     for row in rows:
         made = torch.tensor(row).reshape(2, 2)
-        given.append(row if kind is list else made.to(kind) if isinstance(kind, torch.dtype) else made.numpy().astype(kind))  # type: ignore[call-overload]
+        given.append(row if kind is list else made.to(kind) if isinstance(kind, torch.dtype) else made.numpy().astype(kind))
     v = prompter.vocabulary
     canvas = prompter.chat([Message("user", "how many?")], images=given)
     shown = [token for row in rows for token in (v.mmu, v.soi, *(v.image_offset + code for code in row), v.eoi)]

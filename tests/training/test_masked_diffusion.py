@@ -121,7 +121,7 @@ def test_a_modality_is_predicted_over_its_own_range() -> None:
 @pytest.mark.parametrize("released", [False, True])
 def test_micro_batches_add_up(micro_batch: int, normaliser: str, released: bool) -> None:
     settings = LossSettings.released() if released else LossSettings(certainty=0.3)
-    settings = replace(settings, text_normaliser=normaliser, image_normaliser=normaliser)  # type: ignore[arg-type]
+    settings = replace(settings, text_normaliser=normaliser, image_normaliser=normaliser)
     given, grads, totals = batch(rows=3), [], []
     for size in (0, micro_batch):
         model = strong_model()
@@ -137,7 +137,7 @@ def test_micro_batches_add_up(micro_batch: int, normaliser: str, released: bool)
 
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(InputError, match=r"losses\.image_normaliser must be one of example, token, masked, got 'row'"):
-        LossSettings(image_normaliser="row")  # type: ignore[arg-type]
+        LossSettings(image_normaliser="row")
     with pytest.raises(InputError, match=r"losses\.eos_weight must be a number of at least 0"):
         LossSettings(eos_weight=-1)
     with pytest.raises(InputError, match="micro_batch"):
