@@ -20,8 +20,8 @@ def test_half_blocks_show_two_pixels_a_cell() -> None:
     text = half_blocks(image, 80, 40)
     assert text.plain == "▀▀\n"
     style = text.spans[0].style
-    assert style.color.triplet == (255, 0, 0)  # type: ignore[union-attr]
-    assert style.bgcolor.triplet == (0, 0, 255)  # type: ignore[union-attr]
+    assert style.color.triplet == (255, 0, 0)
+    assert style.bgcolor.triplet == (0, 0, 255)
 
 
 @pytest.mark.parametrize(
