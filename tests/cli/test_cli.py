@@ -311,7 +311,7 @@ def test_demo_writes_one_sheet(scene: str, folder: Path, capsys: pytest.CaptureF
 
 
 def test_the_fake_has_the_methods_of_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "mmada.pipeline")
+    monkeypatch.undo()
     from mmada.pipeline import MMaDA
 
     for name, method in inspect.getmembers(FakeMMaDA, inspect.isroutine):

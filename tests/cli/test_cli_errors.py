@@ -176,3 +176,20 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     failing(monkeypatch, ModuleNotFoundError("No module named 'mmada.lost'", name="mmada.lost"))
     with pytest.raises(ModuleNotFoundError):
         main(["generate", "x"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--adapter", "x"],
+        ["--preset", "base"],
+        ["--dtype", "float16"],
+        ["--device", "cpu"],
+        ["--image-tokenizer", "x"],
+        ["--model", "x"],
+    ],
+)
+def test_collect_refuses_options_that_no_source_uses(option: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", "nano:math:1", "--out", "x", *option]) == 2
+    assert f"{option[0]} is not used" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []

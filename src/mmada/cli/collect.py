@@ -42,7 +42,7 @@ class Collect(ModelOptions):
     per_prompt: int | None = option("Maximum number of answers kept for one prompt.", COUNT, None, shown="any")
     unchecked: bool = flag("Also keep examples without a gold answer to check against.")
     plain: bool = flag("Also keep answers without reasoning.")
-    samples: int = option("Answers sampled for each prompt of an self: source.", whole(1, 10_000), 4)
+    samples: int = option("Answers sampled for each prompt of a self: source.", whole(1, 10_000), 4)
     temperature: float = option("Sampling temperature of these answers, above 0.", NUMBER, 1.0)
     seed: int = option("Random seed of the nano world and of sampled answers.", SEED, 0)
 
@@ -56,14 +56,13 @@ class Collect(ModelOptions):
 
     def check_used(self) -> None:
         """Raise `InputError` for options of the model where no source asks the model for answers."""
-        if any(source.startswith(("own:", "self:")) for source in self.source):
+        if any(source.startswith("self:") for source in self.source):
             return
         counts = {"model"} if self.max_tokens is not None else set()
         for field in dataclasses.fields(ModelOptions):
             if field.name not in {"json", *counts} and getattr(self, field.name) != field.default:
-                raise InputError(
-                    f"{option_name(field.name)} is not used, as no source asks the model for answers; leave it out or add own:SET"
-                )
+                name = option_name(field.name)
+                raise InputError(f"{name} is not used, as no source asks the model for answers; leave it out or add self:SET:N")
 
     def run(self) -> None:
         """Collect, write, and print the report."""
