@@ -134,7 +134,7 @@ def test_a_run_goes_on_from_its_own_start_and_from_no_other(
     (out / "begun_from.json").unlink()  # as older runs have none
     with pytest.raises(InputError, match="not found at"):
         run("rl", overrides=settings | {"plan.steps": "8"}, out=out, resume=True)
-    with pytest.raises(InputError, match="is one of 'rl', not of 'rl_math'"):
+    with pytest.raises(InputError, match="is of recipe 'rl', not 'rl_math'"):
         run("rl_math", out=out, start_from=folder, resume=True)
     (out / "recipe.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"recipe.yaml' is damaged"):

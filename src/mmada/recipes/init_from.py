@@ -96,9 +96,7 @@ def remembered(out: Path) -> dict[str, Any]:
         found = None
     if isinstance(found, dict) and isinstance(found.get("start"), str) and isinstance(found.get("weights"), dict):
         return found
-    raise InputError(
-        f"'{file}', the record of where the run started, is damaged; remove it and give --start-from to continue unchecked"
-    )
+    raise InputError(f"the record '{file}' is damaged; remove it and give --start-from to continue unchecked")
 
 
 def check_begun_from(out: Path, start: Path) -> None:

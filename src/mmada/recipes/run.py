@@ -111,9 +111,7 @@ def check_run_folder(name: str, out: Path, *, resume: bool) -> None:
     try:
         before = yaml.safe_load(path.read_text())["name"]
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(
-            f"'{path}', the settings of the run in that folder, is damaged; remove it to continue with those given"
-        ) from error
+        raise InputError(f"settings '{path}' is damaged; remove that file to continue with those given") from error
     if before != name:
         raise InputError(
             f"the run in {path.parent} is of recipe {before!r}, not {name!r}; resume that one or choose another --out"
