@@ -1,4 +1,4 @@
-"""What a study of several runs shows: reward curves with their spread over seeds, and what the trained models can do."""
+"""Report of a study of several runs: reward curves with their spread over seeds, and measures of the trained models."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class StudyRecipe:
 
     @property
     def speed(self) -> Acceleration:
-        """How fast texts are decoded when models are judged."""
+        """Acceleration of decoding when models are measured."""
         return Acceleration.of(self.parallel)
 
     def run_of(self, arm: str, seed: int) -> RLRecipe:
@@ -160,7 +160,7 @@ class StudyRecipe:
                 yield arm, seed, out / arm / f"seed{seed}"
 
     def settings(self, weights: str, arm: str | None = None, seed: int = 0) -> dict[str, Any]:
-        """What the results of a run depend on, or of the start itself (no arm); ``weights`` are those of the start."""
+        """Settings that the results of a run, or of the start itself (no arm), depend on; ``weights`` are those of the start."""
         trained = None if arm is None else plain(self.run_of(arm, seed))
         judged = {"measures": plain(self.measures), "parallel": self.parallel, "split": self.split}
         return {"settings": {"start": weights, **judged, "run": trained}}
@@ -193,7 +193,7 @@ class StudyRecipe:
 
 
 def what_counts(recipe: RLRecipe) -> dict[str, Any]:
-    """What a run depends on: two recipes that have it in common are one run."""
+    """Settings that a run depends on: two recipes that share them are one run."""
     asked = {task: dict(sorted(recipe.fitting_rewards(task).items())) for task in recipe.active}
     return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.build()}
 
@@ -233,13 +233,13 @@ def report(study: StudyRecipe, out: Path) -> None:
 
 
 def read_found(file: Path) -> dict[str, Any]:
-    """What a results file says was found: measure -> value and number of examples."""
+    """The measures in a results file: name -> value and number of examples."""
     found: dict[str, Any] = json.loads(file.read_text())["found"]
     return found
 
 
 def rewarded(study: StudyRecipe) -> list[str]:
-    """What the curves are of: the reward of every task, as they have scales of their own, or where arms have but one, of that."""
+    """Names of the reward curves: one for each task, as their scales differ, or one in all if there is a single task."""
     tasks = [task for arm in study.arms for task, count in study.run_of(arm, 0).tasks.items() if count]
     names = list(dict.fromkeys(tasks))
     return [f"reward_{task}" for task in names] if len(names) > 1 else ["reward"]
@@ -277,7 +277,7 @@ def inner_updates(updates: int) -> RLRecipe:
 
 
 def study_noising() -> StudyRecipe:
-    """Which positions to mask again (figures 3 and 4).
+    """Masking plans for likelihood estimates (figures 3 and 4).
 
     UniGRPO's two schedules, d1's full mask, independent and high ratios, and the sampler's own states.
     """
@@ -299,7 +299,7 @@ def study_noising() -> StudyRecipe:
 
 
 def study_stage() -> StudyRecipe:
-    """What stage 3 brings (table 5): `rl` and UniGRPO, each with the rewards of `rl` and with the paper's.
+    """The effect of stage 3 (table 5): `rl` and UniGRPO, each with the rewards of `rl` and with the paper's.
 
     As many views and updates each. Two arms set their rewards themselves, so ``base.rewards`` is of the others alone.
     """

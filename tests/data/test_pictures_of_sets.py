@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mmada.data.public_sets import READERS
-from mmada.recipes.collect import Choice, collect_reasoning
+from mmada.recipes.collect import Selection, collect_reasoning
 
 Row = dict[str, Any]
 
@@ -150,7 +150,7 @@ def test_reasons_are_counted_in_plain_words(tmp_path: Path) -> None:
     (tmp_path / "llava.json").write_text(json.dumps(rows))
 
     def dropped(out: str, **choice: Any) -> dict[tuple[str, str], int]:
-        chosen = Choice(unchecked=True, **choice)
+        chosen = Selection(unchecked=True, **choice)
         return collect_reasoning([f"llava:{tmp_path / 'llava.json'}"], tmp_path / out, load=never, choice=chosen).dropped
 
     def never() -> Any:

@@ -19,7 +19,7 @@ from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.nano.sources import check_picture
 from mmada.pipeline import MMaDA
-from mmada.recipes.collect import Choice, Report, collect_reasoning
+from mmada.recipes.collect import Report, Selection, collect_reasoning
 from mmada.recipes.collect_sources import Candidate, SelfGenerated
 from mmada.recipes.run import run
 from mmada.rl.rollout import RolloutSampling
@@ -174,13 +174,13 @@ def test_answers_of_mathematics_are_compared_by_value(tmp_path: Path) -> None:
     assert report.table()[0] == {"source": "gsm8k", "read": 2, "kept": 1, "unchecked": 0, "dropped": {"wrong answer": 1}}
 
 
-def collected(folder: Path, *sources: str, choice: Choice | None = None, **options: Any) -> Report:
+def collected(folder: Path, *sources: str, choice: Selection | None = None, **options: Any) -> Report:
     """Run on sources, without a model."""
 
     def none() -> MMaDA:
         raise AssertionError("no source asks for a model")
 
-    return collect_reasoning(sources, folder / "out", load=none, choice=choice, **options)
+    return collect_reasoning(sources, folder / "out", load=none, tokenizer="nano", choice=choice, **options)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def sets(tmp_path: Path) -> Path:
 
 def test_what_is_dropped_is_counted_by_reason(sets: Path) -> None:
     sources = [f"clevr:{sets / 'clevr.json'}", f"llava:{sets / 'llava.json'}", "nano:math:5"]
-    report = collected(sets, *sources, forbid=[sets / "test.txt"])
+    report = collected(sets, *sources, decontaminate=[sets / "test.txt"])
     clevr = {"duplicate": 1, "forbidden prompt": 1, "no picture": 2, "unusable row: its text is not valid Unicode": 1,
              "unusable row: field answer is missing": 1, "unreadable picture": 1}  # fmt: skip
     assert [(row["source"], row["kept"], row["dropped"]) for row in report.table()] == [
@@ -223,7 +223,7 @@ def test_what_is_dropped_is_counted_by_reason(sets: Path) -> None:
 
 def test_choices_limit_what_is_kept(sets: Path) -> None:
     both = [f"llava:{sets / 'llava.json'}", "nano:math:30"]
-    report = collected(sets, *both, choice=Choice(unchecked=True, longest=40))
+    report = collected(sets, *both, choice=Selection(unchecked=True, max_tokens=40))
     assert report.unchecked == {"llava": 1, "nano:math": 0}
     assert 0 < report.kept["nano:math"] < 30
     assert report.dropped["nano:math", "too long"] == 30 - report.kept["nano:math"]
@@ -321,7 +321,7 @@ def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
 
 def test_own_right_answers_of_the_bundled_model_are_kept(tmp_path: Path) -> None:
     report = collect_reasoning(
-        ["self:nano:math:2"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=2, choice=Choice(per_prompt=1)
+        ["self:nano:math:2"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=2, choice=Selection(per_prompt=1)
     )
     assert report.read == {"self:nano:math": 4}
     kept = list(read_reasoned(tmp_path / "out"))

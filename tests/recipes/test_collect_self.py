@@ -16,7 +16,7 @@ from mmada.data.reasoning import Reasoned, Writer, normalised, read_reasoned
 from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.pipeline import MMaDA
-from mmada.recipes.collect import Choice, Report, collect_reasoning
+from mmada.recipes.collect import Report, Selection, collect_reasoning
 from mmada.recipes.collect_sources import Source, source_of
 from mmada.rl.rollout import RolloutSampling
 from mmada.tasks.task import Completion, Prompt
@@ -25,7 +25,7 @@ from mmada.tasks.task import Completion, Prompt
 def gathered(out: Path, source: str, model: object = None, *, samples: int = 1, **choice: Any) -> Report:
     """Run on one source, with a fixed answer of math beside it so that something is kept."""
     sources = [source, "nano:math:1"]
-    return collect_reasoning(sources, out, load=lambda: cast(MMaDA, model), samples=samples, seed=5, choice=Choice(**choice))
+    return collect_reasoning(sources, out, load=lambda: cast(MMaDA, model), samples=samples, seed=5, choice=Selection(**choice))
 
 
 def kept_folder(path: Path, *examples: Reasoned) -> Path:
@@ -179,7 +179,7 @@ def test_a_set_that_rewrites_its_prompts_is_forbidden_by_its_own_file(
         [f"folder:{kept_folder(tmp_path / 'kept', GOOD)}", f"{name}:{source}"],
         tmp_path / "out",
         load=lambda: cast(MMaDA, None),
-        forbid=[blind_file],
+        decontaminate=[blind_file],
     )
     assert report.dropped == {(name, "forbidden prompt"): 1}
 

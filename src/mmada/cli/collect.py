@@ -66,10 +66,10 @@ class Collect(ModelOptions):
 
     def run(self) -> None:
         """Collect, write, and print the report."""
-        from mmada.recipes.collect import Choice, collect_reasoning
+        from mmada.recipes.collect import Selection, collect_reasoning
         from mmada.rl.rollout import RolloutSampling
 
-        choice = Choice(unchecked=self.unchecked, plain=self.plain, per_prompt=self.per_prompt, longest=self.max_tokens)
+        choice = Selection(unchecked=self.unchecked, plain=self.plain, per_prompt=self.per_prompt, max_tokens=self.max_tokens)
         with counting() as advance:
             report = collect_reasoning(
                 self.source,
@@ -77,7 +77,7 @@ class Collect(ModelOptions):
                 load=self.load,
                 tokenizer=self.model,
                 images=self.images,
-                forbid=self.decontaminate,
+                decontaminate=self.decontaminate,
                 choice=choice,
                 samples=self.samples,
                 sampling=RolloutSampling(temperature=self.temperature, image_temperature=self.temperature),

@@ -51,7 +51,7 @@ class Reasoned:
 
     @property
     def written(self) -> str:
-        """What a model learns to write, as text: the reasoning in tags, if there is any, then the answer."""
+        """The text that a model learns to write: the reasoning in tags, if there is any, then the answer."""
         return with_thinking(self.thinking, self.answer) if self.thinking.strip() else self.answer.strip()
 
     @property
@@ -80,7 +80,7 @@ def picture_key(picture: ImageSource | None) -> str:
 
 
 def fault(example: Reasoned, *, plain: bool = False) -> str:
-    """What is wrong with the form of an example, in two or three words; empty if nothing is.
+    """Why the form of an example is rejected, in two or three words; empty if nothing is.
 
     ``plain``: answers may come without reasoning. Before a picture to be drawn a thought is needed in any case.
     """

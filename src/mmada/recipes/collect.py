@@ -25,7 +25,7 @@ from mmada.recipes.collect_sources import Candidate, SelfGenerated, Source, sour
 from mmada.rl.rollout import RolloutSampling
 from mmada.tokenizers.text import TextTokenizer
 
-__all__ = ["CandidateFilter", "Choice", "Report", "collect_reasoning"]
+__all__ = ["CandidateFilter", "Report", "Selection", "collect_reasoning"]
 
 SHOWN = 5
 """Dropped examples that are kept to look at, of each source and reason."""
@@ -33,7 +33,7 @@ SHOWN = 5
 
 @dataclass
 class Report:
-    """What became of the candidates of each source. ``unchecked``: kept without a gold answer to check against."""
+    """Counts of the candidates of each source. ``unchecked``: stored without a gold answer to check against."""
 
     read: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
@@ -51,22 +51,22 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Selection:
     """Which correct examples are stored.
 
     ``unchecked``: also examples without a gold answer. ``plain``: also answers without reasoning. ``per_prompt``: maximum
-    answers to one prompt. ``longest``: maximum tokens of prompt and answer. ``forbidden``: prompts that must not occur (as
+    answers to one prompt. ``max_tokens``: maximum tokens of prompt and answer. ``forbidden``: prompts that must not occur (as
     `normalised`).
     """
 
     unchecked: bool = False
     plain: bool = False
     per_prompt: int | None = None
-    longest: int | None = None
+    max_tokens: int | None = None
     forbidden: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for name in ("per_prompt", "longest"):
+        for name in ("per_prompt", "max_tokens"):
             if (value := getattr(self, name)) is not None:
                 check_whole(name, value, 1)
 
@@ -74,7 +74,7 @@ class Choice:
 class CandidateFilter:
     """Decides on candidates one after another: each exact duplicate of one before is dropped. ``tokens``: length of a text."""
 
-    def __init__(self, choice: Choice, tokens: Callable[[str], int] | None = None) -> None:
+    def __init__(self, choice: Selection, tokens: Callable[[str], int] | None = None) -> None:
         self.choice = choice
         self.tokens = tokens
         self.report = Report()
@@ -111,9 +111,9 @@ class CandidateFilter:
             return "duplicate"
         if choice.per_prompt is not None and self.answered[example.asked] >= choice.per_prompt:
             return "enough of this prompt"
-        if choice.longest is None or self.tokens is None:
+        if choice.max_tokens is None or self.tokens is None:
             return ""
-        return "too long" if self.tokens(f"{example.prompt}\n{example.written}") > choice.longest else ""
+        return "too long" if self.tokens(f"{example.prompt}\n{example.written}") > choice.max_tokens else ""
 
 
 def collect_reasoning(
@@ -121,10 +121,10 @@ def collect_reasoning(
     out: Path,
     *,
     load: Callable[[], MMaDA],
-    tokenizer: str | Path = "nano",
+    tokenizer: str | Path | None = None,
     images: Sequence[Path] = (),
-    forbid: Sequence[Path] = (),
-    choice: Choice | None = None,
+    decontaminate: Sequence[Path] = (),
+    choice: Selection | None = None,
     samples: int = 4,
     sampling: RolloutSampling | None = None,
     seed: int = 0,
@@ -133,16 +133,21 @@ def collect_reasoning(
     """Read ``sources`` (see `mmada.recipes.collect_sources`), sieve them and write the folder ``out``.
 
     ``load``: the model whose own answers are sampled, called only where a source asks for them; ``samples`` of each prompt by
-    ``sampling``. ``tokenizer``: model whose tokens ``choice.longest`` counts. ``advance`` is told of each candidate's source. The
-    folder appears whole or not at all. Raises InputError for a source, file or setting that is wrong, and where nothing is kept.
+    ``sampling``. ``tokenizer``: model whose tokens ``choice.max_tokens`` counts. ``advance`` is told of each candidate's
+    source. The folder appears whole or not at all. Raises InputError for a source, file or setting that is wrong, and where
+    nothing is kept.
     """
     check_free(out)
     for folder in images:
         check_is_folder("images", folder)
-    chosen = choice or Choice()
-    forbidden = forbidden_prompts(forbid)
+    chosen = choice or Selection()
+    forbidden = forbidden_prompts(decontaminate)
     chosen = replace(chosen, forbidden=chosen.forbidden | forbidden)
-    tokens = None if chosen.longest is None else TextTokenizer.load(find_folder(tokenizer)).encode
+    tokens = None
+    if chosen.max_tokens is not None:
+        if tokenizer is None:
+            raise InputError(f"max_tokens {chosen.max_tokens} needs a tokenizer to count with; name a model")
+        tokens = TextTokenizer.load(find_folder(tokenizer)).encode
     sieve = CandidateFilter(chosen, None if tokens is None else lambda text: len(tokens(text)))
     check_whole("samples", samples, 1)
 
@@ -151,7 +156,7 @@ def collect_reasoning(
         return SelfGenerated(model=load, prompts=prompts, count=count, samples=samples, sampling=options, seed=seed)
 
     settings = {"sources": list(sources), "seed": seed, "samples": samples, "unchecked": chosen.unchecked,
-                "plain": chosen.plain, "version": __version__, "per_prompt": chosen.per_prompt, "longest": chosen.longest,
+                "plain": chosen.plain, "version": __version__, "per_prompt": chosen.per_prompt, "max_tokens": chosen.max_tokens,
                 "forbidden": len(chosen.forbidden)}  # fmt: skip
     if out.name in ("", ".."):
         raise InputError(f"out '{out}' names no new folder; give one, such as runs/reason")

@@ -1,7 +1,7 @@
 """Sources of reasoning examples: public sets, registered generators, stored folders, and a model's own answers.
 
     gsm8k:train.jsonl        a public set, from a file in its own layout (`mmada.data.public_sets.READERS`)
-    KIND:NAME:1000           a kind of `mmada.registry.SOURCES` that generates examples, such as nano:math:1000
+    KIND:NAME:1000           a kind of `mmada.registry.SOURCES` that generates examples
     folder:runs/reason       what an earlier run stored
     self:SOURCE:200          the model's own answers to the first 200 prompts of any of these (rejection sampling)
 
@@ -278,7 +278,7 @@ def source_of(
         inner, _, count = rest.rpartition(":")
         if not inner:
             raise InputError(f"source '{text}' is not complete; write self:SOURCE:PROMPTS, as in self:gsm8k:train.jsonl:200")
-        if inner.partition(":")[0] in SOURCES and inner.count(":") == 1:  # self:nano:math:200
+        if inner.partition(":")[0] in SOURCES and inner.count(":") == 1:  # self:KIND:NAME:200, whose number serves both
             inner = f"{inner}:{count}"
         if inner.startswith("self:"):
             raise InputError(f"source '{text}' asks for answers to a model's own answers; name the source of the prompts")

@@ -3,7 +3,7 @@
     math: gsm8k:train.jsonl         a public set, from a file in its own layout, as reasoning data is collected from
     vision: folder:runs/reason      examples that were collected before
     image: captions:wanted.txt      a caption a line, for rewards that judge a picture by its caption
-    math: nano:math                 a kind of `mmada.registry.SOURCES` that generates prompts
+    math: KIND:NAME                 a kind of `mmada.registry.SOURCES` that generates prompts
 
 Names of tasks are free. Of a folder, a task named "math", "vision" or "image" takes the examples of that kind, any other name
 all. Prompts are drawn at random with replacement.

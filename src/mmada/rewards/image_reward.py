@@ -153,7 +153,7 @@ class Preference(nn.Module):
 
 
 def layers(state: Mapping[str, Tensor], prefix: str, width: int) -> int:
-    """How many numbered layers there are under a name. Raises ValueError where BLIP has another number of that width."""
+    """The number of numbered layers under a name. Raises ValueError where BLIP has another number of that width."""
     found = len({name[len(prefix) + 1 :].split(".")[0] for name in state if name.startswith(f"{prefix}.")})
     if found != DEPTH.get(width, found):
         raise ValueError(f"{found} layers under {prefix} where {DEPTH[width]} are expected")

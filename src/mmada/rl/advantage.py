@@ -17,7 +17,7 @@ __all__ = ["Advantage", "CentredReward", "LeaveOneOut", "ZScore", "advantages"]
 
 
 class Advantage(Protocol):
-    """How rewards of a group become advantages."""
+    """A rule that turns the rewards of a group into advantages."""
 
     def of(self, centred_PG: Tensor) -> Tensor:
         """Advantages from rewards less their group's mean, float64 (prompts, G)."""

@@ -1,4 +1,4 @@
-"""How probable a policy finds its tokens: log-probabilities at masked positions, and what is made of them.
+"""Log-probabilities at masked positions, and estimates of the likelihood of a completion from them.
 
     MeanField()             mean log-probability of a masked token              UniGRPO (eq. 3, eq. 4), d1, MaskGRPO, TraceRL
     Elbo()                  lower bound: (1/t) sum over masked tokens           eq. 1, eq. 2, coupled-GRPO, ESPO
@@ -33,7 +33,7 @@ MAX_ROWS = 32
 
 
 class Scorer(Protocol):
-    """What is asked of a policy: `MMaDAModel`, or the same inside LoRA adapters."""
+    """The interface of a policy: `MMaDAModel`, or the same inside LoRA adapters."""
 
     def hidden(self, tokens_BL: Tensor, *, valid_BL: Tensor | None = None) -> Tensor:
         """Hidden states (B, L, D)."""
@@ -64,9 +64,9 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: MaskedViews, *, voca
         position_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
         mine = (position_U[kind_R] >= 0).nonzero()[:, 0]
         view, row = view_R[mine], row_R[mine]
-        asked = Queries(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
+        queries = Queries(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
         read = (tokens_RL[read_C, kept], valid_RL[read_C, kept])
-        log_SL = asked.log_probabilities(model, *read, position_U[kind_R[mine]], vocabulary, chunk)
+        log_SL = queries.log_probabilities(model, *read, position_U[kind_R[mine]], vocabulary, chunk)
         log_KBL = log_KBL.to(log_SL).index_put((view, row), pad(log_SL, (0, canvas.length - log_SL.shape[1])))
     return log_KBL
 
@@ -90,7 +90,7 @@ def of_like_length(valid_UL: Tensor) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Queries:
-    """What is wanted of S rows, (S, L) each: the tokens they hold, their modalities, the positions that are scored."""
+    """Queried log-probabilities of S rows, (S, L) each: their tokens, their modalities, the scored positions."""
 
     own_SL: Tensor
     modality_SL: Tensor
@@ -108,7 +108,7 @@ class Queries:
             target_M = self.own_SL[at_SL] - vocab.start
             if bool(((target_M < 0) | (target_M >= len(vocab))).any()):
                 name = "text" if modality == TEXT else "image"
-                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} positions; fix its modality_BL")
+                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} positions; correct modality_BL")
             hidden_MD = at_positions(hidden_CLD, position_S[row_M], column_M)
             log_M = -chunked_cross_entropy(hidden_MD, model.head(vocab), target_M, chunk=chunk)
             parts.append(log_M.new_zeros(at_SL.shape).masked_scatter(at_SL, log_M))
@@ -116,8 +116,8 @@ class Queries:
 
 
 def at_positions(hidden_CLD: Tensor, row_M: Tensor, column_M: Tensor) -> Tensor:
-    """``hidden_CLD[row_M, column_M]`` (M, D). Places that are asked for several times add up their gradients in order, so that a
-    run repeats itself bit by bit; on several threads of a CPU indexing does not.
+    """``hidden_CLD[row_M, column_M]`` (M, D). Gradients of repeated positions are added in a fixed order,
+    so that a run repeats itself bit by bit; plain indexing on several CPU threads does not.
     """
     return embedding(row_M * hidden_CLD.shape[1] + column_M, hidden_CLD.flatten(0, 1))
 

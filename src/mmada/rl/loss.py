@@ -168,7 +168,7 @@ def policy_loss(
 
 @dataclass(frozen=True)
 class Share:
-    """What a unit of a batch counts in the loss and in its KL, and among all scored units and positions, (B, U) each."""
+    """Weights of each unit of a batch in the loss, in its KL, and among all scored units and positions, (B, U) each."""
 
     loss_BU: Tensor
     kl_BU: Tensor

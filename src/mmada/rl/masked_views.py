@@ -1,4 +1,4 @@
-"""What a masking plan makes: masked copies of finished completions, drawn once for policy, old policy and reference alike.
+"""Masked copies of finished completions, as a masking plan draws them: once for policy, old policy and reference alike.
 
 Which positions belong to a completion is said by the canvas alone (``editable_BL``): leave end-of-text padding out there to
 leave it out of the loss. Masks are drawn on the CPU, so that a seed means the same on every device.
@@ -55,7 +55,8 @@ class MaskedViews:
 
 @dataclass(frozen=True)
 class MaskingContext:
-    """What a plan draws for: ``steps_BL`` is the step at which the rollout decided each position; B is a multiple of ``group``.
+    """The batch that a plan masks: ``steps_BL`` is the step at which the rollout decided each position; B is a multiple of
+    ``group``.
 
     ``behind_BL``: what the rollout filled behind the end of a text. It says how long the text is, so plans mask it as they mask
     the completion, and score none of it.

@@ -263,14 +263,14 @@ NEVER = torch.iinfo(torch.long).max
 
 
 def found_masked(wanted: MaskingContext, scored_BL: Tensor) -> Tensor:
-    """What a row's sampler found masked in the first of the steps that decided ``scored_BL`` (B, L)."""
+    """Positions that were masked before the first of the steps that decided ``scored_BL`` (B, L)."""
     steps_BL = cast(Tensor, wanted.steps_BL)
     now_B1 = steps_BL.masked_fill(~scored_BL, NEVER).amin(1, keepdim=True)
     return (completion(wanted.canvas) | wanted.behind_BL) & (steps_BL >= now_B1)
 
 
 def step_ranks(wanted: MaskingContext) -> Tensor:
-    """Which step of its own row decided each position of a completion (B, L), from 0 without gaps; -1 elsewhere.
+    """Rank of the step that decided each position of a completion (B, L), from 0 without gaps in each row; -1 elsewhere.
 
     Raises InputError where the steps are missing.
     """

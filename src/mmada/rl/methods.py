@@ -96,7 +96,7 @@ class Method:
         return advantages(self.advantage, reward_B, group=group)
 
     def units(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
-        """What this policy compares, from log-probabilities (K, B, L)."""
+        """The units that this method compares, from log-probabilities (K, B, L)."""
         return self.ratio.units(self.likelihood, log_KBL, views, length_B, advantage_B)
 
 

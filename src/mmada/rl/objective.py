@@ -158,7 +158,7 @@ class Kl:
 
 
 class Aggregation(Protocol):
-    """How units are averaged."""
+    """The weights of units in the mean."""
 
     def weights(self, units: Units, length_B: Tensor) -> Tensor:
         """Weights (B, U) of the units; ``length_B`` are the lengths of the completions."""

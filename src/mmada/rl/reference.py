@@ -16,7 +16,7 @@ __all__ = ["AdaptersOff", "FrozenCopy", "Reference"]
 
 
 class Reference(Protocol):
-    """Where reference log-probabilities come from."""
+    """A source of reference log-probabilities."""
 
     def scorer(self) -> AbstractContextManager[Scorer]:
         """The reference inside a ``with`` block; outside it the policy is as it was."""

@@ -36,7 +36,7 @@ __all__ = ["RolloutSampling", "Rollouts", "diversity", "roll_out"]
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSampling:
-    """How completions are sampled.
+    """Sampling options of completions.
 
     ``temperature``: of text tokens, above 0, or a group would hold one completion G times; ``image_temperature`` and
     ``guidance``: of pictures. ``length``: maximum tokens of a text, reasoning included; None is the model's preset, and so for
@@ -135,7 +135,7 @@ def roll_out(
 
 
 def kind_of(prompt: Prompt) -> tuple[str, bool]:
-    """What prompts of one batch have in common: the modality of the completion, and whether there is a picture to read."""
+    """Properties that prompts of one batch share: the modality of the completion, and whether there is a picture to read."""
     return prompt.task.output, bool(prompt.images)
 
 

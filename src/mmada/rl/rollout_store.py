@@ -73,14 +73,14 @@ class RolloutStore:
         return self.folder / f"batch_{number:08d}.safetensors"
 
     def write(self, number: int, batch: Batch) -> None:
-        """Keep a batch: written beside, then renamed."""
+        """Store a batch; the file appears whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {**self.made_with, "updates": len(batch.updates), "statistics": batch.statistics}
         tensors = {name: value.contiguous().clone() for name, value in batch.tensors().items()}
         write_tensors(self.path(number), tensors, {"state": json.dumps(state)})
 
     def read(self, number: int, *, done: int) -> Batch | None:
-        """A kept batch of which ``done`` updates are done, or None where there is none and it can be made again.
+        """A stored batch of which ``done`` updates are done, or None if there is none and it can be made again.
 
         Raises InputError where it cannot: the weights have moved since.
         """
@@ -98,17 +98,17 @@ class RolloutStore:
         return batch
 
     def stored(self, path: Path) -> tuple[dict[str, Any], Batch]:
-        """What a file says of itself, and what it holds."""
+        """The state that a file was written with, and its batch."""
         try:
             with safe_open(path, "pt") as file:
                 state = json.loads(file.metadata()["state"])
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:  # a damaged file raises safetensors' own class
-            raise InputError(f"kept rollouts {path} cannot be read ({error}); delete them and the run's checkpoint") from error
+            raise InputError(f"stored rollouts {path} cannot be read ({error}); delete them and the run's checkpoint") from error
         return state, Batch.of(tensors, int(state["updates"]), dict(state["statistics"]))
 
     def drop(self, *, before: int = 0, since: int = sys.maxsize) -> None:
-        """Forget the batches before one, and those since another."""
+        """Delete the batches before one, and those since another."""
         remove_leftovers(self.folder)
         for file in self.folder.glob("batch_*.safetensors"):
             if not before <= int(file.stem.partition("_")[2]) < since:
