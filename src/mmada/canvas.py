@@ -104,12 +104,12 @@ class Canvas:
     @staticmethod
     def join(pieces: Sequence[Segment]) -> Canvas:
         """One row from segments laid end to end."""
-        sizes = torch.tensor([len(p.tokens) for p in pieces])
         tokens = torch.cat([torch.as_tensor(p.tokens, dtype=torch.long) for p in pieces])
         editable = torch.cat([torch.as_tensor(p.editable).expand(len(p.tokens)) for p in pieces])
-        modality = torch.tensor([MODALITIES.index(p.modality) for p in pieces], dtype=torch.int8)
-        valid = torch.tensor([p.valid for p in pieces]).repeat_interleave(sizes)
-        return Canvas(tokens[None], editable[None], valid[None], modality.repeat_interleave(sizes)[None])
+        # No repeat_interleave: for such small tensors, starting its threads costs more than everything else here.
+        modality = torch.cat([torch.full((len(p.tokens),), MODALITIES.index(p.modality), dtype=torch.int8) for p in pieces])
+        valid = torch.cat([torch.full((len(p.tokens),), p.valid) for p in pieces])
+        return Canvas(tokens[None], editable[None], valid[None], modality[None])
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ from mmada.tokenizers.image import ImageTokenizer
         (lambda m, s: m.extend(s, left=-1), "left"),
         (lambda m, s: m.infill("no gap"), "no gap"),
         (lambda m, s: m.infill(""), "empty"),
+        (lambda m, s: m.infill("pens " * 300 + "[MASK]"), "^text takes .* over the model's length of 192"),
+        (lambda m, s: m.infill("[MASK] " * 300), "^text takes .* over the model's length of 192"),
         (lambda m, s: m.infill("a [MASK]", steps=0), "steps"),
         (lambda m, s: m.infill("a [MASK]", temperature="x"), "temperature"),
         (lambda m, s: m.generate("pens", length="3"), "length"),

@@ -93,7 +93,7 @@ def likelihood_bound(
         masked_BL = editable_BL & (rank_BL < count_B[:, None])
         tokens_BL = torch.where(masked_BL, mask_id, canvas.tokens_BL)
         logits_MV = denoiser.predict(tokens_BL, query_BL=masked_BL, vocab=vocab, valid_BL=canvas.valid_BL)
-        target_M = canvas.tokens_BL[masked_BL] - vocab.start
+        target_M = (canvas.tokens_BL[masked_BL] - vocab.start).to(logits_MV.device)
         log_M = -F.cross_entropy(logits_MV.float(), target_M, reduction="none").cpu()
         row_M = torch.arange(canvas.rows)[:, None].expand_as(masked_BL)[masked_BL]
         scale_B = positions_B.float() / count_B.float()
