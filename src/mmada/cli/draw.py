@@ -136,7 +136,7 @@ class Inpaint(ImageOptions):
         from mmada.io.images import load_image, load_mask
 
         image = load_image(self.image)
-        mask = load_mask(self.mask, image.size)
+        mask = load_mask(self.mask, image.size, image=image)
         prompt = prompt_text("prompt", self.prompt)
         asked: dict[str, object] = {"command": "inpaint", "image": str(self.image), "prompt": prompt}
         options: dict[str, Any] = {**self.sampling(), "seed": self.seed}

@@ -93,7 +93,7 @@ class ImageMethods(Methods):
         engine, plan = self.engine, self._image_plan(sampling, options, callback, sized=False)
         generators = engine.generators(seed, 1)
         whole = load_image(image)
-        hole = hole_cells(fit_mask(load_mask(mask, whole.size), engine.size), engine.cell)
+        hole = hole_cells(fit_mask(load_mask(mask, whole.size, image=whole), engine.size), engine.cell)
         if not hole.any():
             raise InputError("mask has its hole outside the middle square of the image; crop the image first")
         original = fit(whole, engine.size)
