@@ -187,7 +187,8 @@ def sources(data: bytes, path: Path) -> dict[str, object]:
         "bytes": data, "bytearray": bytearray(data), "memoryview": memoryview(data),
         "file": path.open("rb"), "buffer": BytesIO(data), "read before": read, "url": f"data:image/png;base64,{text}",
         "URL": f"DATA:;BASE64,{text[:8]} {text[8:]}", "percent": "data:image/png," + quote_from_bytes(data),
-        "image": Image.open(path), "array": np.asarray(Image.open(path)), "tensor": torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1),
+        "image": Image.open(path), "array": np.asarray(Image.open(path)),
+        "tensor": torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1),
     }  # fmt: skip
 
 
