@@ -33,6 +33,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "remove_leftovers",
+    "sync",
     "system_sentence",
     "write_bytes",
     "write_json",
@@ -72,10 +73,10 @@ def atomic_file(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             mode = target.stat().st_mode if target.exists() else folder.stat().st_mode & 0o666
             part.chmod(stat.S_IMODE(mode))
             if durable:
-                _sync(part)
+                sync(part)
             os.replace(part, target)
             if durable:
-                _sync(target.parent)
+                sync(target.parent)
     except Exception as error:
         if number := _system_number(error):
             raise OSError(number, os.strerror(number), str(path)) from error
@@ -103,7 +104,7 @@ def atomic_folder(out: str | Path, field: str = "out", *, replace: bool = False)
         folder.mkdir()
         yield folder
         for file in (file for file in folder.rglob("*") if file.is_file()):
-            _sync(file)
+            sync(file)
         old = parent / f"{target.name}.old"
         if replace and target.exists():
             os.replace(target, old)
@@ -115,7 +116,7 @@ def atomic_folder(out: str | Path, field: str = "out", *, replace: bool = False)
             if error.errno != ENOTEMPTY:
                 raise
             raise InputError(f"{field} {quote(path)} was filled by another program meanwhile; give a new folder") from error
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         opened.__exit__(None, None, None)
 
@@ -226,7 +227,7 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file or a folder is on the disk; file systems that cannot say so are left alone."""
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)

@@ -19,6 +19,7 @@ import yaml
 from mmada.errors import InputError, check_folder, make_folder
 from mmada.evaluation.results import write_results
 from mmada.io.atomic import write_text
+from mmada.io.lock import folder_lock
 from mmada.pipeline.loading import find_folder
 from mmada.recipes.init_from import BEGUN_FROM, begun_from, check_begun_from, remembered
 from mmada.recipes.overrides import dumped, override
@@ -72,6 +73,8 @@ def run(
     if resume and start is not None:
         check_begun_from(out, start)
     make_folder("out", out)
+    with folder_lock(out):  # found now that another process trains here, not once the data is made
+        pass
     before, logs = progress(out), [file for name in ("log.jsonl", "groups.jsonl") if not (file := out / name).exists()]
     undo = [write_settings(recipe, out / "recipe.yaml", resume=resume)]
     if start is not None:

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: a JSONL log, a loss plot, sample pictures, and a progress bar with rate and time left."""
+"""Logging of a run: a JSONL log, a plot of its curves, sample images, and a progress bar with rate and time left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmada.io.atomic import atomic_file, write_text
+from mmada.errors import InputError, quote
+from mmada.io.atomic import atomic_file, sync, write_text
+from mmada.io.images import save_image
 from mmada.io.jsonl import read_log
 
 __all__ = ["RunLog", "read_log"]
@@ -22,9 +24,24 @@ __all__ = ["RunLog", "read_log"]
 Array = NDArray[np.float64]
 
 TERM = re.compile(r"reward_[^_]+_")
-"""Names of single terms of a reward, by task: on scales of their own."""
+"""Names of single terms of a reward, by task, which have scales of their own."""
 EVERY = 60.0
-"""Seconds between lines where no bar can be shown; steps of policy optimisation take half a minute."""
+"""Seconds between printed lines where no progress bar can be shown; a step of policy optimisation takes half a minute."""
+
+
+def rows_before(path: Path, start: int) -> list[dict[str, float]]:
+    """The rows that a resumed run keeps: one of each step before its checkpoint; it repeats the steps since.
+
+    A log that was emptied begins where the run was resumed then. Raises InputError for one that is damaged, or in which steps
+    are missing, doubled or out of order.
+    """
+    kept = [row for row in read_log(path) if row["step"] < start]
+    if kept and [row["step"] for row in kept] != list(range(int(kept[0]["step"]), start)):
+        raise InputError(
+            f"log {quote(path)} does not have each step before its checkpoint's {start} once; restore it, empty the file to "
+            f"continue without it, or give another folder"
+        )
+    return kept
 
 
 class RunLog:
@@ -33,9 +50,7 @@ class RunLog:
     def __init__(self, folder: Path, name: str, steps: int, start: int) -> None:
         self.folder = folder
         self.path = folder / "log.jsonl"
-        # A resumed run repeats the steps since its checkpoint: drop their lines, so that each step has one.
-        kept = [row for row in read_log(self.path) if row["step"] < start]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows_before(self.path, start)))
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -57,19 +72,23 @@ class RunLog:
         self.progress.stop()
 
     def step(self, row: dict[str, float]) -> None:
-        """One line of the log, and the bar moved to that step. ``row`` has ``step``, ``loss`` and ``rate`` (examples/s)."""
+        """Write one line of the log and move the progress bar. ``row`` has ``step``, ``loss`` and ``rate`` (examples/s)."""
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.reward = row.get("reward", self.reward)
-        told = f"loss {row['loss']:.3f}" + ("" if self.reward is None else f", reward {self.reward:.2f}")
-        self.progress.update(self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=told)
+        text = f"loss {row['loss']:.3f}" + ("" if self.reward is None else f", reward {self.reward:.2f}")
+        self.progress.update(self.task, completed=row["step"] + 1, rate=f"{row['rate']:.0f} ex/s", loss=text)
         now = time.monotonic()
         if not self.progress.console.is_terminal and (int(row["step"]) % 100 == 0 or now - self.printed > EVERY):
             self.printed = now
             print(json.dumps(row), flush=True)
 
+    def sync(self) -> None:
+        """Wait until the log is on the disk: it must not lack steps that a checkpoint has."""
+        sync(self.path)
+
     def pictures(self, step: int, pictures: Sequence[Image.Image]) -> None:
-        """A strip of sample pictures, ``samples/step_NNNNNN.png``."""
+        """Write a strip of sample images, ``samples/step_NNNNNN.png``."""
         if not pictures:
             return
         folder = self.folder / "samples"
@@ -79,10 +98,11 @@ class RunLog:
         sheet = Image.new("RGB", (columns * (width + 2), -(-len(pictures) // columns) * (height + 2)), "white")
         for i, picture in enumerate(pictures):
             sheet.paste(picture, (i % columns * (width + 2), i // columns * (height + 2)))
-        sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(folder / f"step_{step:06d}.png")
+        sheet = sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST)
+        save_image(sheet, folder / f"step_{step:06d}.png")
 
     def plot(self) -> None:
-        """``curves.png`` from the log; left out where matplotlib is not installed."""
+        """Write ``curves.png`` from the log, if matplotlib is installed."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -90,7 +110,7 @@ class RunLog:
         rows = read_log(self.path)
         if len(rows) < 2:
             return
-        # The loss of policy optimisation says nothing: at one update a batch it is 0 but for rounding.
+        # The loss of policy optimisation is no measure: with one update per batch it is 0 up to rounding.
         kinds = [kind for kind in ("reward", "diversity") if any(kind in row for row in rows)] or ["loss"]
         kinds += ["kl"] if any(row.get("kl") for row in rows) else []
         panels = {kind: sorted({k for row in rows for k in row if k.startswith(kind) and not TERM.match(k)}) for kind in kinds}
@@ -101,8 +121,8 @@ class RunLog:
             for name in names:
                 step_N, value_N = np.array([(row["step"], row[name]) for row in rows if name in row]).T
                 (line,) = axes.plot(step_N, value_N, alpha=0.25, linewidth=0.8)
-                told = name.removeprefix("reward_") if kind == "terms" else name
-                axes.plot(*smoothed(step_N, value_N), color=line.get_color(), label=told)
+                label = name.removeprefix("reward_") if kind == "terms" else name
+                axes.plot(*smoothed(step_N, value_N), color=line.get_color(), label=label)
             axes.set_ylabel(kind)
             axes.set_yscale("log" if kind == "loss" and all(row["loss"] > 0 for row in rows) else "linear")
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -112,7 +132,7 @@ class RunLog:
 
 
 def smoothed(step_N: Array, value_N: Array) -> tuple[Array, Array]:
-    """Means of as many steps as a twelfth of the run has, each at the middle of its steps."""
+    """Moving averages over a twelfth of the run, each at the middle of its steps."""
     width = max(1, len(value_N) // 12)
     window = np.full(width, 1 / width)
     return np.convolve(step_N, window, "valid"), np.convolve(value_N, window, "valid")

@@ -1,4 +1,4 @@
-"""The one training loop. A stage is a recipe: it gives the loop a learner and a plan.
+"""The training loop. A stage is a recipe: it gives the loop a learner and a plan.
 
 The state of a run is its step number: a learner makes batches and masks from (seed, step) alone, so a run killed at any moment
 and resumed from its last checkpoint has the same losses as one that was never stopped.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,21 +19,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmada.errors import InputError, check_whole
-from mmada.io.atomic import remove_leftovers
-from mmada.training.checkpoint import load_checkpoint, save_checkpoint
+from mmada.errors import InputError, check_instance, check_number, check_whole, make_folder, quote
+from mmada.io.atomic import atomic_folder, remove_leftovers
+from mmada.io.lock import folder_lock
+from mmada.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
 from mmada.training.log import RunLog
-from mmada.training.optim import Optim, build_optimisers, learning_rate_scale
+from mmada.training.optim import MAX_UPDATES, Optim, build_optimisers, learning_rate_scale
 
-__all__ = ["Learner", "Plan", "train"]
+__all__ = ["CHECKPOINT", "Learner", "Plan", "check_new", "train"]
+
+CHECKPOINT = "checkpoint.safetensors"
+"""Name of the checkpoint in a run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long a run goes and what it leaves.
+    """Length of a run, its optimisers, and how often it saves.
 
-    ``average``: decay of the exponential moving average of the weights, which is what a run ships. ``threads``: CPU threads
-    (0 = torch's own choice).
+    ``average``: decay of the exponential moving average of the weights, which are the ones that a run ships. ``save_every``:
+    steps between checkpoints; ``sample_every``: steps between saved models with sample images. ``threads``: CPU threads, 0 is
+    torch's own choice.
     """
 
     steps: int
@@ -45,22 +51,24 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "sample_every"):
-            check_whole(f"plan.{name}", getattr(self, name), 1)
-        check_whole("plan.threads", self.threads, 0)
+            check_whole(f"plan.{name}", getattr(self, name), 1, MAX_UPDATES)
+        check_whole("plan.threads", self.threads, 0, 2**16)
         check_whole("plan.seed", self.seed, 0, 2**40)
-        if not 0 <= self.average < 1:
-            raise InputError(f"plan.average must lie in [0, 1), got {self.average}")
+        check_instance("plan.optim", self.optim, Optim, "settings of the optimisers, such as {lr: 0.001}")
+        check_number("plan.average", self.average, 0, 0.999999)
 
 
 class Learner(Protocol):
-    """What a recipe gives the loop."""
+    """What is trained: a module, the losses of each step, and how the model is saved."""
 
     module: nn.Module
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """Losses of the batch of ``step``, whole or in parts that add up to them; their sum is minimised. The backward pass of a
-        part runs before the next part is asked for, so activations are held of one. Must depend on (seed, step) and the weights
-        alone."""
+        """Yield the losses of the batch of ``step``, whole or in parts that add up to them; their sum is minimised.
+
+        The backward pass of a part runs before the next part is computed, so only one part's activations are in memory. Must
+        depend on (seed, step) and the weights alone.
+        """
         ...
 
     @property
@@ -70,25 +78,25 @@ class Learner(Protocol):
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """What else the log says of the last batch."""
+        """Further figures of the last batch, for the log."""
         ...
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
-        """A few pictures that show how far the model saved in ``folder`` is."""
+        """Make a few sample images with the model saved in ``folder``."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the model as it is shipped."""
+        """Write the model as it is shipped into an empty folder."""
         ...
 
 
 def averaged_decay(step: int, decay: float) -> float:
-    """Decay of the moving average: shorter at the start, so that it forgets the first weights."""
+    """Decay of the moving average: smaller at the start, so that the first weights are forgotten."""
     return min(decay, (1 + step) / (10 + step))
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a run changes, by name."""
+    """The trainable parameters by name."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
@@ -101,7 +109,7 @@ def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) 
 
 
 class Averaged:
-    """Context: the module holds the averaged weights inside, its own again after."""
+    """Context in which the module holds the averaged weights; afterwards its own again."""
 
     def __init__(self, module: nn.Module, average: dict[str, Tensor]) -> None:
         self.module, self.average = module, average
@@ -124,30 +132,45 @@ class Averaged:
 def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = False) -> Path:
     """Run the plan in folder ``out``; returns the folder of the shipped model, ``out/model``.
 
-    Raises InputError if ``out`` already holds a run and ``resume`` is not asked for, or the other way round.
+    The folder is locked while the run lasts. Raises InputError if it is in use, or already holds a run and ``resume`` is not set,
+    or the other way round; for a damaged checkpoint or log; and where the weights are not finite when they are to be saved.
     """
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
-    checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists() and not resume:
-        raise InputError(f"out folder {out} already holds a run; add --resume to go on with it or choose another --out")
     if resume and not (out / "log.jsonl").exists():
-        raise InputError(f"out folder {out} holds no run to resume; leave --resume out to start one")
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    module = learner.module
+        raise InputError(f"out folder {quote(out)} holds no run to resume; leave --resume out to start one")
+    make_folder("out", out)
+    with folder_lock(out):
+        check_new(out, resume=resume)
+        remove_leftovers(out)
+        if plan.threads:
+            torch.set_num_threads(plan.threads)
+        return run_steps(learner, plan, name, out)
+
+
+def check_new(out: Path, *, resume: bool) -> None:
+    """Raise InputError where ``out`` already holds a run, unless it is resumed."""
+    if os.path.lexists(out / CHECKPOINT) and not resume:
+        raise InputError(f"out folder {quote(out)} already holds a run; add --resume to continue it or choose another --out")
+
+
+def run_steps(learner: Learner, plan: Plan, name: str, out: Path) -> Path:
+    """The steps from the last checkpoint on."""
+    module, checkpoint = learner.module, out / CHECKPOINT
     optimisers = build_optimisers(module, plan.optim)
     average = {n: p.detach().clone() for n, p in trained(module).items()}
-    start = load_checkpoint(checkpoint, module, average, optimisers) if checkpoint.exists() else 0
+    start = load_checkpoint(checkpoint, module, average, optimisers, plan.steps) if os.path.lexists(checkpoint) else 0
     with RunLog(out, name, plan.steps, start) as log:
         for step in range(start, plan.steps):
             log.step(one_step(learner, plan, step, optimisers, average))
             last = step + 1 == plan.steps
             shown = last or (step + 1) % plan.sample_every == 0
+            saved = last or (step + 1) % plan.save_every == 0
+            if shown or saved:
+                check_finite(module, average, step)
             if shown:  # before the checkpoint, so that a run killed between the two writes its last model when it is resumed
-                with Averaged(module, average):
-                    learner.save(out / "model")
-            if last or (step + 1) % plan.save_every == 0:
+                with Averaged(module, average), atomic_folder(out / "model", replace=True) as folder:
+                    learner.save(folder)
+            if saved:
+                log.sync()
                 save_checkpoint(checkpoint, step + 1, module, average, optimisers)
             if shown:
                 log.pictures(step + 1, learner.samples(out / "model"))
@@ -156,7 +179,7 @@ def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = 
 
 
 def backward(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Add up the gradients of all parts of a batch; returns the sums of their losses."""
+    """Accumulate the gradients of all parts of a batch; returns the sums of their losses."""
     sums: dict[str, float] = {}
     for losses in parts:
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -182,8 +205,8 @@ def one_step(
     if math.isfinite(row["grad_norm"]):
         for optimiser in optimisers:
             optimiser.step()
-    else:  # it would end in every weight
-        logging.getLogger(__name__).warning("gradient of step %d is %s; the step is left out", step, row["grad_norm"])
+    else:  # a non-finite gradient would corrupt all weights
+        logging.getLogger(__name__).warning("gradient of step %d is %s; the step is skipped", step, row["grad_norm"])
         row["skipped"] = 1.0
     update_average(average, learner.module, averaged_decay(step, plan.average))
     spent = time.perf_counter() - began

@@ -18,7 +18,7 @@ COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About U V^T of each (..., m, n) matrix U S V^T, by quintic Newton-Schulz in bfloat16."""
+    """Return approximately U V^T of each (..., m, n) matrix U S V^T, by a quintic Newton-Schulz iteration in bfloat16."""
     a, b, c = COEFFICIENTS
     x: Tensor = matrices.bfloat16()
     wide = x.shape[-2] <= x.shape[-1]
@@ -31,21 +31,21 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised; step size scaled to match the root mean square of an AdamW update."""
+    """Muon: orthogonalised Nesterov momentum, its step size scaled to the root mean square of an AdamW update."""
 
     def __init__(self, params: Iterable[Tensor], *, lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update; ``closure`` is not supported."""
+        """Do one update; ``closure`` is not supported."""
         assert closure is None
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[Tensor]] = {}
+            by_shape: dict[tuple[int, ...], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    alike.setdefault(tuple(p.shape), []).append(p)
-            for parameters in alike.values():
+                    by_shape.setdefault(tuple(p.shape), []).append(p)
+            for parameters in by_shape.values():
                 self.update(parameters, group)
 
     def update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:

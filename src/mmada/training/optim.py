@@ -1,4 +1,4 @@
-"""Optimisers and the learning-rate curve: Muon on the matrices, AdamW on the rest."""
+"""Optimisers and the learning-rate schedule: Muon on the matrices, AdamW on the rest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from mmada.errors import InputError, check_number, check_whole
 from mmada.training.muon import Muon
 
-__all__ = ["Optim", "build_optimisers", "learning_rate_scale"]
+__all__ = ["MAX_UPDATES", "Optim", "build_optimisers", "learning_rate_scale"]
+
+
+MAX_UPDATES = 10**9
+"""Largest number of steps of a run; more are a typo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
     """Settings of the optimisers.
 
-    ``muon_lr`` = 0 leaves every parameter to AdamW. Learning rates rise linearly over ``warmup`` steps, stay, and fall
-    to ``final`` x their value over the last ``decay`` share of the run along a cosine. ``clip`` bounds the gradient norm.
+    ``muon_lr`` = 0 leaves every parameter to AdamW. Learning rates rise linearly over ``warmup`` steps, stay constant, and fall
+    along a cosine to ``final`` times their value over the last ``decay`` share of the run. ``clip``: largest gradient norm.
     """
 
     lr: float = 1e-3
@@ -36,16 +40,16 @@ class Optim:
         for name in ("lr", "clip", "muon_lr", "weight_decay"):
             check_number(f"optim.{name}", getattr(self, name))
         check_number("optim.beta2", self.beta2, 0, 0.999999)
-        check_whole("optim.warmup", self.warmup, 0)
+        check_whole("optim.warmup", self.warmup, 0, MAX_UPDATES)
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.decay <= 1 or not 0 <= self.final <= 1:
-            raise InputError(f"optim.decay and optim.final must lie in [0, 1], got {self.decay} and {self.final}")
+        for name in ("decay", "final"):
+            check_number(f"optim.{name}", getattr(self, name), 0, 1)
 
 
 def learning_rate_scale(step: int, steps: int, optim: Optim) -> float:
-    """Factor on the learning rates at ``step`` of ``steps``: warm-up, plateau, cosine decay."""
+    """Factor of the learning rates at ``step`` of ``steps``: warm-up, constant, cosine decay."""
     if step < optim.warmup:
         return (step + 1) / (optim.warmup + 1)
     start = steps * (1 - optim.decay)
@@ -56,22 +60,25 @@ def learning_rate_scale(step: int, steps: int, optim: Optim) -> float:
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Muon is for hidden matrices and kernels: not for embeddings, heads, norms, or layers that touch pixels or codes."""
+    """Whether Muon trains a parameter: hidden matrices and kernels; no embeddings, heads, norms, or layers at pixels or codes."""
     return parameter.ndim >= 2 and min(parameter.shape[:2]) > 16 and "embed" not in name and "head" not in name
 
 
 def build_optimisers(module: nn.Module, optim: Optim) -> list[torch.optim.Optimizer]:
-    """AdamW (norms and biases without weight decay), and Muon if asked for."""
+    """Make AdamW (norms and biases without weight decay), and Muon where its learning rate is above 0."""
     named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     matrices = [p for n, p in named if optim.muon_lr > 0 and is_matrix(n, p)]
     taken = {id(p) for p in matrices}
     decayed = [p for _, p in named if id(p) not in taken and p.ndim > 1]
     plain = [p for _, p in named if id(p) not in taken and p.ndim <= 1]
-    own = {float(p.weight_decay) for p in decayed if hasattr(p, "weight_decay")}
+    own_decays = {float(p.weight_decay) for p in decayed if hasattr(p, "weight_decay")}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in decayed if not hasattr(p, "weight_decay")], "weight_decay": optim.weight_decay},
         {"params": plain, "weight_decay": 0.0},
-        *({"params": [p for p in decayed if getattr(p, "weight_decay", None) == decay], "weight_decay": decay} for decay in own),
+        *(
+            {"params": [p for p in decayed if getattr(p, "weight_decay", None) == decay], "weight_decay": decay}
+            for decay in own_decays
+        ),
     ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=(0.9, optim.beta2), fused=True)
     optimisers: list[torch.optim.Optimizer] = [adam]
