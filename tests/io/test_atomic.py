@@ -291,6 +291,6 @@ def test_a_damaged_line_is_named_and_a_last_one_cut_off_is_left_out(damage: byte
     path.write_bytes(b"\n".join([*rows, damage]))
     assert [row["step"] for row in read_log(path)] == [0, 1, 2]
     path.write_bytes(b"\n".join([rows[0], damage, rows[1]]))
-    with pytest.raises(InputError, match=r"line 2 of the log .*log\.jsonl is damaged"):
+    with pytest.raises(InputError, match=r"line 2 of the log .*log\.jsonl' is damaged"):
         RunLog(tmp_path, "x", 3, 1)
     assert path.read_bytes() == b"\n".join([rows[0], damage, rows[1]])
