@@ -194,7 +194,7 @@ def sources(data: bytes, path: Path) -> dict[str, object]:
 
 def test_every_form_is_the_same_image(picture: Image.Image, tmp_path: Path) -> None:
     for name, source in sources(encoded(picture), tmp_path / "a.png").items():
-        assert load_image(source).tobytes() == picture.tobytes(), name  # type: ignore[arg-type]
+        assert load_image(source).tobytes() == picture.tobytes(), name
         if hasattr(source, "close"):
             source.close()
 
@@ -226,7 +226,7 @@ def test_what_is_no_image_is_one_sentence_that_names_the_argument(tmp_path: Path
     source, said = odd_sources(tmp_path)[number]
     for load in (load_image, lambda given, name: load_mask(given, (4, 4), name)):
         with pytest.raises(InputError, match=said) as caught:
-            load(source, "start image")  # type: ignore[arg-type]
+            load(source, "start image")
         sentence = str(caught.value)
         assert sentence.startswith("start image ")
         assert sentence.isprintable()
@@ -386,7 +386,7 @@ def test_gif_holds_every_frame_and_waits_on_the_last(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), (k * 60, 0, 0)) for k in range(4)]
     with Image.open(save_gif(frames, tmp_path / "a.gif", ms=50)) as animation:
         durations = []
-        for number in range(animation.n_frames):
+        for number in range(animation.n_frames):  # type: ignore[attr-defined]
             animation.seek(number)
             durations.append(animation.info["duration"])
     assert durations == [50, 50, 50, 1500]

@@ -27,12 +27,13 @@ class Regression:
         self.module.register_buffer("counter", torch.tensor(3))
         self.module.register_parameter("frozen", nn.Parameter(torch.ones(2), requires_grad=False))
         self.width, self.blow_up_at = width, blow_up_at
-        self.examples, self.statistics = 4, {}
+        self.examples = 4
+        self.statistics: dict[str, float] = {}
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
         if step == self.blow_up_at:
             with torch.no_grad():
-                self.module[0].weight.fill_(float("inf"))  # type: ignore[index]
+                self.module[0].weight.fill_(float("inf"))
         x = torch.randn(4, self.width, generator=torch.Generator().manual_seed(step))
         yield {"square": self.module(x).square().mean()}
 
@@ -46,7 +47,7 @@ class Regression:
 
 
 def plan(steps: int, **settings: object) -> Plan:
-    return Plan(steps=steps, save_every=2, sample_every=3, optim=Optim(muon_lr=0.01, warmup=1), **settings)  # type: ignore[arg-type]
+    return Plan(steps=steps, save_every=2, sample_every=3, optim=Optim(muon_lr=0.01, warmup=1), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -240,11 +241,11 @@ def test_a_log_is_cut_to_its_checkpoint_or_refused(out: Path, name: str) -> None
 )
 def test_wrong_plans(settings: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Plan(**{"steps": 4, **settings})  # type: ignore[arg-type]
+        Plan(**{"steps": 4, **settings})
 
 
 @pytest.mark.parametrize("name", ["lr", "clip", "decay", "final", "beta2", "muon_lr", "weight_decay", "warmup"])
 @pytest.mark.parametrize("value", [-1, NAN, INF, "1", None, 10**400])
 def test_wrong_settings_of_the_optimisers(name: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"optim\.{name} must be"):
-        Optim(**{name: value})  # type: ignore[arg-type]
+        Optim(**{name: value})
