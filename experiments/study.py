@@ -271,7 +271,7 @@ def inner_updates(updates: int) -> RLRecipe:
     """Problems alone, 40 batches of 24, several updates on each by one view of a completion, rewards as the paper has them."""
     base = rl_math()
     plan = replace(base.plan, steps=40 * updates, optim=replace(base.plan.optim, lr=3e-5))
-    sampling = replace(base.sampling, temperature=1.0)
+    sampling = replace(base.sampling, text=replace(base.sampling.text, temperature=1.0))
     method = MethodChoice(name="unigrpo", updates=updates)
     return replace(base, plan=plan, tasks={"math": 24}, rewards=PAPER_REWARDS, sampling=sampling, method=method)
 

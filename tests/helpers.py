@@ -28,7 +28,7 @@ SHORT_RUN = {
     "plan.sample_every": "9",
     "plan.optim.warmup": "0",
     "group_size": "2",
-    "sampling.length": "8",
-    "sampling.image_steps": "2",
+    "sampling.text.length": "8",
+    "sampling.image.steps": "2",
     "device": "cpu",
 }

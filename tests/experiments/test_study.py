@@ -30,7 +30,7 @@ FEW = {
     "base.plan.optim.warmup": "0",
     "base.group_size": "2",
     "base.tasks": "{math: 1}",
-    "base.sampling.length": "8",
+    "base.sampling.text.length": "8",
     "base.method.updates": "1",
     "base.bf16": "false",
     "base.device": "cpu",
@@ -103,7 +103,7 @@ def test_a_run_killed_in_the_middle_goes_on_with_its_own_settings_alone(
     with pytest.raises(InputError, match="steps"):  # found when the run begins, which has done nothing then
         run(
             "study_noising",
-            overrides=few | {"base.sampling.steps": "1", "base.sampling.length": "40"},
+            overrides=few | {"base.sampling.text.steps": "1", "base.sampling.text.length": "40"},
             out=out,
             start_from=folder,
         )
@@ -207,8 +207,8 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
     settings = {
         "base.plan.optim.warmup": "0",
         "base.group_size": "2",
-        "base.sampling.length": "8",
-        "base.sampling.image_steps": "2",
+        "base.sampling.text.length": "8",
+        "base.sampling.image.steps": "2",
         "base.bf16": "false",
         "base.device": "cpu",
         "seeds": "1",
@@ -238,7 +238,7 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
         ({"arms": "{'..': {}}"}, "is that of a folder"),
         ({"arms": "{}"}, "arms of study_league is empty"),
         ({"measures": "{}"}, "measures of study_league is empty"),
-        ({"base.sampling.length": "0"}, r"sampling\.length"),
+        ({"base.sampling.text.length": "0"}, r"length"),
         ({"arms": "{a: {method.maskng: full}}"}, "arm a: .* did you mean 'masking'"),
         ({"arms": "{a: 3}"}, r"names with values, .* \(at a\)"),
         ({"arms": "{a: {plan.seed: 3}}"}, "arm a: plan.seed belongs to base"),
@@ -264,8 +264,8 @@ def test_wrong_settings_are_refused_before_anything_runs(
         ("image_folders", "[nowhere]"),
         ("prompts", "{math: 'gsm8k:nowhere.jsonl'}"),
         ("isolation", "process"),
-        ("sampling.length", "9999"),
-        ("sampling.steps", "9999"),
+        ("sampling.text.length", "9999"),
+        ("sampling.text.steps", "9999"),
     ],
 )
 def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(

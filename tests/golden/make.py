@@ -198,8 +198,8 @@ POLICY = {
     "rewards": str({task: {REWARD: 1.0} for task in ("math", "vision", "image")}),
     "group_size": "3",
     "method.updates": "2",
-    "sampling.length": "16",
-    "sampling.image_steps": "3",
+    "sampling.text.length": "16",
+    "sampling.image.steps": "3",
     "bf16": "false",
     "device": "cpu",
 }

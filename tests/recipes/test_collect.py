@@ -18,7 +18,7 @@ from mmada.data.reasoning import Reasoned, Writer, fault, read_reasoned
 from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.nano.sources import check_picture
-from mmada.pipeline import MMaDA
+from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.recipes.collect import Report, Selection, collect_reasoning
 from mmada.recipes.collect_sources import Candidate, SelfGenerated
 from mmada.recipes.run import run
@@ -296,7 +296,7 @@ def test_the_nano_world_is_right_by_its_own_judges() -> None:
 
 
 def own(model: MMaDA, prompts: list[Candidate], count: int) -> list[Reasoned]:
-    sampling = RolloutSampling(length=8, steps=4, image_steps=3, batch=4)
+    sampling = RolloutSampling(text=TextSampling(length=8, steps=4), image=ImageSampling(steps=3, guidance=2.0), batch=4)
     made = SelfGenerated(model=lambda: model, prompts=prompts, count=count, samples=2, sampling=sampling, seed=3)
     return [candidate.example for candidate in made]
 
@@ -306,7 +306,7 @@ def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
     made = own(model, prompts, 5)
     blind = replace(prompts[1].example, picture=None)
     lacking = [replace(prompts[1], example=blind), Candidate(replace(GOOD, gold="", answer=""), lambda _: "")]
-    sampling = RolloutSampling(length=8, steps=4)
+    sampling = RolloutSampling(text=TextSampling(length=8, steps=4))
     given = SelfGenerated(model=lambda: model, prompts=lacking, count=9, samples=2, sampling=sampling, seed=3)
     assert [c.parse_error for c in given] == ["its picture is not found", "there is no answer to judge by"]
     assert len(made) == 10

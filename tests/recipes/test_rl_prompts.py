@@ -26,7 +26,7 @@ from mmada.tasks.text_to_image import TextToImage
 SUMS = [
     {"question": f"tom has {n} pens and gets {n}. how many?", "answer": f"{n} + {n} = {2 * n}.\n#### {2 * n}"} for n in (2, 3)
 ]
-SHORT = SHORT_RUN | {"sampling.length": "6", "sampling.image_steps": "1"}
+SHORT = SHORT_RUN | {"sampling.text.length": "6", "sampling.image.steps": "1"}
 HERE = "tests.recipes.test_rl_prompts"
 
 
@@ -232,8 +232,8 @@ def test_a_task_may_have_any_name(folder: Path, sums: Path, tmp_path: Path) -> N
             "rewards of math have only 'reasoning', which needs a task that can check reasoning; take",
         ),
         (
-            {"prompts": "{math: 'gsm8k:HERE'}", "sampling.length": "4000"},
-            "sampling.length must be a whole number of 1 to 191, got 4000",
+            {"prompts": "{math: 'gsm8k:HERE'}", "sampling.text.length": "4000"},
+            "sampling.text.length must be a whole number of 1 to 191, got 4000",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("rl")])
 def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
     tasks = list(RECIPES[name]().tasks)
-    few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampling.length": "24"}
+    few = FEW | {"plan.steps": "3", "method.updates": "2", "tasks": str(dict.fromkeys(tasks, 1)), "sampling.text.length": "24"}
     few |= {"sample_prompts": "[a red circle]"}
     model = run(name, overrides=few, out=tmp_path / "run", start_from="nano")
     first, second, third = rows(tmp_path / "run")
@@ -188,11 +188,11 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
             {"isolation": "process", "rewards": "{math: {'tests.recipes.test_rl_recipes:nameless': 1}}"},
             "cannot be sent to a process .*isolation=thread",
         ),
-        ({"sampling.length": "100000"}, r"sampling\.length must be a whole number of 1 to 511"),
-        ({"sampling.image_steps": "100000"}, r"sampling\.image_steps must be"),
-        ({"sampling.length": "40", "sampling.steps": "1"}, "sampling with the model's preset: steps"),
+        ({"sampling.text.length": "100000"}, r"sampling\.text\.length must be a whole number of 1 to 511"),
+        ({"sampling.image.steps": "100000"}, r"steps must be"),
+        ({"sampling.text.length": "40", "sampling.text.steps": "1"}, "sampling with the model's preset: steps"),
         ({"group_size": "1"}, "group_size"),
-        ({"sampling.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' is not a known rule"),
+        ({"sampling.text.parallel": "treshold=0.9"}, "parallel 'treshold=0.9' is not a known rule"),
         ({"isolation": "gpu"}, "isolation"),
         ({"reward_models": "{detector: folder}"}, "reward_models"),
         ({"timeout": "0"}, "timeout"),
@@ -240,9 +240,9 @@ def test_settings_are_checked_together_whatever_their_order(tmp_path: Path) -> N
 def test_a_mapping_sets_the_fields_that_it_names() -> None:
     """Those of the recipe stay; a part is set after its whole."""
     base = rl()
-    made = override(base, {"plan.steps": "4", "plan": "{steps: 3, optim: {lr: 5e-5}}", "sampling": "{temperature: 0.9}"})
+    made = override(base, {"plan.steps": "4", "plan": "{steps: 3, optim: {lr: 5e-5}}", "sampling": "{text: {temperature: 0.9}}"})
     assert made.plan == replace(base.plan, steps=4, optim=replace(base.plan.optim, lr=5e-5))
-    assert made.sampling == replace(base.sampling, temperature=0.9)
+    assert made.sampling == replace(base.sampling, text=replace(base.sampling.text, temperature=0.9))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_what_is_wrong_inside_a_mapping_is_named(recipe: str, setting: str, valu
 
 
 def test_steps_of_texts_mean_nothing_where_pictures_alone_are_drawn(folder: Path, tmp_path: Path) -> None:
-    settings = FEW | {"tasks": "{image: 1}", "sampling.steps": "3", "sampling.length": "7", "sampling.image_steps": "2"}
+    settings = FEW | {"tasks": "{image: 1}", "sampling.text.steps": "3", "sampling.text.length": "7", "sampling.image.steps": "2"}
     run("rl_image", overrides=settings, out=tmp_path / "run", start_from=folder)
     assert len(rows(tmp_path / "run")) == int(FEW["plan.steps"])
 

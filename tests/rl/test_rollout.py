@@ -21,7 +21,7 @@ from mmada.nano.world.captions import Drawable
 from mmada.nano.world.geneval import CATEGORIES, GenPrompt, prompts
 from mmada.nano.world.questions import KINDS, ask_about
 from mmada.nano.world.scenes import sample_scene
-from mmada.pipeline import MMaDA
+from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.rewards import RewardSum, WeightedReward
 from mmada.rl import SampledSteps, Systematic, draw_views, rollout, unigrpo
 from mmada.rl.learner import group_advantages, taking_part
@@ -31,7 +31,7 @@ from mmada.sampling import Frame, denoise
 from mmada.tasks.task import Completion, Prompt
 from mmada.training.log import RunLog
 
-SHORT = RolloutSampling(length=8, steps=4, image_steps=3)
+SHORT = RolloutSampling(text=TextSampling(length=8, steps=4), image=ImageSampling(steps=3, guidance=2.0))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_moments_are_states_that_the_sampler_saw(
     monkeypatch.setattr(rollout, "denoise", watched)
     mask = model.engine.parts.vocabulary.mask
     padded = 0
-    longer = replace(SHORT, length=24, steps=12, parallel=parallel)
+    longer = replace(SHORT, text=TextSampling(length=24, steps=12, parallel=parallel))
     for seed in range(4):
         seen.clear()
         made = roll_out(model, asked, group_size=2, seed=seed, sampling=longer)
@@ -186,7 +186,7 @@ def test_a_thought_is_written_before_a_picture(model: MMaDA) -> None:
     assert all(c.image is not None for c in made.completions)
     assert all(c.raw_text == "" for c in plain.completions)
     assert (made.decided_BL[texts_BL].amax() < made.decided_BL[made.canvas.positions("image")].amin()).item()
-    drawn = model.draw(prompts[0].text, thinking=True, steps=3, guidance=SHORT.guidance, seed=int(first_seed(1, 4)))
+    drawn = model.draw(prompts[0].text, thinking=True, steps=3, guidance=2.0, temperature=1.0, seed=int(first_seed(1, 4)))
     assert np.array_equal(np.asarray(drawn), np.asarray(made.completions[0].image))
 
 
@@ -242,13 +242,16 @@ def test_diversity_is_the_share_of_pairs_that_differ() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0}, "would be the same"),
-        ({"image_temperature": 0}, "would be the same"),
-        ({"guidance": -1}, r"sampling\.guidance"),
+        ({"text": TextSampling(temperature=0)}, "would be the same"),
+        ({"image": ImageSampling(temperature=0)}, "would be the same"),
+        ({"text": TextSampling(guidance=1.5)}, r"sampling\.text\.guidance has no meaning"),
+        ({"text": TextSampling(open_vocabulary=True)}, r"sampling\.text\.open_vocabulary has no meaning"),
+        ({"text": TextSampling(stop=("x",))}, r"sampling\.text\.stop has no meaning"),
+        ({"image": ImageSampling(size=(64, 64))}, r"sampling\.image\.size has no meaning"),
         ({"batch": 0}, r"sampling\.batch"),
     ],
 )
-def test_wrong_samplers(settings: dict[str, float], message: str) -> None:
+def test_wrong_samplers(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RolloutSampling(**settings)
 

@@ -66,6 +66,7 @@ class Collect(ModelOptions):
 
     def run(self) -> None:
         """Collect, write, and print the report."""
+        from mmada.pipeline import ImageSampling, TextSampling
         from mmada.recipes.collect import Selection, collect_reasoning
         from mmada.rl.rollout import RolloutSampling
 
@@ -80,7 +81,10 @@ class Collect(ModelOptions):
                 decontaminate=self.decontaminate,
                 choice=choice,
                 samples=self.samples,
-                sampling=RolloutSampling(temperature=self.temperature, image_temperature=self.temperature),
+                sampling=RolloutSampling(
+                    text=TextSampling(temperature=self.temperature),
+                    image=ImageSampling(temperature=self.temperature, guidance=2.0),
+                ),
                 seed=self.seed,
                 advance=advance,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmada.nano.recipes import SAMPLE_PROMPTS
+from mmada.pipeline import ImageSampling, TextSampling
 from mmada.recipes.rl import RLRecipe
 from mmada.rl.rollout import RolloutSampling
 from mmada.training.loop import Plan
@@ -28,7 +29,10 @@ def rl_math() -> RLRecipe:
         plan=Plan(steps=100, seed=11, optim=OPTIM, average=0.98, save_every=20, sample_every=100),
         tasks={"math": 40},
         prompts={"math": "nano:math", "vision": "nano:vision", "image": "nano:image"},
-        sampling=RolloutSampling(temperature=1.3, guidance=0.0, image_steps=4, parallel="threshold=0.9"),
+        sampling=RolloutSampling(
+            text=TextSampling(temperature=1.3, parallel="threshold=0.9"),
+            image=ImageSampling(steps=4, guidance=0.0),
+        ),
         bf16="auto",
         sample_prompts=SAMPLE_PROMPTS,
         rewards={"math": TEXT, "vision": TEXT, "image": IMAGE},

@@ -12,7 +12,8 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -75,7 +76,7 @@ def checked(full: str, kind: Any, text: str) -> Any:
     given = parsed(full, text)
     strict = None if dataclasses.is_dataclass(kind) else ConfigDict(extra="forbid")  # of the dataclasses in it
     try:
-        return TypeAdapter(kind, config=strict).validate_python(given)
+        return TypeAdapter(plain_part(kind), config=strict).validate_python(given)
     except PydanticSchemaGenerationError as error:  # a class of ours that text cannot name
         name = getattr(kind, "__name__", kind)
         raise InputError(f"setting {full!r} cannot be given as text: it is a {name}; give it in Python") from error
@@ -84,6 +85,14 @@ def checked(full: str, kind: Any, text: str) -> Any:
         place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")
         at = f" (at {place})" if place and isinstance(given, (dict, list)) else ""
         raise InputError(f"setting {full!r} cannot be {text.strip()!r}: it should be {' or '.join(reasons)}{at}") from error
+
+
+def plain_part(kind: Any) -> Any:
+    """A union without the classes that text cannot give, such as objects beside their names; other types as they are."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    plain_kinds = [one for one in get_args(kind) if not (isinstance(one, type) and getattr(one, "_is_protocol", False))]
+    return Union[tuple(plain_kinds)] if plain_kinds else kind  # noqa: UP007
 
 
 NAMED = "names with values, as in {name: value}"

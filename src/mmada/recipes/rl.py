@@ -209,7 +209,7 @@ class RLRecipe:
         device, method = chosen_device(self.device), self.method.build()
         bf16 = quick_in_bfloat16(device) if self.bf16 == "auto" else self.bf16
         model = with_network(begun, device, self.lora)
-        drawing = {task: pools[task].drawing(task, model, self.sampling.length) for task in self.active}
+        drawing = {task: pools[task].drawing(task, model, self.sampling.text.length) for task in self.active}
         wants_reference = method.kl.weight > 0 and method.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
         reference: Reference | None = None

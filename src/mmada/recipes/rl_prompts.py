@@ -103,7 +103,7 @@ class StoredPrompts:
         if not fitting:
             raise InputError(
                 f"prompts of {task} hold none that fits: of the model's {model.engine.parts.max_length} positions {room} "
-                "are for the answer; give shorter prompts, or a smaller sampling.length"
+                "are for the answer; give shorter prompts, or a smaller sampling.text.length"
             )
         if lost := len(self.examples) - len(fitting):
             logging.getLogger(__name__).warning(

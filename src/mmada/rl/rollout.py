@@ -11,7 +11,7 @@ Shapes: B rows (prompts x G), L positions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import TEXT, Canvas, Trajectory
-from mmada.errors import MAX_STEPS, InputError, check_number, check_whole
+from mmada.errors import InputError, check_whole
 from mmada.pipeline import MMaDA
 from mmada.pipeline.engine import Engine
 from mmada.pipeline.grids import Grid
@@ -34,53 +34,57 @@ from mmada.tokenizers.vocabulary import Vocabulary
 __all__ = ["RolloutSampling", "Rollouts", "diversity", "roll_out"]
 
 
+UNUSED_TEXT = {
+    "guidance": "are sampled from the policy alone",
+    "stop": "end at their end token",
+    "stop_at_eos": "end at their end token",
+    "open_vocabulary": "are of text tokens",
+}
+"""Options of texts that rollouts do not have, and why."""
+UNUSED_IMAGE = {"size": "are of the size that the model was trained on"}
+"""The same of pictures."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutSampling:
     """Sampling options of completions.
 
-    ``temperature``: of text tokens, above 0, or a group would hold one completion G times; ``image_temperature`` and
-    ``guidance``: of pictures. ``length``: maximum tokens of a text, reasoning included; None is the model's preset, and so for
-    ``steps`` and ``image_steps``. ``parallel``: a rule that unmasks several text tokens a forward pass, such as
-    "threshold=0.9". ``image_thinking``: a thought is written before each picture, on the same canvas. ``batch``: rows denoised
-    together. A text stops early, at its end token.
+    ``text``, ``image``: options of texts and of pictures; what is None is the model's preset, but for the temperature, which is
+    1. Temperatures are above 0, or a group would hold one completion G times. ``image_thinking``: a thought is written before
+    each picture, on the same canvas. ``batch``: rows denoised together. A text stops early, at its end token.
     """
 
-    temperature: float = 1.0
-    image_temperature: float = 1.0
-    guidance: float = 2.0
-    length: int | None = None
-    steps: int | None = None
-    image_steps: int | None = None
-    parallel: str | None = None
+    text: TextSampling = field(default_factory=TextSampling)
+    image: ImageSampling = field(default_factory=lambda: ImageSampling(guidance=2.0))
     image_thinking: bool = False
     batch: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "image_temperature"):
-            if check_number(f"sampling.{name}", getattr(self, name)) == 0:
-                raise InputError(f"sampling.{name} is 0, so all completions of a prompt would be the same; give one above 0")
-        check_number("sampling.guidance", self.guidance)
-        for name in ("batch", "length", "steps", "image_steps"):
-            if (value := getattr(self, name)) is not None:
-                check_whole(f"sampling.{name}", value, 1, MAX_STEPS if name.endswith("steps") else None)
-        _ = self.text
+        for name, options, unused in (("text", self.text, UNUSED_TEXT), ("image", self.image, UNUSED_IMAGE)):
+            if options.temperature == 0:
+                raise InputError(
+                    f"sampling.{name}.temperature is 0, so all completions of a prompt would be the same; give one above 0"
+                )
+            if extra := [option for option in options.given if option in unused]:
+                raise InputError(
+                    f"sampling.{name}.{extra[0]} has no meaning for rollouts, which {unused[extra[0]]}; leave it out"
+                )
+        check_whole("sampling.batch", self.batch, 1)
 
-    @property
-    def text(self) -> TextSampling:
-        """Options of texts; what is None is the preset's."""
-        return TextSampling(length=self.length, steps=self.steps, temperature=self.temperature, parallel=self.parallel)
+    def text_plan(self, preset: Preset) -> TextSampling:
+        """All options of an answer with reasoning. Raises InputError if they do not fit each other."""
+        return replace(self.text, temperature=self.text.temperature or 1.0).over(preset.reasoning)
 
-    @property
-    def image(self) -> ImageSampling:
-        """Options of pictures; what is None is the preset's."""
-        return ImageSampling(steps=self.image_steps, temperature=self.image_temperature, guidance=self.guidance)
+    def image_plan(self, preset: Preset) -> ImageSampling:
+        """All options of a picture."""
+        return replace(self.image, temperature=self.image.temperature or 1.0).over(preset.image)
 
     def check_fits(self, preset: Preset, max_length: int) -> None:
         """Raise InputError if a model with ``max_length`` positions cannot be sampled so."""
-        if self.length is not None:
-            check_whole("sampling.length", self.length, 1, max_length - 1)
+        if self.text.length is not None:
+            check_whole("sampling.text.length", self.text.length, 1, max_length - 1)
         try:
-            self.text.over(preset.reasoning)
+            self.text_plan(preset)
         except InputError as error:
             raise InputError(f"sampling with the model's preset: {error}") from error
 
@@ -159,7 +163,7 @@ class Sampler:
     @property
     def text_plan(self) -> TextSampling:
         """Length and steps of an answer with reasoning. Raises InputError if they do not fit each other."""
-        return self.sampling.text.over(self.model.preset.reasoning)
+        return self.sampling.text_plan(self.model.preset)
 
     def canvases(self, prompts: Sequence[Prompt]) -> list[Canvas]:
         """The canvas of each prompt, everything to be sampled still masked."""
@@ -232,7 +236,7 @@ class Sampler:
 
     def image_phases(self) -> list[Phase]:
         """A thought if wanted, then the picture."""
-        phases = [self.sampling.image.over(self.model.preset.image).phase()]
+        phases = [self.sampling.image_plan(self.model.preset).phase()]
         if self.sampling.image_thinking:
             phases.insert(0, self.model.preset.thought.phase((self.engine.parts.vocabulary.eos,)))
         return phases
