@@ -100,17 +100,18 @@ def test_a_run_killed_in_the_middle_goes_on_with_its_own_settings_alone(
             raise KeyboardInterrupt
         return real(learner, step)
 
-    with pytest.raises(InputError, match="steps"):  # found when the run begins, which has done nothing then
+    with pytest.raises(InputError, match="steps"):  # found before any work
         run(
             "study_noising",
             overrides=few | {"base.sampling.text.steps": "1", "base.sampling.text.length": "40"},
             out=out,
             start_from=folder,
         )
+    assert not out.exists()
     with monkeypatch.context() as patch:
         patch.setattr(PolicyLearner, "losses", killed)
         with pytest.raises(KeyboardInterrupt):
-            run("study_noising", overrides=few, out=out, start_from=folder, resume=True)
+            run("study_noising", overrides=few, out=out, start_from=folder)
     assert (out / "a" / "seed0" / "log.jsonl").exists()
     with pytest.raises(InputError, match=r"begun\.json are of other settings"):
         run("study_noising", overrides=few | {"base.plan.optim.lr": "1e-4"}, out=out, start_from=folder, resume=True)
