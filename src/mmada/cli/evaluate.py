@@ -132,7 +132,10 @@ class Bench(ModelOptions):
     def run(self) -> None:
         """Measure, write, and print the table."""
         from mmada import evaluation
+        from mmada.evaluation.bench import mode_of
 
+        for mode in self.modes:
+            mode_of(mode)  # an error in a name is reported before the model is read
         rows = evaluation.bench(
             self.load(), workloads=self.workload or workloads(), modes=self.modes, rounds=self.rounds,
             examples=self.examples, seeds=self.seeds, out=self.out,

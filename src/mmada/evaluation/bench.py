@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmada.canvas import Modality
-from mmada.errors import InputError
+from mmada.errors import InputError, quote
 from mmada.evaluation.flops import Meter, Peaks, measured_peaks, memory_mark, seconds, spread
 from mmada.evaluation.results import machine, write_results
 from mmada.model.mmada import MMaDAModel
@@ -74,18 +74,21 @@ def mode_of(name: str) -> Mode:
         kind = key if key in ("lookahead", "steps") else "reuse" if key in CACHES else "rule"
         if kind in seen:
             raise InputError(
-                f"mode {name!r} names two of one kind ({kind}); join a rule, a cache, lookahead=N and steps=N at most"
+                f"mode {quote(name)} names two of one kind ({kind}); join a rule, a cache, lookahead=N and steps=N at most"
             )
         seen.add(kind)
         if key in ("lookahead", "steps"):
             if not value.isdecimal() or int(value) < 1:
-                raise InputError(f"mode {name!r}: {key} takes a whole number of at least 1, as in {key}=3")
+                raise InputError(f"mode {quote(name)}: {key} takes a whole number of at least 1, as in {key}=3")
             lookahead, steps = (int(value), steps) if key == "lookahead" else (lookahead, int(value))
         elif kind == "reuse":
             reuse = part
         else:
             parallel = part
-    return Mode(name, Acceleration.of(parallel, reuse, lookahead), steps)
+    try:
+        return Mode(name, Acceleration.of(parallel, reuse, lookahead), steps)
+    except InputError as error:
+        raise InputError(f"mode {quote(name)}: {error}") from error
 
 
 def bench(
@@ -117,7 +120,8 @@ def bench(
     meter = Meter(network)
     peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
     rows: list[dict[str, object]] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)  # elsewhere than on a terminal even a transient bar prints an empty line
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=sum(len(m) for m in plans.values()) * (rounds + 1))
         for name, its_modes in plans.items():
             timed = time_modes(model, chosen[name], its_modes, rounds, meter, peaks, lambda: progress.advance(task))

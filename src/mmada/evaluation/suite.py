@@ -64,7 +64,8 @@ def run_suite(
         write_results(out, {"rows": rows, "settings": settings, "machine": machine(), "seconds": seconds, "complete": complete})
         return rows
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)  # elsewhere than on a terminal even a transient bar prints an empty line
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=seeds * len(chosen.measures))
         for seed in range(seeds):
             for index, (name, (measure, examples)) in enumerate(chosen.measures.items()):

@@ -90,6 +90,8 @@ def atomic_folder(out: str | Path, field: str = "out", *, replace: bool = False)
     Raises InputError where ``out`` cannot be a folder, or is not empty and ``replace`` is not set, before anything is done.
     """
     path = check_folder(field, out)
+    if path.name in ("", ".."):
+        raise InputError(f"{field} {quote(path)} is not the name of a new folder; give one")
     try:
         target = _behind_links(path)
         if not replace and target.exists() and any(target.iterdir()):

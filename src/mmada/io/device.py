@@ -1,10 +1,10 @@
-"""Where a model computes."""
+"""Device selection."""
 
 from __future__ import annotations
 
 import torch
 
-from mmada.errors import InputError
+from mmada.errors import InputError, quote
 
 __all__ = ["chosen_device", "quick_in_bfloat16"]
 
@@ -17,8 +17,8 @@ def chosen_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise InputError(f"device {str(name)!r} is not to be had here; choose auto, cpu, cuda or mps") from error
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        raise InputError(f"device {quote(name)} is not available on this machine; choose auto, cpu, cuda or mps") from error
     return device
 
 
