@@ -1,6 +1,7 @@
 """A model that draws one colour and notes how it is called: what the tests of the command line run instead of a network."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ def watched(options: dict[str, Any]) -> None:
 
 class FakeMMaDA:
     """Has the methods of the real one (a test compares them) and notes every call."""
+
+    engine = SimpleNamespace(check_length=lambda canvas: None, prompter=SimpleNamespace(draw=lambda prompt: prompt))
 
     @classmethod
     def load(cls, source: str = "nano", **options: Any) -> "FakeMMaDA":

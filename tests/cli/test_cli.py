@@ -301,7 +301,7 @@ def test_demo_writes_one_sheet(scene: str, folder: Path, capsys: pytest.CaptureF
     assert "2 + 3 = 5  (right)" in text  # the fake's other answers
     assert "(wrong: " in text
     assert "describe the picture." in text
-    assert [file.name for file in folder.iterdir()] == ["sheet.png"]
+    assert sorted(file.name for file in folder.iterdir()) == ["sheet-mask.png", "sheet-picture.png", "sheet.png"]
     with Image.open("sheet.png") as sheet:
         assert sheet.width > 800
         assert sheet.height > 1000

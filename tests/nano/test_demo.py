@@ -26,7 +26,7 @@ def test_an_answer_is_right_only_with_right_reasoning(
     text: str, thinking: str, truth: str | None, sound: bool, right: bool | None, note: str
 ) -> None:
     result: Any = SimpleNamespace(text=text, thinking=thinking)
-    stage = _Stage(None, Console(quiet=True), [])  # type: ignore[arg-type]
+    stage = _Stage(None, Console(quiet=True), [])
     tile = stage.answer("how many?", result, truth, lambda thinking: sound)
     assert (tile.right, tile.note) == (right, note)
 

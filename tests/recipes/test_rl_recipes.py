@@ -172,7 +172,7 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"rewards": "{math: {format: 1}, vision: {bogus: 1}}"}, "reward 'bogus' is unknown"),
         ({"group_size": "1000000000000"}, "group_size must be a whole number of 2 to 4096"),
         ({"tasks": "{math: 1000000000000}"}, "tasks of math must be a whole number of 0 to 4096"),
-        ({"reward_device": "nope"}, "reward_device 'nope' is not to be had"),
+        ({"reward_device": "nope"}, "reward_device 'nope' is not available"),
         ({"bf16": "banana"}, "'bf16' cannot be 'banana'"),
         ({"rewards": "{math: {corectness: 1}}"}, "did you mean 'correctness'"),
         (

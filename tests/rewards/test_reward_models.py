@@ -196,7 +196,7 @@ def test_image_reward_that_cannot_be_read(preference: Path, tmp_path: Path, monk
     for nowhere in ("nobody/nothing", "~nobody/x", "/nowhere", "x" * 300, "a\0b"):
         with pytest.raises(InputError, match="does not exist" if nowhere[0] in "~/" else "give a hub id, or a folder or file"):
             ImageReward(nowhere).prepare()
-    with pytest.raises(InputError, match="device 'nope' is not to be had"):
+    with pytest.raises(InputError, match="device 'nope' is not available"):
         ImageReward(str(preference), "nope").prepare()
     shutil.copy(preference / "tokenizer.json", tmp_path)
     made = preference_weights()
