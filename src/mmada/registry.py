@@ -94,7 +94,12 @@ SUITES = Names("suite")
 """Evaluation suites: name -> `mmada.evaluation.Suite`."""
 SOURCES = Names("source")
 """Kinds of reasoning data and prompts, as in ``KIND:ARGUMENTS``."""
-TASKS = Names("task")
+TASKS = Names(
+    "task",
+    mathematics="mmada.tasks.mathematics:MATHEMATICS",
+    vqa="mmada.tasks.vqa:VISUAL_QUESTIONS",
+    text_to_image="mmada.tasks.text_to_image:TEXT_TO_IMAGE",
+)
 """Tasks: they make prompts and score completions."""
 DATASETS = Names(
     "dataset",

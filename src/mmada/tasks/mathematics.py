@@ -10,7 +10,7 @@ from mmada.canvas import Modality
 from mmada.tasks.compare_answers import same_answer
 from mmada.tasks.task import Completion, Prompt, Score
 
-__all__ = ["Mathematics", "same_answer"]
+__all__ = ["MATHEMATICS", "Mathematics", "same_answer"]
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,6 @@ class Mathematics:
     def score(self, completion: Completion) -> Score:
         """1 for the same number or formula, else 0."""
         return Score(float(same_answer(completion.prompt.target, completion.answer)))
+
+
+MATHEMATICS = Mathematics()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mmada.canvas import Modality
 from mmada.tasks.task import Completion, Prompt, Score
 
-__all__ = ["TextToImage"]
+__all__ = ["TEXT_TO_IMAGE", "TextToImage"]
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,6 @@ class TextToImage:
     def score(self, completion: Completion) -> Score:
         """NaN: not checkable."""
         return Score(nan)
+
+
+TEXT_TO_IMAGE = TextToImage()

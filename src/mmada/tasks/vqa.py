@@ -10,7 +10,7 @@ from mmada.canvas import Modality
 from mmada.tasks.mathematics import same_answer
 from mmada.tasks.task import Completion, Prompt, Score
 
-__all__ = ["VQA"]
+__all__ = ["VISUAL_QUESTIONS", "VQA"]
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,6 @@ class VQA:
     def score(self, completion: Completion) -> Score:
         """1 for the same answer in any spelling, else 0."""
         return Score(float(same_answer(completion.prompt.target, completion.answer)))
+
+
+VISUAL_QUESTIONS = VQA()
