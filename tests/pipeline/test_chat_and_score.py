@@ -1,5 +1,7 @@
 """Conversations in the form of the field, several images, and the likelihood bound of a completion."""
 
+import base64
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def test_several_turns_and_images_stand_in_order(model: MMaDA) -> None:
         {"role": "system", "content": "be short."},
         user([{"type": "image", "image": red}, {"type": "text", "text": "what is it?"}]),
         {"role": "assistant", "content": "a red circle"},
-        user([{"type": "text", "text": "and this?"}, {"type": "image", "image": blue}]),
+        user([{"type": "text", "text": "and this?"}, {"type": "image_url", "image_url": {"url": as_url(blue)}}]),
     ]
     tokens = prompt_of(model, model.chat(messages))
     codes = [model.engine.encode([image])[0] for image in (red, blue)]
@@ -79,11 +81,24 @@ def test_only_the_last_answer_is_written(model: MMaDA) -> None:
     assert first.editable_BL[0, -8:].all()
 
 
+def as_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 @pytest.mark.parametrize(
     "part",
     [
         lambda image: {"type": "image", "image": image},
         lambda image: {"type": "image", "image": np.asarray(image)},
+        lambda image: {"type": "image", "url": as_url(image)},
+        lambda image: {"type": "image_url", "image_url": {"url": as_url(image)}},
+        lambda image: {"type": "image_url", "image_url": {"url": as_url(image), "detail": "low"}},
+        lambda image: {"type": "image_url", "image_url": as_url(image)},
+        lambda image: {"type": "input_image", "image_url": as_url(image)},
+        lambda image: {"type": "image", "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)},
+        lambda image: {"type": "image", "image": io.BytesIO(base64.b64decode(as_url(image).partition(",")[2]))},
     ],
 )
 def test_forms_of_an_image_part(model: MMaDA, part: Any) -> None:
@@ -128,13 +143,13 @@ def test_conversations_in_a_batch(model: MMaDA) -> None:
         ([user("x"), {"role": "assistant", "content": "y"}], "end with a turn of the assistant"),
         ([{"role": "system", "content": "x"}], "end with a turn of the system"),
         ([user("")], r"messages\[0\]\.content is empty"),
-        ([user(None)], r"messages\[0\]\.content is a NoneType"),
-        ([user(5)], r"messages\[0\]\.content is a int"),
+        ([user(None)], r"messages\[0\]\.content is None"),
+        ([user(5)], r"messages\[0\]\.content is an int"),
         ([user("x"), {"role": "assistant", "content": "a"}, user(" ")], r"messages\[2\]\.content is empty"),
         ([user([{"type": "video", "video": "x"}])], r"messages\[0\]\.content\[0\]\.type 'video' is unknown"),
         ([user([{"text": "x"}])], r"messages\[0\]\.content\[0\] is not a part"),
         ([user([5])], r"messages\[0\]\.content\[0\] is not a part"),
-        ([user([{"type": "text"}])], r"messages\[0\]\.content\[0\]\.text is a NoneType"),
+        ([user([{"type": "text"}])], r"messages\[0\]\.content\[0\]\.text is None"),
         ([user([{"type": "image"}])], r"messages\[0\]\.content\[0\] has no image"),
         ([user([{"type": "image_url", "image_url": {}}])], r"messages\[0\]\.content\[0\] has no image"),
         ([user([{"type": "image_url", "image_url": {"url": "https://a.b/c.png"}}])], "nothing is downloaded"),
@@ -212,7 +227,7 @@ def test_images_and_reasoning_change_the_prompt_that_is_scored(model: MMaDA, mon
     ("arguments", "options", "named"),
     [
         (("", "a"), {}, "prompt is empty"),
-        (("a", 5), {}, "completion is a int"),
+        (("a", 5), {}, "completion is an int"),
         ((["a"], "b"), {}, "one completion for each prompt"),
         ((["a", "b"], ["c"]), {}, "one completion for each prompt"),
         (([], []), {}, "empty"),
