@@ -112,13 +112,13 @@ def test_a_request_that_waits_for_its_turn_can_be_cancelled(model: MMaDA) -> Non
 
 @pytest.mark.parametrize("job", [None, 5, "generate", []])
 def test_what_cannot_be_called_is_refused(model: MMaDA, job: object) -> None:
-    with Batcher(model) as batcher, pytest.raises(InputError, match="^job is "):
+    with Batcher(model) as batcher, pytest.raises(InputError, match=r"^job is "):
         batcher.submit(job)
 
 
 @pytest.mark.parametrize("network", [None, 5, "nano"])
 def test_what_is_not_a_model_is_refused(network: object) -> None:
-    with pytest.raises(InputError, match="^model is "):
+    with pytest.raises(InputError, match=r"^model is "):
         Batcher(network)
 
 
