@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mmada.io.device import chosen_device
-from mmada.nano.world.render import LOOSE, render
+from mmada.nano.world.render import AUGMENTED, render
 from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline.loading import find_folder, read_image_tokenizer
 from mmada.tokenizers.image import to_pixels
@@ -32,7 +32,7 @@ def main() -> None:
     device = chosen_device(a.device)
     tokenizer = read_image_tokenizer(a.image_tokenizer or find_folder(a.model) / "image_tokenizer").to(device)
     rng = np.random.default_rng(0)
-    pixels = to_pixels(np.stack([render(sample_scene(rng, "test"), rng, LOOSE) for _ in range(a.pictures)])).to(device)
+    pixels = to_pixels(np.stack([render(sample_scene(rng, "test"), rng, AUGMENTED) for _ in range(a.pictures)])).to(device)
     first: dict[str, torch.Tensor] = {}
     print(f"{'type':10} {'codes changed':>14} {'pixel error':>12} {'time':>8}")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):

@@ -6,7 +6,7 @@ from PIL import Image
 from mmada.nano.tasks import IMAGE, MATH
 from mmada.nano.world.arithmetic import problem
 from mmada.nano.world.captions import drawable
-from mmada.nano.world.render import CLEAN, render
+from mmada.nano.world.render import CANONICAL, render
 from mmada.nano.world.scenes import Scene
 from mmada.tasks.task import Completion
 
@@ -20,5 +20,5 @@ def written(answer: str, written: str = "") -> Completion:
 def drawn(scene: Scene | None = None) -> Completion:
     """A picture for a caption: of its own scene, or of another."""
     item = drawable(np.random.default_rng(1))
-    pixels = render(scene or item.scene, np.random.default_rng(0), CLEAN)
+    pixels = render(scene or item.scene, np.random.default_rng(0), CANONICAL)
     return Completion(IMAGE.prompt(item), image=Image.fromarray(pixels))

@@ -1,5 +1,6 @@
 """Pictures are encoded once, and again as soon as the encoder or the pictures change."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from tests.helpers import TINY_IMAGE
 
 from mmada.data.code_cache import encode_pictures
-from mmada.tokenizers.image import ImageTokenizer
+from mmada.tokenizers.image import ImageTokenizer, to_pixels
 
 
 @pytest.fixture
@@ -49,3 +50,17 @@ def test_what_changes_the_codes_is_encoded_anew(tokenizer: ImageTokenizer, tmp_p
     new = {"renderer": {"shift": 1}, "facts": {"facts": "another"}, "count": {"count": 9}}.get(change, {})
     codes(tokenizer, tmp_path, **new)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("bits", [5, 15, 16, 17, 18])
+def test_codes_of_any_number_of_bits_are_stored_whole(bits: int, tmp_path: Path) -> None:
+    """int16 ends at 32,767: with more bits half of the codes came back negative, and were taken for text."""
+    torch.manual_seed(0)
+    tokenizer = ImageTokenizer(replace(TINY_IMAGE, code_bits=bits)).eval()
+    found = codes(tokenizer, tmp_path)
+    pixels = to_pixels(np.stack([picture(i) for i in range(10)]))
+    assert torch.equal(found, tokenizer.encode(pixels).flatten(1).to(found.dtype))
+    assert torch.equal(codes(tokenizer, tmp_path), found)  # from the file
+    assert found.dtype == torch.int32
+    assert 0 <= int(found.min()) <= int(found.max()) < 2**bits
+    assert int(found.max()) > 2 ** (bits - 1)

@@ -17,7 +17,7 @@ from mmada.nano.measures import MEASURES, STUDIED
 from mmada.nano.suite import THRESHOLDS
 from mmada.nano.world.digits import digit_image, digit_indices, digit_label
 from mmada.nano.world.flags import flag_picture
-from mmada.nano.world.render import CLEAN, render
+from mmada.nano.world.render import CANONICAL, render
 from mmada.nano.world.scenes import COLORS, SHAPES, Scene, Thing
 from mmada.pipeline import ImageSampling, Preset
 
@@ -66,11 +66,11 @@ class Oracle:
 
     def keep_prompts(self, prompts: list[Any]) -> None:
         for prompt in prompts:
-            self.pictures[prompt.text] = render(scene_of(prompt.meaning), RNG, CLEAN)
+            self.pictures[prompt.text] = render(scene_of(prompt.meaning), RNG, CANONICAL)
 
     def keep_knowledge(self, item: Any) -> None:
         self.thoughts[item.prompt] = item.think
-        self.pictures[item.prompt] = flag_picture(item.flag) if item.flag else render(item.scene, RNG, CLEAN)
+        self.pictures[item.prompt] = flag_picture(item.flag) if item.flag else render(item.scene, RNG, CANONICAL)
 
     def decode(self, pictures: list[Image.Image]) -> list[Image.Image]:
         return pictures if self.knows else [Image.new("RGB", p.size, "navy") for p in pictures]
@@ -107,7 +107,7 @@ class Oracle:
         if self.knows:
             words = prompt.split()
             thing = Thing(1, 1, next(s for s in SHAPES if s in words), next(c for c in COLORS if c in words))
-            patch = render(Scene((thing,)), RNG, CLEAN)[16:48, 16:48]
+            patch = render(Scene((thing,)), RNG, CANONICAL)[16:48, 16:48]
             corner = pixels[1, 1] if not mask[1, 1] else pixels[-2, -2]
             blank = (np.abs(patch.astype(int) - 140).max(-1) < 6)[..., None]
             pixels[mask] = np.where(blank, corner, patch).reshape(-1, 3)

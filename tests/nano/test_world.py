@@ -16,7 +16,7 @@ from mmada.nano.world.flags import FLAGS, flag_picture
 from mmada.nano.world.geneval import CATEGORIES, judge, prompts
 from mmada.nano.world.knowledge import knowledge_item
 from mmada.nano.world.questions import KINDS, ask_about, check_reasoning
-from mmada.nano.world.render import CLEAN, LOOSE, Style, render
+from mmada.nano.world.render import AUGMENTED, CANONICAL, Style, render
 from mmada.nano.world.scenes import COLORS, HELD_OUT, SHAPES, Scene, Thing, sample_scene, split_of
 
 
@@ -151,7 +151,7 @@ def test_arithmetic_traces_are_verified_and_wrong_ones_refused() -> None:
         assert not check_steps(asked.reasoning + " 3 + 4", asked)
 
 
-@pytest.mark.parametrize(("style", "blur", "least"), [(CLEAN, 0.0, 60), (CLEAN, 0.7, 58), (LOOSE, 0.0, 56)])
+@pytest.mark.parametrize(("style", "blur", "least"), [(CANONICAL, 0.0, 60), (CANONICAL, 0.7, 58), (AUGMENTED, 0.0, 56)])
 def test_the_detector_finds_what_was_drawn(style: Style, blur: float, least: int) -> None:
     rng = random(8)
     right = 0
@@ -167,7 +167,7 @@ def test_the_detector_finds_what_was_drawn(style: Style, blur: float, least: int
 
 def test_places_found_are_the_places_drawn() -> None:
     things = tuple(Thing(r, c, "circle", "red") for r in range(3) for c in range(3))
-    found = detect(render(Scene(things), random(9), CLEAN))
+    found = detect(render(Scene(things), random(9), CANONICAL))
     assert [(round(t.y), round(t.x)) for t in found] == [(t.row, t.col) for t in things]
 
 
@@ -187,8 +187,8 @@ def test_geneval_judges_the_right_picture_and_refuses_the_wrong_one() -> None:
                     cells = [(2, 2), (0, 0)]
                 things = [Thing(r, c, g.shape or "star", g.color or "red") for (r, c), g in zip(cells, slots, strict=False)]
                 assert held_out == any(t.held_out for t in things) or category == "single object" or not held_out
-                assert judge(prompt, render(Scene(tuple(sorted(things))), rng, CLEAN))
-                assert not judge(prompt, render(Scene((Thing(1, 1, "circle", "purple"), *things)), rng, CLEAN))
+                assert judge(prompt, render(Scene(tuple(sorted(things))), rng, CANONICAL))
+                assert not judge(prompt, render(Scene((Thing(1, 1, "circle", "purple"), *things)), rng, CANONICAL))
 
 
 def test_real_digits_are_recognised() -> None:

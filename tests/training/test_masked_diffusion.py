@@ -89,6 +89,9 @@ def test_padding_counts_as_much_as_its_weight_says(eos_weight: float) -> None:
 def test_certainty_is_of_text_that_is_predicted_right_alone() -> None:
     model, given = strong_model(), batch()
     with torch.no_grad():  # some targets are made right, so that there is something to be certain of
+        codes = SMALL.ranges["image"]
+        drawn_BL = log_p(model, given, codes).argmax(-1) + codes.start
+        given = replace(given, tokens_BL=torch.where(given.positions("image"), drawn_BL, given.tokens_BL))
         best_BL = log_p(model, given, SMALL.ranges["text"]).argmax(-1)
     some_BL = given.positions("text") & (torch.arange(given.tokens_BL.shape[1]) % 2 == 0) & (best_BL != SMALL.mask)
     given = replace(given, tokens_BL=torch.where(some_BL, best_BL, given.tokens_BL))

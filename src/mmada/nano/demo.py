@@ -196,6 +196,6 @@ def _last_scene() -> Scene:
 
 
 def _picture(scene: Scene) -> Image.Image:
-    from mmada.nano.world.render import LOOSE, render
+    from mmada.nano.world.render import AUGMENTED, render
 
-    return Image.fromarray(render(scene, np.random.default_rng(SEED), LOOSE))
+    return Image.fromarray(render(scene, np.random.default_rng(SEED), AUGMENTED))

@@ -13,7 +13,7 @@ from mmada.nano.world.arithmetic import problem
 from mmada.nano.world.captions import drawable, satisfies
 from mmada.nano.world.detector import detect
 from mmada.nano.world.questions import ask_about
-from mmada.nano.world.render import LOOSE, render
+from mmada.nano.world.render import AUGMENTED, render
 from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline import MMaDA
 from mmada.recipes.distill import EVERYTHING, DistillRecipe
@@ -41,7 +41,7 @@ def questions(model: MMaDA, rng: Random, count: int) -> Iterator[DecodedAnswer]:
     """Questions about pictures, answered right."""
     scenes, frames = [sample_scene(rng) for _ in range(count)], list[Frame]()
     asked = [ask_about(scene, rng) for scene in scenes]
-    pictures = [Image.fromarray(render(scene, rng, LOOSE)) for scene in scenes]
+    pictures = [Image.fromarray(render(scene, rng, AUGMENTED)) for scene in scenes]
     answers = model.ask(list(pictures), [q.text for q in asked], thinking=False, callback=frames.append)
     for row, (question, answer) in enumerate(zip(asked, answers, strict=True)):
         if answer.text.strip().rstrip(".") == question.answer:

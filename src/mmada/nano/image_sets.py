@@ -15,7 +15,7 @@ from mmada.nano.world.captions import Drawable, drawable
 from mmada.nano.world.digits import digit_image, digit_indices, digit_label
 from mmada.nano.world.flags import FLAGS, flag_picture
 from mmada.nano.world.knowledge import COLOR_FACTS, SHAPE_FACTS
-from mmada.nano.world.render import CLEAN, LOOSE, render
+from mmada.nano.world.render import AUGMENTED, CANONICAL, render
 from mmada.nano.world.scenes import Scene, Thing, sample_scene
 from mmada.tokenizers.image import ImageTokenizer
 
@@ -72,12 +72,12 @@ class ImageSets:
         variants = sizes.digit_variants
         plain = np.random.default_rng(0)  # the canonical style uses no random numbers
         sources = {
-            "augmented": (len(augmented), lambda i: render(augmented[i], generator(2, i), LOOSE)),
-            "canonical": (len(canonical), lambda i: render(canonical[i].scene, plain, CLEAN)),
+            "augmented": (len(augmented), lambda i: render(augmented[i], generator(2, i), AUGMENTED)),
+            "canonical": (len(canonical), lambda i: render(canonical[i].scene, plain, CANONICAL)),
             "digits": (len(digits), lambda i: digit_image(digits[i])),
             "digit_variants": (len(digits) * variants, lambda i: digit_image(digits[i // variants], generator(3, i))),
             "flags": (len(FLAGS), lambda i: flag_picture(FLAGS[i])),
-            "single": (len(pairs), lambda i: render(Scene((Thing(1, 1, pairs[i][1], pairs[i][0]),)), plain, CLEAN)),
+            "single": (len(pairs), lambda i: render(Scene((Thing(1, 1, pairs[i][1], pairs[i][0]),)), plain, CANONICAL)),
         }
         shown = {"augmented": repr(augmented), "canonical": repr(canonical)}
         codes = {

@@ -1,4 +1,4 @@
-"""What is measured of a nano model: one function a task, each on the test split with its own seed.
+"""Measures of a nano model: one function for each task.
 
 A function takes the model, a random generator and a number of examples, and returns named scores in 0..1 (PSNR in dB) with the
 pictures it judged.
@@ -19,7 +19,7 @@ from mmada.nano.world.digits import digit_image, digit_indices, digit_label, rec
 from mmada.nano.world.geneval import CATEGORIES, judge, prompts
 from mmada.nano.world.knowledge import knowledge_item
 from mmada.nano.world.questions import KINDS, ask_about, check_reasoning
-from mmada.nano.world.render import CLEAN, LOOSE, render
+from mmada.nano.world.render import AUGMENTED, CANONICAL, render
 from mmada.nano.world.scenes import Scene, Thing, sample_scene
 from mmada.pipeline import ImageSampling, MMaDA, TextResult
 from mmada.pipeline.grids import fit
@@ -28,8 +28,8 @@ from mmada.tokenizers.prompt import well_formed
 __all__ = ["MEASURES", "STUDIED"]
 
 Random = np.random.Generator
-ROWS = 32  # rows a call; more only cost memory
-PICTURE = 64  # pixels of the nano world's pictures, whatever size the model draws
+ROWS = 32  # rows of a call; more only take more memory
+PICTURE = 64  # pixels of the nano world's pictures; a model's drawings are fitted to it
 
 
 def chunks(items: Sequence[object]) -> list[slice]:
@@ -50,14 +50,14 @@ def psnr(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def fidelity(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """The image tokenizer alone: how like the picture is its reconstruction?"""
+    """The image tokenizer alone: PSNR of reconstructions."""
     result = Measured()
     indices = digit_indices(split)
     for _ in range(count):
         scene = sample_scene(rng, split)
         pictures = {
-            "psnr scenes": render(scene, rng, CLEAN),
-            "psnr loose scenes": render(scene, rng, LOOSE),
+            "psnr scenes": render(scene, rng, CANONICAL),
+            "psnr augmented scenes": render(scene, rng, AUGMENTED),
             "psnr digits": digit_image(int(rng.choice(indices))),
         }
         rebuilt = model.engine.decode(model.engine.encode([Image.fromarray(p) for p in pictures.values()]))
@@ -67,17 +67,17 @@ def fidelity(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Me
 
 
 def follows_format(model: MMaDA, answer: TextResult) -> bool:
-    """Whether what was written is ``<think> reasoning </think> answer``."""
+    """Whether a text is ``<think> reasoning </think> answer``."""
     return well_formed(model.engine.parts.text.decode(list(answer.tokens)))
 
 
 def questions(model: MMaDA, rng: Random, count: int, split: Split = "test", *, thinking: bool | None = None) -> Measured:
-    """Questions on unseen scenes as any renderer may draw them; existence also by how its "no" was made (POPE)."""
+    """Questions about unseen augmented scenes; existence also by how its "no" was made (random, popular, adversarial: POPE)."""
     result = Measured()
     thinks = model.preset.ask_thinking if thinking is None else thinking
     scenes = [sample_scene(rng, split) for _ in range(count)]
     asked = [ask_about(scene, rng, list(KINDS)[i % len(KINDS)]) for i, scene in enumerate(scenes)]
-    pictures = [Image.fromarray(render(scene, rng, LOOSE)) for scene in scenes]
+    pictures = [Image.fromarray(render(scene, rng, AUGMENTED)) for scene in scenes]
     for part in chunks(asked):
         answers = model.ask(list(pictures[part]), [q.text for q in asked[part]], thinking=thinking)
         for question, picture, answer in zip(asked[part], pictures[part], answers, strict=True):
@@ -95,13 +95,13 @@ def questions(model: MMaDA, rng: Random, count: int, split: Split = "test", *, t
 
 
 def thought_questions(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """The same questions with reasoning."""
+    """The same questions, answered with reasoning."""
     result = questions(model, rng, count, split, thinking=True)
     return Measured({f"with reasoning, {k}": v for k, v in result.hits.items() if k.startswith("questions")}, result.tiles)
 
 
 def geneval(model: MMaDA, rng: Random, count: int, split: Split = "test", *, held_out: bool = False) -> Measured:
-    """The six categories, drawn and judged."""
+    """The six categories of GenEval, drawn and judged by the detector."""
     result = Measured()
     asked = [p for category in CATEGORIES for p in prompts(category, rng, count, held_out=held_out, split=split)]
     pictures = drawn(model, [p.text for p in asked], int(rng.integers(2**31)))
@@ -116,19 +116,19 @@ def geneval(model: MMaDA, rng: Random, count: int, split: Split = "test", *, hel
 
 
 def quick_geneval(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """The same in four steps without guidance: more go wrong, which tells models near the ceiling apart."""
+    """GenEval in four steps without guidance: harder, so it separates models that are near the ceiling."""
     hurried = model.with_defaults(image=ImageSampling(steps=4, guidance=0.0))
     result = geneval(hurried, rng, count, split)
     return Measured({f"in four steps, {k}": v for k, v in result.hits.items()}, result.tiles)
 
 
 def held_out(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """The same on (colour, shape) pairs that training never showed."""
+    """GenEval on (colour, shape) pairs that never occur in training."""
     return geneval(model, rng, count, split, held_out=True)
 
 
 def digits(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """Digits drawn on request and recognised by a classifier of real ones; real unseen digits asked."""
+    """Drawn digits, recognised by a classifier of real ones; questions about real unseen digits."""
     result = Measured()
     labels = [i % 10 for i in range(count)]
     pictures = drawn(model, [f"the digit {n}" for n in labels], int(rng.integers(2**31)))
@@ -145,7 +145,7 @@ def digits(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Meas
 
 
 def knowledge(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """Knowledge to picture, with a thought first."""
+    """Knowledge to picture, after a thought."""
     result = Measured()
     items = [knowledge_item(rng, split) for _ in range(count)]
     pictures = drawn(model, [item.prompt for item in items], int(rng.integers(2**31)), thinking=True)
@@ -183,12 +183,12 @@ def arithmetic(model: MMaDA, rng: Random, count: int, split: Split = "test", *, 
 
 
 def arithmetic_held_out(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """The same with numbers that training never showed."""
+    """Worded arithmetic with numbers that never occur in training."""
     return arithmetic(model, rng, count, split, outside=True)
 
 
 def something_new(scene: Scene, rng: Random, split: Split) -> Thing:
-    """A thing whose like the scene does not hold, so that leaving the picture alone is no success."""
+    """A thing unlike any in the scene, so that leaving the picture as it is does not count as success."""
     there = {(t.color, t.shape) for t in scene.things}
     while True:
         wanted = sample_scene(rng, split, count=1).things[0]
@@ -197,11 +197,11 @@ def something_new(scene: Scene, rng: Random, split: Split) -> Thing:
 
 
 def inpainting(model: MMaDA, rng: Random, count: int, split: Split = "test") -> Measured:
-    """One thing's surroundings are cut out and another thing is asked for there: by its name alone, then among all others."""
+    """A thing and its surroundings are cut out, and another is asked for there: by its name alone, then with all others."""
     result = Measured()
     for i in range(count):
         scene = sample_scene(rng, split, sizes=False)
-        pixels = render(scene, rng, CLEAN if i % 2 else LOOSE)
+        pixels = render(scene, rng, CANONICAL if i % 2 else AUGMENTED)
         thing = scene.things[int(rng.integers(len(scene.things)))]
         wanted = something_new(scene, rng, split)
         mask = np.zeros(pixels.shape[:2], bool)
@@ -234,5 +234,5 @@ MEASURES: dict[str, tuple[Measure, int]] = {
     "arithmetic held out": (arithmetic_held_out, 48),
     "inpainting": (inpainting, 32),
 }
-# What studies may judge by: a picture in few steps too, which is no floor of a good model.
+# Measures for studies: also pictures in few steps, which the suite sets no threshold for.
 STUDIED = MEASURES | {"quick geneval": (quick_geneval, 16)}

@@ -24,7 +24,7 @@ SHAPE_WEIGHT, WHOLE_WEIGHT = 3.0, 0.3  # shapes are the hardest to read, whole p
 
 @dataclass(frozen=True)
 class Labels:
-    """What pictures show: colour (0 = nothing there), shape and size of each cell's thing, (B, C) each, and the class of the
+    """Contents of pictures: colour (0 = nothing there), shape and size of each cell's thing, (B, C) each, and the class of the
     whole picture, (B,). `UNKNOWN` where there is nothing to say."""
 
     color: Tensor
@@ -38,7 +38,7 @@ class Labels:
 
 
 class SemanticHead(nn.Module):
-    """Quantised latent -> what each of ``cells`` x ``cells`` cells and the whole picture show.
+    """A classifier of quantised latents: what each of ``cells`` x ``cells`` cells and the whole picture show.
 
     ``classes``: numbers of (colours and nothing, shapes, sizes, whole pictures).
     """

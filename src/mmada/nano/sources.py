@@ -17,7 +17,7 @@ from mmada.nano.world.detector import detect, shows_flag
 from mmada.nano.world.flags import flag_picture
 from mmada.nano.world.knowledge import KnowledgeItem, knowledge_item
 from mmada.nano.world.questions import Question, ask_about, check_reasoning
-from mmada.nano.world.render import CLEAN, LOOSE, render
+from mmada.nano.world.render import AUGMENTED, CANONICAL, render
 from mmada.nano.world.scenes import Scene, sample_scene
 from mmada.recipes.collect_sources import Candidate, Verdict
 from mmada.tasks.task import Prompt, Task
@@ -83,7 +83,7 @@ def nano_vision(rng: Random) -> Candidate:
     """A question about a scene."""
     scene = sample_scene(rng)
     question = ask_about(scene, rng)
-    shown = Image.fromarray(render(scene, rng, LOOSE))
+    shown = Image.fromarray(render(scene, rng, AUGMENTED))
     answer = question.answer
     made = Reasoned(source="nano:vision", task="vision", prompt=question.text, thinking=question.reasoning, answer=answer,
                     gold=answer, picture=shown)  # fmt: skip
@@ -104,10 +104,10 @@ def nano_image(rng: Random) -> Candidate:
     if rng.random() < 0.6:
         wanted = item = knowledge_item(rng)
         prompt, thought = item.prompt, item.think
-        shown = flag_picture(item.flag) if item.flag is not None else render(item.scene or Scene(()), plain, CLEAN)
+        shown = flag_picture(item.flag) if item.flag is not None else render(item.scene or Scene(()), plain, CANONICAL)
     else:
         wanted = drawn = drawable(rng)
-        prompt, thought, shown = drawn.text, describe(drawn.scene), render(drawn.scene, plain, CLEAN)
+        prompt, thought, shown = drawn.text, describe(drawn.scene), render(drawn.scene, plain, CANONICAL)
     made = Reasoned(source="nano:image", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
     return Candidate(made, partial(check_picture, wanted, thought))
 

@@ -16,7 +16,7 @@ from mmada.nano.measures import MEASURES
 from mmada.nano.world.arithmetic import problem
 from mmada.nano.world.geneval import CATEGORIES, prompts
 from mmada.nano.world.questions import ask_about
-from mmada.nano.world.render import LOOSE, render
+from mmada.nano.world.render import AUGMENTED, render
 from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline import MMaDA
 from mmada.tokenizers.prompt import with_thinking
@@ -70,7 +70,7 @@ def math_job(model: MMaDA, rng: Random) -> Job:
 def question_job(model: MMaDA, rng: Random) -> Job:
     """A question about a scene."""
     scene = sample_scene(rng, "validation")
-    picture, question = Image.fromarray(render(scene, rng, LOOSE)), ask_about(scene, rng).text
+    picture, question = Image.fromarray(render(scene, rng, AUGMENTED)), ask_about(scene, rng).text
     return lambda m: m.ask(picture, question).text
 
 

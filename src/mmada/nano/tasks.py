@@ -15,7 +15,7 @@ from mmada.nano.world.arithmetic import Problem, check_steps, problem
 from mmada.nano.world.captions import Drawable, drawable
 from mmada.nano.world.geneval import CATEGORIES, GenPrompt, grade, of_split, prompts
 from mmada.nano.world.questions import KINDS, Question, ask_about, check_reasoning, shared_statements
-from mmada.nano.world.render import LOOSE, render
+from mmada.nano.world.render import AUGMENTED, render
 from mmada.nano.world.scenes import sample_scene
 from mmada.tasks.task import Completion, Prompt, Score
 from mmada.tokenizers.prompt import split_thinking
@@ -110,7 +110,7 @@ def vision(rng: Random) -> Prompt:
     scene = sample_scene(rng)
     hard = np.array([3.0 if kind in ("relation", "compare", "sum") else 1.0 for kind in KINDS])
     question = ask_about(scene, rng, str(rng.choice(list(KINDS), p=hard / hard.sum())))
-    return VISION.prompt((question, Image.fromarray(render(scene, rng, LOOSE))))
+    return VISION.prompt((question, Image.fromarray(render(scene, rng, AUGMENTED))))
 
 
 def image(rng: Random) -> Prompt:

@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question in words with its steps in order; a step's left or right may be an earlier result."""
+    """A worded question with its steps in order; a step's left or right may be an earlier result."""
 
     text: str
     answer: str
@@ -47,11 +47,11 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """The numbers and operations, whatever the words."""
+        """Canonical text of the numbers and operations, independent of the wording; it decides the split."""
         return self.reasoning
 
     def verify(self, answer: str) -> bool:
-        """Whether an answer, without its reasoning, ends in the right number."""
+        """Whether an answer (without its reasoning) ends in the right number."""
         return extract_answer(answer) == self.answer
 
     def solved(self, reasoning: str, answer: str) -> bool:
@@ -75,7 +75,7 @@ def multiply(a: int, b: int) -> Step:
 
 
 def number(rng: Random, low: int, high: int) -> int:
-    """Uniform, both ends included."""
+    """A uniform draw from a closed interval."""
     return int(rng.integers(low, high + 1))
 
 
@@ -85,7 +85,7 @@ def word(rng: Random, words: tuple[str, ...]) -> str:
 
 
 def possession(rng: Random) -> tuple[str, tuple[Step, ...], str, str]:
-    """Somebody has things of two kinds, or some boxes of things: (text, first step, name, item)."""
+    """The opening, a person with things of two kinds or boxes of things: (text, first step, name, item)."""
     name, item = word(rng, NAMES), word(rng, ITEMS)
     if rng.random() < 0.3:
         boxes, each = number(rng, 2, 9), number(rng, 2, 9)
@@ -99,7 +99,7 @@ def possession(rng: Random) -> tuple[str, tuple[Step, ...], str, str]:
 
 
 def change(rng: Random, have: int, name: str, item: str) -> tuple[str, Step]:
-    """Something comes or goes."""
+    """A change of the number of things: (text, step)."""
     if have > 1 and rng.random() < 0.5:
         n = number(rng, 1, min(have - 1, 20))
         return word(rng, (f"{name} gives away {n}.", f"{name} loses {n} {item}.", f"{name} sells {n} {item}.",
@@ -131,7 +131,7 @@ def story(rng: Random) -> Problem:
 
 
 def difference(rng: Random) -> Problem:
-    """How many more; who has more."""
+    """A comparison: how many more, or who has more."""
     one, two = (str(n) for n in rng.choice(NAMES, 2, replace=False))
     item, a, b = word(rng, ITEMS), number(rng, 1, 30), number(rng, 1, 30)
     if a == b:
@@ -145,7 +145,7 @@ def difference(rng: Random) -> Problem:
 
 
 def bare(rng: Random) -> Problem:
-    """What is 3 + 4?"""
+    """A bare sum, difference or product: "what is 3 + 4?"."""
     step = any_step(rng)
     form = word(rng, ("what is {}?", "what is {}?", "compute {}.", "{} ="))
     return Problem(form.format(f"{step.left} {step.operator} {step.right}"), str(step.result), (step,))
@@ -185,7 +185,7 @@ MAKERS: tuple[Callable[[Random], Problem], ...] = (story, difference, bare)
 
 
 def problem(rng: Random, split: Split = "train", *, held_out: bool = False, steps: int | None = None) -> Problem:
-    """A worded problem of the split; ``steps`` 1..3 or any. ``held_out``: some number of the range no training problem has."""
+    """A worded problem of the split; ``steps`` 1..3 or any. ``held_out``: with a number that no training problem uses."""
     while True:
         made = MAKERS[int(rng.choice(3, p=(0.74, 0.16, 0.1)))](rng)
         if not in_range(made.steps) or (steps is not None and len(made.steps) != steps) or len(made.steps) > 3:

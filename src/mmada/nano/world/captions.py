@@ -23,7 +23,7 @@ PREFIXES = ("", "", "", "", "draw ", "a picture of ", "an image of ", "a photo o
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` things alike; None leaves an attribute open. ``place`` is the (row, col) of the grid."""
+    """``count`` equal things; None leaves an attribute open. ``place`` is the (row, col) of the grid."""
 
     count: int
     color: str | None = None
@@ -34,7 +34,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a caption promises: exactly these things. ``relation`` holds between the first and the second group."""
+    """The checkable meaning of a caption: exactly these things. ``relation`` holds between the first and the second group."""
 
     groups: tuple[Group, ...]
     relation: str = ""
@@ -50,7 +50,7 @@ class Drawable:
 
 
 class Found(Protocol):
-    """A thing as a scene or a detector knows it; ``y`` and ``x`` are its centre in cells (0..2, fractions allowed)."""
+    """A thing of a scene, or one that a detector found; ``y`` and ``x`` are its centre in cells (0..2, fractions allowed)."""
 
     @property
     def color(self) -> str: ...
@@ -65,7 +65,7 @@ class Found(Protocol):
 
 
 def fits(thing: Found, group: Group) -> bool:
-    """Whether a thing is what a group says."""
+    """Whether a thing matches a group."""
     if group.place is not None and (round(thing.y), round(thing.x)) != group.place:
         return False
     wanted = ((group.color, thing.color), (group.shape, thing.shape), (group.size, thing.size))
@@ -73,13 +73,13 @@ def fits(thing: Found, group: Group) -> bool:
 
 
 def holds(relation: str, a: Found, b: Found) -> bool:
-    """Whether ``a`` stands in the relation to ``b``, by more than a third of a cell."""
+    """Whether ``a`` is in the relation to ``b`` by more than a third of a cell."""
     gap = {"above": b.y - a.y, "below": a.y - b.y, "left": b.x - a.x, "right": a.x - b.x}[relation]
     return gap > 1 / 3
 
 
 def satisfies(meaning: Meaning, things: Sequence[Found]) -> bool:
-    """Whether the things are exactly what the meaning says: none missing, none more, relation and places true."""
+    """Whether the things are exactly those of the meaning: none missing, none extra, relation and positions right."""
     slots = [group for group in meaning.groups for _ in range(group.count)]
     if len(slots) != len(things):
         return False
@@ -91,7 +91,7 @@ def satisfies(meaning: Meaning, things: Sequence[Found]) -> bool:
 
 
 def share(meaning: Meaning, things: Sequence[Found]) -> float:
-    """How much of a meaning the things show, 0 to 1; 1 exactly where they satisfy it.
+    """Share of a meaning that the things show, 0 to 1; 1 exactly if they satisfy it.
 
     Promised things that are there, each by a thing of its own, over the larger of the two numbers; a relation counts as one more.
     """
@@ -101,7 +101,7 @@ def share(meaning: Meaning, things: Sequence[Found]) -> float:
     taken: dict[int, int] = {}  # thing -> slot
 
     def matched(slot: int, seen: set[int]) -> bool:
-        """Give the slot a thing, moving other slots to other things where that helps."""
+        """Assign a thing to the slot, reassigning other slots if needed (an augmenting path)."""
         for index, thing in enumerate(things):
             if index not in seen and fits(thing, slots[slot]):
                 seen.add(index)
@@ -115,7 +115,7 @@ def share(meaning: Meaning, things: Sequence[Found]) -> float:
 
 
 def named(color: str | None, shape: str | None, size: str | None = None, count: int = 1) -> str:
-    """Words for a group: "a small red circle", "three stars"."""
+    """Text of a group: "a small red circle", "three stars"."""
     noun = shape or "object"
     words = [w for w in (size if size != "medium" else None, color, noun if count == 1 else f"{noun}s") if w]
     if count > 1:
@@ -129,7 +129,7 @@ def enumerated(parts: Sequence[str]) -> str:
 
 
 def describe(scene: Scene) -> str:
-    """Everything in reading order: "red circle top left, small blue square center." """
+    """All things in reading order: "red circle top left, small blue square center." """
     listed = (f"{'' if t.size == 'medium' else t.size + ' '}{t.name} {t.place}" for t in scene.things)
     return ", ".join(listed) + "."
 
@@ -155,7 +155,7 @@ def pairs(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 
 
 def listing(rng: np.random.Generator) -> tuple[str, Meaning, list[Thing]]:
-    """Different things by name: singles, pairs, triples, quadruples; a colour, or a size, now and then said or unsaid."""
+    """One to four different things by name; sometimes a colour is left out or a size is named."""
     count = int(rng.choice(4, p=(0.3, 0.38, 0.26, 0.06))) + 1
     sized, plain = rng.random() < 0.15, rng.random() < 0.1 and count == 1
     groups, things, words = [], [], []

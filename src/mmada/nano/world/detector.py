@@ -1,4 +1,4 @@
-"""The judge: finds coloured shapes in a picture, whoever drew it.
+"""Detector of coloured shapes in pictures of any renderer, the judge of drawings.
 
 Background by the commonest colour, things as connected regions that differ from it, colour by hue, shape by the best overlap with
 rendered templates.
@@ -89,7 +89,7 @@ def shape_name(cover: np.ndarray) -> str:
 
 
 def background_of(picture: np.ndarray) -> np.ndarray:
-    """The commonest colour, float RGB."""
+    """The most frequent colour, float RGB."""
     coarse = (picture // 16).reshape(-1, 3).astype(np.int64)
     keys = coarse @ np.array([256, 16, 1])
     common = np.bincount(keys).argmax()
@@ -99,7 +99,7 @@ def background_of(picture: np.ndarray) -> np.ndarray:
 
 
 def regions(picture: np.ndarray, background: np.ndarray) -> list[np.ndarray]:
-    """Masks of the things: connected foreground, cut apart where it holds two colours."""
+    """Masks of the things: connected foreground, split where it has two colours."""
     try:
         from scipy import ndimage
     except ImportError as error:
@@ -156,7 +156,7 @@ def detect(picture: np.ndarray) -> tuple[FoundThing, ...]:
 
 
 def shows_flag(picture: np.ndarray, flag: Flag) -> bool:
-    """Whether each band, and the disc if there is one, has the flag's colour where the flag has it."""
+    """Whether the bands, and the disc if any, have the flag's colours in the right places."""
     side = picture.shape[0]
     wanted: list[tuple[float, float, str]] = []
     if flag.layout == "disc":

@@ -42,7 +42,7 @@ def digit_label(index: int) -> int:
 
 
 def digit_image(index: int, rng: np.random.Generator | None = None, size: int = 64) -> np.ndarray:
-    """uint8 (size, size, 3), white on black: canonical (bicubic, full frame), or with ``rng`` moved, turned and resampled."""
+    """uint8 (size, size, 3), white on black: canonical (bicubic, full frame), or with ``rng`` moved, rotated and resampled."""
     scan = Image.fromarray(np.clip(scans()[0][index] * 255 / 16, 0, 255).astype(np.uint8))
     if rng is None:
         picture = scan.resize((size, size), Image.Resampling.BICUBIC)
@@ -68,7 +68,7 @@ def classifier() -> Any:
 
 
 def recognise(pictures: np.ndarray) -> np.ndarray:
-    """uint8 (B, H, W, 3), H and W multiples of 8 -> the digit (B,) that the classifier sees, on the averaged-down 8 x 8 scan."""
+    """uint8 (B, H, W, 3), H and W multiples of 8 -> the digit (B,) that the classifier recognises in the 8 x 8 averages."""
     count, height, width, _ = pictures.shape
     grey = pictures.mean(-1).reshape(count, 8, height // 8, 8, width // 8).mean((2, 4)) * 16 / 255
     return np.asarray(classifier().predict(grey.reshape(count, 64)))

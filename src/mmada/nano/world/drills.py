@@ -1,4 +1,4 @@
-"""Drills: pairs of questions for training alone. The first asks what is so, the second whether it is.
+"""Drills: pairs of questions for training only: an open question, then the same fact as yes or no.
 
 "Is the circle above the star?" is answered by yes or no, which is the exclusive or of what the picture shows and which word was
 asked: nothing that looks at one of them alone tells anything, and training on such questions stays at chance. "Is the circle
@@ -20,7 +20,7 @@ OPPOSITE = {"above": "below", "below": "above", "left": "right", "right": "left"
 
 
 def drill(scene: Scene, rng: Random) -> list[Question]:
-    """Two questions about the same things, of the kind relation or compare; none where the scene allows none."""
+    """Two questions about the same things, of the kind relation or compare; empty if the scene does not allow any."""
     return sides(scene, rng) if rng.random() < 0.5 else amounts(scene, rng)
 
 

@@ -1,4 +1,4 @@
-"""The six categories of GenEval in the nano world, judged by the detector: exactly the things named, none else."""
+"""The six categories of GenEval in the nano world, judged by the detector: exactly the named things, nothing else."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def made(category: str, rng: Random, held_out: bool) -> GenPrompt:
 
 
 def fair(prompt: GenPrompt) -> bool:
-    """Two things must differ: in shape for "two objects", in both for "color attribution", in anything otherwise."""
+    """Whether two things differ: in shape for "two objects", in shape and colour for "color attribution", in either otherwise."""
     if len(prompt.meaning.groups) < 2:
         return True
     a, b = prompt.meaning.groups
@@ -71,7 +71,7 @@ def fair(prompt: GenPrompt) -> bool:
 
 
 def of_split(meaning: Meaning, split: Split) -> bool:
-    """Whether what a prompt names, one group or two, may be asked for in a split, in whatever words.
+    """Whether a prompt of one or two groups belongs to a split, independent of its wording.
 
     With two groups, in their order, the split is that of captions. With one there are too few for that, and captions of all are
     trained on; but what the test asks for is in no prompt that rewards see: "a circle" and "a star" where the colour is open,
@@ -88,13 +88,13 @@ def of_split(meaning: Meaning, split: Split) -> bool:
 
 
 def words(meaning: Meaning) -> str:
-    """A prompt without its opening."""
+    """Text of a prompt without its opening."""
     names = [named(group.color, str(group.shape), None, group.count) for group in meaning.groups]
     return (f" {RELATIONS[meaning.relation]} " if meaning.relation else " and ").join(names)
 
 
 def prompts(category: str, rng: Random, count: int, *, held_out: bool = False, split: Split = "test") -> list[GenPrompt]:
-    """``count`` prompts of a split; each has things to show that those of the other do not name (`of_split`)."""
+    """``count`` prompts of a split; the splits share none (`of_split`)."""
     found: list[GenPrompt] = []
     while len(found) < count:
         prompt = made(category, rng, held_out)
@@ -105,19 +105,19 @@ def prompts(category: str, rng: Random, count: int, *, held_out: bool = False, s
 
 
 class Promise(Protocol):
-    """What says what a picture must show: a `GenPrompt`, a `Drawable`."""
+    """A prompt with a checkable meaning: a `GenPrompt`, a `Drawable`."""
 
     @property
     def meaning(self) -> Meaning:
-        """The things promised."""
+        """What a picture must show."""
         ...
 
 
 def judge(prompt: Promise, picture: np.ndarray) -> bool:
-    """Whether a uint8 (H, W, 3) picture shows exactly what the prompt names."""
+    """Whether a uint8 (H, W, 3) picture shows exactly the things of the prompt."""
     return satisfies(prompt.meaning, detect(picture))
 
 
 def grade(prompt: Promise, picture: np.ndarray) -> float:
-    """How much of it the picture shows, 0 to 1; 1 exactly where `judge` says yes."""
+    """Share of the prompt that the picture shows, 0 to 1; 1 exactly if `judge` is True."""
     return share(prompt.meaning, detect(picture))

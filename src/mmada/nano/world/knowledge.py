@@ -1,4 +1,4 @@
-"""Knowledge to picture: flags, and shapes and colours spoken of by what they are known for."""
+"""Knowledge to picture: flags, and shapes and colours described by known facts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPE_FACTS = {
 
 @dataclass(frozen=True)
 class KnowledgeItem:
-    """A prompt that says a thing by what is known of it, the thought that names it, and what the picture must show."""
+    """A prompt that describes a thing by facts, the thought that names it, and what the picture must show."""
 
     prompt: str
     think: str
@@ -38,7 +38,7 @@ class KnowledgeItem:
 
 
 def flag_words(flag: Flag) -> str:
-    """What a flag looks like, in words."""
+    """Description of a flag."""
     if flag.layout == "disc":
         return f"a {flag.disc} disc on {flag.bands[0]}"
     across = "from top to bottom" if flag.layout == "horizontal" else "from left to right"
@@ -74,7 +74,7 @@ def of_facts(rng: np.random.Generator, split: Split) -> KnowledgeItem:
 
 
 def knowledge_item(rng: np.random.Generator, split: Split = "train", *, flags: float = 0.3) -> KnowledgeItem:
-    """A prompt of the split. Combinations of colour clue and shape clue are split; flags, being knowledge, are in all splits."""
+    """A prompt of the split. Combinations of colour clue and shape clue are split; flags, as facts, are in all splits."""
     return of_flag(rng) if rng.random() < flags else of_facts(rng, split)
 
 

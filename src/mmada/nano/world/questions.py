@@ -31,7 +31,7 @@ class Question:
     negative: str = ""
 
     def verify(self, answer: str) -> bool:
-        """Whether an answer, without its reasoning, is the right word, whatever its case and full stop."""
+        """Whether an answer (without its reasoning) is the right word, ignoring case and full stop."""
         return answer.strip().lower().rstrip(".") == self.answer
 
 
@@ -41,7 +41,7 @@ def choose(rng: Random, options: Sequence[str]) -> str:
 
 
 def attributes(rng: Random, thing: Thing) -> tuple[str | None, str | None]:
-    """(colour, shape) to speak of a thing by: both, or one of them."""
+    """(colour, shape) to name a thing by: both, or one of them."""
     kind = rng.random()
     return (thing.color, thing.shape) if kind < 0.5 else (None, thing.shape) if kind < 0.8 else (thing.color, None)
 
@@ -62,7 +62,7 @@ def reason(scene: Scene, conclusion: str) -> str:
 
 
 def absent(rng: Random, scene: Scene) -> tuple[str | None, str | None, str]:
-    """A (colour, shape) that is not there, and how it was chosen: random, popular or adversarial (POPE's three)."""
+    """An absent (colour, shape), and how it was chosen: random, popular or adversarial (POPE)."""
     colors, shapes = sorted({t.color for t in scene.things}), sorted({t.shape for t in scene.things})
     crossed = [(c, s) for c in colors for s in shapes if not matching(scene, c, s)]
     kind = rng.random()
@@ -153,7 +153,7 @@ def shape(scene: Scene, rng: Random) -> Question | None:
 
 
 def unique(scene: Scene) -> list[Thing]:
-    """Things whose colour and shape no other thing has."""
+    """Things with a unique colour and shape."""
     return [t for t in scene.things if len(matching(scene, t.color, t.shape)) == 1]
 
 
@@ -164,7 +164,7 @@ def said(rng: Random, scene: Scene, thing: Thing) -> str:
 
 
 def related(scene: Scene, rng: Random) -> tuple[Thing, Thing, str] | None:
-    """Two things and where the first is from the second: above, below, left or right."""
+    """Two things, and the position of the first relative to the second: above, below, left or right."""
     candidates = unique(scene)
     rng.shuffle(candidates)
     for a in candidates:
@@ -251,7 +251,7 @@ SHARES = (0.12, 0.17, 0.06, 0.06, 0.12, 0.24, 0.14, 0.09)
 
 
 def ask_about(scene: Scene, rng: Random, kind: str | None = None) -> Question:
-    """A question with one right answer, of a ``kind`` of `KINDS`; an existence question where the scene allows none."""
+    """A question with one right answer, of a ``kind`` of `KINDS`; an existence question if the scene does not allow that kind."""
     for _ in range(8):
         maker = KINDS[kind or list(KINDS)[int(rng.choice(len(KINDS), p=SHARES))]]
         question = maker(scene, rng)
@@ -261,13 +261,13 @@ def ask_about(scene: Scene, rng: Random, kind: str | None = None) -> Question:
 
 
 def check_reasoning(trace: str, question: Question) -> bool:
-    """Whether a trace is the listing of all that there is, where the kind of question has one, and the conclusion that answers
-    the question: the question's own words, but for spaces."""
+    """Whether a trace is the listing of all things (for kinds that list) followed by the conclusion that answers the question,
+    in the question's own words, ignoring spaces."""
     return " ".join(trace.split()) == question.reasoning
 
 
 def shared_statements(trace: str, right: str) -> float:
-    """How much two traces have in common, 0 to 1: twice the statements that stand in both in one order, over those of both.
+    """Similarity of two traces, 0 to 1: twice their longest common subsequence of statements, over the statements of both.
 
     Statements end with a comma or a full stop.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from mmada.errors import InputError
 from mmada.nano.world.scenes import Scene, Thing
 
-__all__ = ["CLEAN", "LOOSE", "PALETTE", "Style", "render"]
+__all__ = ["AUGMENTED", "CANONICAL", "PALETTE", "Style", "render"]
 
 # What the model learns to draw: one pure colour a name.
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -23,7 +23,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "white": (252, 252, 252),
     "black": (12, 12, 12),
 }
-CLEAN_BACKGROUND = {"grey": (140, 140, 140), "light": (228, 228, 228)}
+CANONICAL_BACKGROUND = {"grey": (140, 140, 140), "light": (228, 228, 228)}
 # (hue in degrees, saturation, value) ranges of what others may mean by a name.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "red": ((-8, 7), (0.78, 1.0), (0.72, 1.0)),
@@ -61,10 +61,10 @@ class Style:
             raise InputError(f"jitter of a style must lie in 0..6 pixels, got {self.jitter}")
 
 
-CLEAN = Style(0.0)  # what the model learns to draw: on the grid of the codes
-LOOSE = Style(4.0)  # what it learns to see: whatever another renderer may do
+CANONICAL = Style(0.0)  # the style that the model learns to draw, on the grid of the codes
+AUGMENTED = Style(4.0)  # the styles that it learns to look at, as other renderers might draw
 DIAMETER = {"small": 10.0, "medium": 16.0, "large": 22.0}
-LOOSE_DIAMETER = {"small": (9.0, 11.0), "medium": (13.0, 17.0), "large": (19.0, 22.0)}
+AUGMENTED_DIAMETER = {"small": (9.0, 11.0), "medium": (13.0, 17.0), "large": (19.0, 22.0)}
 
 
 def polygon_field(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -97,8 +97,8 @@ def corners_of(shape: str, radius: float, angle: float, inner: float, stretch: f
     return np.asarray(points @ turn.T)
 
 
-def loose_color(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Any colour that the name may mean, often a common one, float RGB 0..255."""
+def augmented_color(rng: np.random.Generator, name: str) -> np.ndarray:
+    """A colour that the name may mean, often a common one, float RGB 0..255."""
     if rng.random() < 0.5:
         options = COMMON[name]
         return np.clip(np.array(options[int(rng.integers(len(options)))]) + rng.uniform(-6, 6, 3), 0, 255)
@@ -115,13 +115,13 @@ def draw_thing(canvas: np.ndarray, thing: Thing, rng: np.random.Generator, style
     color = np.array(PALETTE[thing.color], float)
     if style.jitter:
         cx, cy = (10.67 + 21.33 * c + rng.uniform(-style.jitter, style.jitter) for c in (thing.col, thing.row))
-        radius = rng.uniform(*LOOSE_DIAMETER[thing.size]) / 2
+        radius = rng.uniform(*AUGMENTED_DIAMETER[thing.size]) / 2
         cx, cy = (float(np.clip(c, radius + 0.5, 63.5 - radius)) for c in (cx, cy))
         angle = rng.uniform(-0.2, 0.2) if rng.random() < 0.4 else 0.0
         if thing.shape == "star" and rng.random() < 0.2:
             angle = rng.uniform(-0.6, 0.6)
         inner, stretch = rng.uniform(0.36, 0.5), rng.uniform(0.85, 1.1)
-        color = loose_color(rng, thing.color)
+        color = augmented_color(rng, thing.color)
     else:
         cx, cy = 8.0 + 24 * thing.col, 8.0 + 24 * thing.row
         radius, angle, inner, stretch = DIAMETER[thing.size] / 2, 0.0, 0.42, 1.0
@@ -141,8 +141,8 @@ def draw_thing(canvas: np.ndarray, thing: Thing, rng: np.random.Generator, style
     patch += cover[..., None] * (color - patch)
 
 
-def loose_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Any plain background of the scene's kind, now and then tinted, float RGB; darker than a white thing on it."""
+def augmented_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A plain background of the scene's kind, sometimes tinted, float RGB; darker than a white thing on it."""
     brightest = 222.0 if any(t.color == "white" for t in scene.things) else 248.0
     level = rng.uniform(95, 175) if scene.background == "grey" else rng.uniform(195, brightest)
     if rng.random() < 0.4:
@@ -152,13 +152,16 @@ def loose_background(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.clip(level + tint, 0, 255)
 
 
-def render(scene: Scene, rng: np.random.Generator, style: Style = CLEAN, size: int = 64) -> np.ndarray:
-    """uint8 (size, size, 3). The canonical style does not draw from ``rng``."""
+def render(scene: Scene, rng: np.random.Generator, style: Style = CANONICAL, size: int = 64) -> np.ndarray:
+    """uint8 (size, size, 3). The canonical style does not use ``rng``."""
     if not style.jitter:
-        background = np.array(CLEAN_BACKGROUND[scene.background], float)
+        background = np.array(CANONICAL_BACKGROUND[scene.background], float)
         hard, noise = False, 0.0
     else:
-        background, style = loose_background(scene, rng), Style(rng.uniform(0, style.jitter))  # some draw on a strict grid
+        background, style = (
+            augmented_background(scene, rng),
+            Style(rng.uniform(0, style.jitter)),
+        )  # some keep to the grid
         hard, noise = rng.random() < 0.3, float(rng.uniform(0, 4)) if rng.random() < 0.15 else 0.0
     canvas = np.empty((size, size, 3))
     canvas[:] = background

@@ -1,4 +1,4 @@
-"""Scenes of the nano world: one to four coloured shapes on a loose 3 x 3 grid, and the splits that cannot overlap."""
+"""Scenes of the nano world: one to four coloured shapes on a 3 x 3 grid, and splits that cannot overlap."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Thing:
 
     @property
     def place(self) -> str:
-        """Words for the cell."""
+        """Name of the cell."""
         return PLACES[self.row][self.col]
 
     @property
@@ -86,18 +86,18 @@ class Scene:
 
     @property
     def key(self) -> str:
-        """Canonical text of what the scene shows."""
+        """Canonical text of the scene; it decides the split."""
         return "; ".join(f"{t.row}{t.col} {t.size} {t.color} {t.shape}" for t in self.things)
 
 
 def split_of(key: str) -> Split:
-    """The split of anything with a canonical text: a stable hash gives 5 % to test and 5 % to validation."""
+    """The split of a canonical text: a stable hash gives 5 % to test and 5 % to validation."""
     slot = zlib.crc32(key.encode()) % 20
     return "test" if slot == 0 else "validation" if slot == 1 else "train"
 
 
 def sample_things(rng: np.random.Generator, count: int, sizes: bool) -> tuple[Thing, ...]:
-    """Things in distinct cells; now and then alike in colour, shape or both, so that counting and asking are interesting."""
+    """Things in distinct cells; sometimes equal in colour, shape or both, so that counting is not trivial."""
     cells = sorted(int(c) for c in rng.choice(9, count, replace=False))
     kind = rng.random()
     base_shape, base_color = str(rng.choice(SHAPES)), str(rng.choice(COLORS))
