@@ -2,8 +2,7 @@
 
     mmada train sft --start-from MODEL --set "data={captions: FOLDER, chat: FILE.jsonl}"
 
-The stages of the nano world (`pretrain`, `instruct`, `cot`) are settings of the same recipe over procedural data sets
-(`mmada.nano.recipes`).
+Stages of a model are settings of it: a curriculum over named data sets, each from the model of the stage before.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recipe for training an image tokenizer (MAGVIT-v2) on a folder of pictures.
 
-The nano world's `image_tokenizer` and `image_decoder` are settings of it over rendered pictures (`mmada.nano.tokenizer`).
+A subclass may give other batches, and an auxiliary loss on their labels.
 """
 
 from __future__ import annotations
