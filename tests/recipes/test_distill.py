@@ -89,6 +89,7 @@ def test_certainty_adds_the_entropy_of_what_is_right_alone() -> None:
     torch.testing.assert_close(chunked_M, plain_M + more_M)
 
 
+@pytest.mark.slow
 def test_answers_are_right_and_stored_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trajectories, "ROWS", 6)
     speed, counts = Acceleration.of("threshold=0.9"), {"math": 3, "questions": 2, "pictures": 2}
@@ -133,6 +134,7 @@ def test_replayed_examples_are_masked_by_the_noise_of_their_modality() -> None:
     assert torch.equal(*one)
 
 
+@pytest.mark.slow
 def test_a_short_run_from_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trajectories, "ROWS", 6)
     few = SMALL | {"trajectories": "{math: 2, questions: 2, pictures: 2}", "plan.steps": "2", "rows": "3", "row_length": "192"}
