@@ -19,7 +19,7 @@ import torch
 
 from mmada.canvas import Denoiser
 from mmada.errors import InputError, check_choice, check_is_folder, check_path, kind_of, quote, unknown_name
-from mmada.io.device import chosen_device
+from mmada.io.device import chosen_device, chosen_dtype
 from mmada.model.loading import cast_weights, checked_weights, read_config, read_model, widest_type
 from mmada.model.lora import merged
 from mmada.model.quantize import Quantisation, quantize
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 NEEDED = ("config.json", "tokenizer.json")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -75,8 +74,6 @@ def load_folder(
 ) -> tuple[ModelFolder, torch.device]:
     """Load a model folder for the arguments of `MMaDA.load`, all checked before anything is read; returns the device too."""
     chosen = chosen_device("auto" if device is None else device)
-    if chosen.type == "meta":
-        raise InputError("device 'meta' computes nothing; choose auto, cpu, cuda or mps")
     wanted = checked_dtype(dtype)
     if preset is not None and not isinstance(preset, str):
         raise InputError(f"preset is {kind_of(preset)}; give the name of one: {', '.join(known_checkpoints())}")
@@ -103,15 +100,11 @@ def check_image_tokenizer(folder: Path) -> None:
 
 def checked_dtype(dtype: object) -> torch.dtype | None:
     """The type of weights that a name or a torch type means. Raises InputError for one that the model cannot compute in."""
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in (*DTYPES.values(), torch.float64)):
+    if dtype is None or dtype is torch.float64:
         return dtype
-    if isinstance(dtype, str):
-        if dtype in DTYPES:
-            return DTYPES[dtype]
-        if dtype in get_args(Quantisation):
-            raise InputError(f"dtype {quote(dtype)} is a quantisation; give it as quantisation={dtype!r}")
-        raise unknown_name("dtype", dtype, DTYPES)
-    raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {quote(dtype)}")
+    if isinstance(dtype, str) and dtype in get_args(Quantisation):
+        raise InputError(f"dtype {quote(dtype)} is a quantisation; give it as quantisation={dtype!r}")
+    return chosen_dtype(dtype)
 
 
 def check_source(field: str, source: object) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import PreTrainedConfig
 
 from mmada.errors import InputError, check_choice, check_is_folder, check_whole
-from mmada.io.device import chosen_device, quick_in_bfloat16
+from mmada.io.device import bf16_is_fast, chosen_device
 from mmada.io.isolation import ISOLATION, Isolation
 from mmada.io.jsonl import read_log
 from mmada.model.loading import read_config
@@ -207,7 +207,7 @@ class RLRecipe:
         """The learner: the model, the method, and a function that makes batches."""
         begun = read_start(start)
         device, method = chosen_device(self.device), self.method.build()
-        bf16 = quick_in_bfloat16(device) if self.bf16 == "auto" else self.bf16
+        bf16 = bf16_is_fast(device) if self.bf16 == "auto" else self.bf16
         model = with_network(begun, device, self.lora)
         drawing = {task: pools[task].drawing(task, model, self.sampling.text.length) for task in self.active}
         wants_reference = method.kl.weight > 0 and method.kl.target == "reference"
