@@ -279,5 +279,5 @@ def test_every_task_runs_on_the_released_layout(folder: Path, magvit_folder: Pat
     assert model.inpaint(picture, mask, "a circle", steps=2).size == (64, 64)
     assert model.extend(picture, right=1, down=1, steps=2).size == (80, 80)
     assert "circle" in model.infill("a [MASK] circle").text
-    with pytest.raises(InputError, match="width 40 is no multiple of 16"):
+    with pytest.raises(InputError, match="width 40 is not a multiple of 16"):
         model.draw("x", size=(40, 32))

@@ -126,7 +126,7 @@ def test_configurations_that_cannot_be_are_refused() -> None:
         replace(SMALL_IMAGE, image_size=60)
     with pytest.raises(InputError, match="channels of the image tokenizer must be a whole number"):
         replace(SMALL_IMAGE, channels=-1)
-    with pytest.raises(InputError, match="channels 8 of the image tokenizer is no multiple of its groups 7"):
+    with pytest.raises(InputError, match="channels 8 of the image tokenizer is not a multiple of its groups 7"):
         replace(TINY, groups=7)
     with pytest.raises(InputError, match="encoder_mult of the image tokenizer must list a number for each level"):
         replace(TINY, encoder_mult=(), decoder_mult=(), encoder_blocks=(), decoder_blocks=())

@@ -58,7 +58,7 @@ class ImageTokenizerConfig:
             for number in levels:
                 check_whole(f"{name} of the image tokenizer", number, int(name.endswith("mult")), 64)
         if self.norm == "group" and self.channels % self.groups:
-            raise InputError(f"channels {self.channels} of the image tokenizer is no multiple of its groups {self.groups}")
+            raise InputError(f"channels {self.channels} of the image tokenizer is not a multiple of its groups {self.groups}")
         lengths = {len(t) for t in (self.encoder_mult, self.decoder_mult, self.encoder_blocks, self.decoder_blocks)}
         if len(lengths) != 1:
             raise InputError("encoder_mult, decoder_mult, encoder_blocks and decoder_blocks must list the same number of levels")
