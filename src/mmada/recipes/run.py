@@ -51,8 +51,8 @@ def run(
 ) -> Path:
     """Run a recipe; returns the folder of its model.
 
-    ``out`` defaults to ``runs/NAME``; ``start_from`` (a bundled model, a folder, a hub id) to the model of the recipe it
-    follows, in the folder next to ``out``, or with ``resume`` to the one that the run began from. Settings go to ``out/recipe.yaml``.
+    ``out`` defaults to ``runs/NAME``; ``start_from`` (a bundled model, a folder, a hub id) to the model of the recipe it follows,
+    in the folder next to ``out``, or with ``resume`` to the one that the run began from. Settings go to ``out/recipe.yaml``.
     Raises InputError for an unknown name, setting or start, and for a folder that holds another run.
     """
     recipe: Recipe = override(RECIPES.find(name)(), overrides or {})
