@@ -8,10 +8,12 @@ while their masks are filled.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
@@ -86,7 +88,9 @@ def contact_sheet(path: Path) -> Path:
     """Write the contact sheet of the demo."""
     from mmada.registry import DEMOS
 
-    return DEMOS["nano"](image=None, prompt=None, out=path)
+    with TemporaryDirectory() as folder:  # the demo writes more pictures beside the sheet
+        sheet = DEMOS.find("nano")(image=None, prompt=None, out=Path(folder) / path.name)
+        return Path(shutil.copyfile(sheet, path))
 
 
 def main() -> None:
