@@ -216,7 +216,7 @@ def odd_sources(folder: Path) -> list[tuple[object, str]]:
         (closed, "is a file that is closed"), (file, "is a file that is closed"), (image, "is closed"),
         (StringIO("hello"), "is opened as text; open it with 'rb'"), ("https://example.org/a.png", "is a web address"),
         ("data:image/png;base64", "URL without data"), ("data:image/png;base64,@@@@", "base64 is damaged"),
-        ("data:,hello", "is not a readable image"), (7, "is a int"), (None, "is a NoneType"), ([], "is a list"),
+        ("data:,hello", "is not a readable image"), (7, "is an int"), (None, "is None"), ([], "is a list"),
         ({}, "is a dict"),
     ]  # fmt: skip
 

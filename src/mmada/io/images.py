@@ -21,7 +21,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmada.errors import InputError, check_path, quote, system_reason
+from mmada.errors import InputError, check_path, kind_of, quote, system_reason
 from mmada.io.atomic import atomic_file
 
 __all__ = ["MAX_PIXELS", "ImageSource", "check_output", "load_image", "load_mask", "save_gif", "save_image"]
@@ -143,7 +143,7 @@ def _load(source: object, name: str) -> Image.Image:
         return _decode(_open(BytesIO(_file_bytes(source, name)), name), name)
     if _is_tensor(source):
         return _from_array(_tensor_array(source, name), name)
-    raise InputError(f"{name} is a {type(source).__name__}; give {_ACCEPTED}.")
+    raise InputError(f"{name} is {kind_of(source)}; give {_ACCEPTED}.")
 
 
 def _from_path(source: str | os.PathLike[str], name: str) -> Image.Image:
