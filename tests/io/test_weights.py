@@ -129,10 +129,10 @@ def test_a_pickle_of_something_else_is_named(original: Path, tmp_path: Path) -> 
     ("fields", "named"),
     [
         ({"n_heads": -2}, "n_heads of config.json must be a whole number of 1 to"),
-        ({"n_heads": 3}, "d_model 8 of config.json is no multiple of twice its n_heads 3"),
+        ({"n_heads": 3}, "d_model 8 of config.json is not a multiple of twice its n_heads 3"),
         ({"n_heads": 8}, "twice its n_heads 8"),  # one column a head: none to rotate with
         ({"n_kv_heads": 0}, "n_kv_heads"),
-        ({"n_kv_heads": 4}, "n_heads 2 of config.json is no multiple of its n_kv_heads 4"),
+        ({"n_kv_heads": 4}, "n_heads 2 of config.json is not a multiple of its n_kv_heads 4"),
         ({"d_model": 10**15}, "d_model"),
         ({"d_model": None}, "d_model"),
         ({"mlp_hidden_size": -1}, "mlp_hidden_size"),

@@ -1,7 +1,7 @@
-"""The released layout: what LLaDA and MMaDA call their sizes and their tensors, and what `transformers` calls them.
+"""Names of the released layout: sizes and tensors as LLaDA and MMaDA call them, and as `transformers` does.
 
-Both names are read everywhere, and what is saved has the released tensor names and, in config.json, the released fields beside
-those of `transformers`: a folder of ours is one that the reference can load.
+Both names are read everywhere. What is saved has the released tensor names and, in config.json, both kinds of fields: the
+reference can load a folder that is written here.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _FIXED: dict[str, Any] = {
     "use_cache": False,
     "weight_tying": False,
 }
-# Fields that change what is computed, by either's name, and that only this value is implemented for.
+# Fields that change what is computed, by both names, of which only this value is implemented.
 _ARCHITECTURE: dict[str, Any] = {
     name: _FIXED[name]
     for name in ("activation_type", "alibi", "attention_layer_norm", "block_group_size", "block_type", "include_bias",
@@ -83,10 +83,10 @@ _ARCHITECTURE: dict[str, Any] = {
 } | {"attention_bias": False, "clip_qkv": None, "hidden_act": "silu", "is_causal": False, "mlp_bias": False,
      "multi_query_attention": False, "partial_rotary_factor": 1.0, "rope_scaling": None,
      "tie_word_embeddings": False}  # fmt: skip
-# The largest sizes that anybody could mean.
+# Upper bounds that catch typos.
 _MOST = {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 1000, "num_attention_heads": 2**10,
          "num_key_value_heads": 2**10, "max_position_embeddings": 2**24, "vocab_size": 2**24}  # fmt: skip
-# What may be null: the rest of the file says it.
+# Fields that may be null, as the others imply them.
 _IMPLIED = ("embedding_size", "mlp_hidden_size", "n_kv_heads", "num_key_value_heads")
 
 
@@ -101,8 +101,8 @@ def check_architecture(fields: Mapping[str, Any]) -> None:
 
 
 def check_sizes(fields: Mapping[str, Any]) -> None:
-    """Raise InputError for a size of config.json that no model has, for sizes that do not go together, and where the two names
-    of one size disagree.
+    """Raise InputError for an impossible size in config.json, for sizes that do not fit together, and where the two names of one
+    size disagree.
     """
     sizes: dict[str, int] = {}
     for released, ours in CONFIG_NAMES.items():
@@ -111,12 +111,14 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
                 continue
             size = check_whole(f"{name} of config.json", fields[name], 1, _MOST[ours])
             if sizes.setdefault(ours, size) != size:
-                raise InputError(f"config.json has {released} {sizes[ours]} but {ours} {size}, which are one thing; mend either")
+                raise InputError(
+                    f"config.json has {released} {sizes[ours]} but {ours} {size}, which are the same size; fix one of them"
+                )
     width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
     if width % (2 * heads):
-        raise InputError(f"d_model {width} of config.json is no multiple of twice its n_heads {heads}; mend either")
+        raise InputError(f"d_model {width} of config.json is not a multiple of twice its n_heads {heads}; fix one of them")
     if heads % (groups := sizes.get("num_key_value_heads", 1)):
-        raise InputError(f"n_heads {heads} of config.json is no multiple of its n_kv_heads {groups}; mend either")
+        raise InputError(f"n_heads {heads} of config.json is not a multiple of its n_kv_heads {groups}; fix one of them")
     if width and fields.get("head_dim") not in (None, width // heads):
         raise InputError(f"head_dim of config.json is {fields['head_dim']!r}; only d_model / n_heads, LLaDA's own, is supported")
     rope = fields.get("rope_parameters") or {}
@@ -124,7 +126,7 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
         if name in values:
             check_number(f"{name} of config.json", values[name], least)
     if fields.get("rope_theta", rope.get("rope_theta")) != rope.get("rope_theta", fields.get("rope_theta")):
-        raise InputError(f"config.json has rope_theta {fields['rope_theta']} and another in rope_parameters; mend either")
+        raise InputError(f"config.json has rope_theta {fields['rope_theta']} and another in rope_parameters; fix one of them")
     for name, most in (("num_vq_tokens", 2**20), ("codebook_size", 2**18), ("mlp_ratio", 2**10)):
         if fields.get(name) is not None:
             check_whole(f"{name} of config.json", fields[name], 1, most)
@@ -139,19 +141,19 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
 
 
 def released_fields(config: Any) -> dict[str, Any]:
-    """The released fields of config.json for a config with the names of `transformers`."""
+    """Return the released fields of config.json for a config with the names of `transformers`."""
     sizes = {released: getattr(config, ours) for released, ours in CONFIG_NAMES.items()}
     own = {name: getattr(config, name, value) for name, value in _FIXED.items()}
     return {**own, **sizes, "rope_theta": config.rope_parameters["rope_theta"], "rms_norm_eps": config.rms_norm_eps}
 
 
 def to_ours(name: str) -> str:
-    """A tensor's name in `transformers`; a name that is not of the released layout stays."""
+    """Return a tensor's name in `transformers`; a name that is not of the released layout is kept."""
     return _renamed(name, TENSOR_NAMES)
 
 
 def to_released(name: str) -> str:
-    """A tensor's released name; a name that is not of `transformers` stays."""
+    """Return a tensor's released name; a name that is not of `transformers` is kept."""
     return _renamed(name, _BACK)
 
 

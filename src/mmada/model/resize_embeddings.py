@@ -1,4 +1,4 @@
-"""LLaDA becomes MMaDA: rows for the image codes are added to the embedding and to the head."""
+"""Resizing of the embedding and the head: LLaDA becomes MMaDA by rows for the image codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmada.model.mmada import MMaDAModel
 __all__ = ["resize_embeddings"]
 
 MAX_NOISE = 100.0
-"""Most standard deviations: beyond, the new rows drown everything."""
+"""Largest noise, in standard deviations of the old rows; more would drown them."""
 
 
 @torch.no_grad()
