@@ -32,7 +32,8 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.torch: $(BIN)/python constraints.txt
-	@$(PIP) $(CONSTRAINTS) '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' \
+	@$(PIP) $(CONSTRAINTS) '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' 2>/dev/null \
+	  || $(PIP) $(CONSTRAINTS) '$(subst +cpu,,$(TORCH))' \
 	  || { echo "$(TORCH) is not available here: name another one with 'make TORCH=torch'." >&2; exit 1; }
 	@touch $@
 

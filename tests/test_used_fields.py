@@ -75,6 +75,8 @@ def frozen_fields(texts: dict[str, str], result: BuildResult) -> dict[tuple[str,
                 assert isinstance(info, TypeInfo)
                 for child in node.body:
                     if isinstance(child, ast.AnnAssign) and "ClassVar" not in ast.unparse(child.annotation):
+                        if any(ast.unparse(child.target) in base.names for base in info.mro[1:]):
+                            continue  # another default of an inherited field: it is read as the base's
                         found[info.fullname, ast.unparse(child.target)] = info
     return found
 

@@ -74,7 +74,7 @@ def examples(rng: Random, count: int, split: str) -> Sequence[tuple[str, str | N
 
 def suite(**measures: Any) -> str:
     name = f"toy{len(SUITES.targets)}"
-    SUITES.register(name, Suite(name=name, measures=measures, thresholds={"sums: correct": 0.5}))
+    SUITES.register(name, Suite(measures=measures, thresholds={"sums: correct": 0.5}))
     return name
 
 
@@ -156,7 +156,7 @@ def test_wrong_calls_do_no_work(tmp_path: Path) -> None:
     def refuse() -> None:
         raise InputError("needs a library")
 
-    SUITES.register("needy", Suite(name="needy", measures={}, check=refuse))
+    SUITES.register("needy", Suite(measures={}, check=refuse))
     for call, message in (
         ({"suite": "nanoo"}, "nano"),
         ({"suite": "needy"}, "needs a library"),

@@ -40,6 +40,7 @@ from mmada.sampling import (
     Temperature,
     Threshold,
     UniformSchedule,
+    UnmaskingRule,
     denoise,
     row_generators,
 )
@@ -307,3 +308,12 @@ def test_choices_by_name() -> None:
         Acceleration.of("threshold", lookahead=2)
     with pytest.raises(InputError, match="lookahead"):
         Acceleration.of(lookahead=-1)
+
+
+def test_a_rule_without_the_defaults_is_refused_before_any_step() -> None:
+    class Bare(UnmaskingRule):
+        def accept(self, seen: Candidates) -> Tensor:
+            return seen.confidence_N > 0.5
+
+    with pytest.raises(InputError, match=r"parallel Bare has no history or verify; derive it from parallel\.Rule"):
+        Acceleration(parallel=Bare())

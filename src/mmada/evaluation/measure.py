@@ -51,13 +51,12 @@ class Measure(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A named set of measures.
+    """A set of measures; its name is the one it is registered by.
 
     ``measures``: name -> (measure, examples for each seed). ``thresholds``: score that a model should reach, by name.
     ``check``: raises InputError where something that the measures need is missing, before any work is done.
     """
 
-    name: str
     measures: Mapping[str, tuple[Measure, int]]
     thresholds: Mapping[str, float] = field(default_factory=dict)
     check: Callable[[], None] = lambda: None

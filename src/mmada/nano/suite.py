@@ -54,7 +54,6 @@ def worked_problems(rng: Random, count: int, split: Split) -> list[ScoredText]:
 
 
 SUITE = Suite(
-    name="nano",
     measures={**MEASURES, "likelihood": (LikelihoodMeasure(name="likelihood of worked problems", texts=worked_problems), 16)},
     thresholds=THRESHOLDS,
     check=need_sklearn,

@@ -41,6 +41,8 @@ class Acceleration:
             value = getattr(self, name)
             if value is not None and not hasattr(value, method):
                 raise InputError(f"{name} cannot be {quote(value)}; give a rule, or its name, such as {example}")
+        if self.parallel is not None and not isinstance(self.parallel.verify, (int, float)):
+            raise InputError(f"parallel {type(self.parallel).__name__} has no history or verify; derive it from parallel.Rule")
         if self.lookahead is not None and (self.parallel is not None or self.reuse is not None):
             raise InputError("lookahead is exact and works with the fixed schedule only; leave out parallel and reuse")
 
