@@ -191,7 +191,7 @@ def plain_trajectory(new: Any, old: Any, ref: Any, canvas: Canvas) -> Tensor:
 
 
 TRACE = replace(
-    unigrpo(Algorithm1(), updates=2), masking=AllSteps(together=2), kl=Kl(0.01, "k3", "old", "sum")
+    unigrpo(Algorithm1(), updates=2), masking=AllSteps(steps_per_view=2), kl=Kl(0.01, "k3", "old", "sum")
 )  # a combination of parts, not a named one
 COMBINATIONS: dict[str, tuple[Method, Callable[..., Tensor]]] = {
     "unigrpo, algorithm 1": (unigrpo(Algorithm1()), plain_unigrpo),
@@ -199,7 +199,7 @@ COMBINATIONS: dict[str, tuple[Method, Callable[..., Tensor]]] = {
     "unigrpo, by masked tokens": (unigrpo(Systematic(), over="masked"), plain_unigrpo_masked),
     "path_grpo": (path_grpo(updates=2), plain_unigrpo_masked),
     "path_grpo, one step": (path_grpo(updates=2, samples=1), plain_unigrpo_masked),
-    "path_grpo, windows that overlap": (path_grpo(updates=2, ahead=3), plain_unigrpo_masked),
+    "path_grpo, windows that overlap": (path_grpo(updates=2, window=3), plain_unigrpo_masked),
     "diffu_grpo": (diffu_grpo(updates=3), plain_tokens_of_the_batch(0.5, 0.04)),
     "mask_grpo": (mask_grpo(updates=3), plain_tokens_of_the_batch(0.2, 0.01)),
     "mask_grpo, text": (mask_grpo(updates=3, fading=True), plain_tokens_of_the_batch(0.2, 0.01)),

@@ -182,7 +182,7 @@ def test_trajectory_replays_the_steps() -> None:
     steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
     steps_BL[0, 4:10] = torch.tensor([1, 8, 2, 2, 4, 3])  # the last one is padding
     steps_BL[1, 4:7] = torch.tensor([5, 5, 1])
-    plan = AllSteps(together=2)
+    plan = AllSteps(steps_per_view=2)
     views = draw_views(plan, canvas, mask_id=SMALL.mask, updates=2, group=1, generator=generator(), steps_BL=steps_BL)
     masked = [(v.tokens_KBL == SMALL.mask)[:, :, 4:10].int().tolist() for v in views]
     assert masked[0] == masked[1] == [[[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]], [[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]]
@@ -215,49 +215,49 @@ class Constant:
         (BlockMasks(block=3, prompt=0.1), 1.0),
     ],
 )
-def test_padding_behind_the_end_is_masked_as_the_completion_is_and_never_scored(plan: Any, share: float) -> None:
-    """Where it stays in sight, it says how long the text is, which the sampler did not know."""
+def test_padding_after_the_end_is_masked_like_the_completion_and_never_scored(plan: Any, share: float) -> None:
+    """Visible padding would reveal the length of the text, which the sampler did not know."""
     canvas = rows(*[8] * 100, prompt=10)
-    behind_BL = canvas.editable_BL & (torch.arange(canvas.length) >= 14)
-    ended = replace(canvas, editable_BL=canvas.editable_BL & ~behind_BL)
+    padding_BL = canvas.editable_BL & (torch.arange(canvas.length) >= 14)
+    ended = replace(canvas, editable_BL=canvas.editable_BL & ~padding_BL)
     views = draw_views(
         plan, ended, mask_id=SMALL.mask, updates=2, group=1, generator=generator(), steps_BL=canvas.editable_BL.long()
     )
     for one in views:
         masked_KBL = one.tokens_KBL == SMALL.mask
-        assert masked_KBL[:, behind_BL].float().mean().item() == pytest.approx(share, abs=0.04)
+        assert masked_KBL[:, padding_BL].float().mean().item() == pytest.approx(share, abs=0.04)
         assert not one.scored_KBL[:, ~completion(ended)].any()
         assert (masked_KBL | ~one.scored_KBL).all()
     unseen = draw_views(plan, ended, mask_id=SMALL.mask, updates=2, group=1, generator=generator())
-    if not isinstance(plan, FullMask | BlockMasks):  # these noise all that they know nothing of as they do the prompt
-        assert not (unseen[0].tokens_KBL == SMALL.mask)[:, behind_BL].any()
+    if not isinstance(plan, FullMask | BlockMasks):  # these add noise to unknown context as they do to the prompt
+        assert not (unseen[0].tokens_KBL == SMALL.mask)[:, padding_BL].any()
 
 
-@pytest.mark.parametrize("ahead", [1, 2])
-def test_moments_are_steps_of_the_rollout_each_as_often(ahead: int) -> None:
-    """What a step found masked is masked, padding behind the end as it was then, and the ELBO is that of all steps."""
+@pytest.mark.parametrize("window", [1, 2])
+def test_sampled_steps_are_states_of_the_rollout_equally_often(window: int) -> None:
+    """The state before a step is restored, padding included, and the expected ELBO is that of all steps."""
     canvas = rows(5, 3)
     steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)
     steps_BL[0, 4:10] = torch.tensor([1, 8, 2, 2, 4, 3])  # the last one is padding
     steps_BL[1, 4:8] = torch.tensor([5, 5, 1, 9])
     drawn = draw_views(
-        SampledSteps(ahead), canvas, mask_id=SMALL.mask, updates=2000, group=1, generator=generator(), steps_BL=steps_BL
+        SampledSteps(window), canvas, mask_id=SMALL.mask, updates=2000, group=1, generator=generator(), steps_BL=steps_BL
     )
     weight_BL = torch.stack([views.weight_KBL[0] for views in drawn]).mean(0)
     torch.testing.assert_close(weight_BL, completion(canvas).float(), atol=0.1, rtol=0)
     for row, size in enumerate((5, 3)):
         order = steps_BL[row, 4 : 5 + size]
         ranks = torch.unique(order[:size], return_inverse=True)[1]
-        legal = {tuple(((ranks >= k) & (ranks < k + ahead)).tolist()) for k in range(1 - ahead, int(ranks.max()) + 1)}
+        legal = {tuple(((ranks >= k) & (ranks < k + window)).tolist()) for k in range(1 - window, int(ranks.max()) + 1)}
         assert {tuple(v.scored_KBL[0, row, 4 : 4 + size].tolist()) for v in drawn} == legal
         for views in drawn[:50]:
             masked_L = views.tokens_KBL[0, row] == SMALL.mask
-            now = order[:size][views.scored_KBL[0, row, 4 : 4 + size]].min()
-            assert masked_L[4 : 5 + size].tolist() == (order >= now).tolist()
+            first = order[:size][views.scored_KBL[0, row, 4 : 4 + size]].min()
+            assert masked_L[4 : 5 + size].tolist() == (order >= first).tolist()
             assert masked_L.sum() == masked_L[4 : 5 + size].sum()
 
 
-def test_samples_of_moments_are_as_different_as_can_be() -> None:
+def test_samples_of_steps_overlap_as_little_as_possible() -> None:
     """Four steps a row: two samples are never the same step nor its neighbour round the end, four are all, five one twice."""
     canvas = rows(4, 3)
     steps_BL = torch.zeros(2, canvas.length, dtype=torch.long)

@@ -48,7 +48,7 @@ def test_golden_combination_equals_the_plain_one(name: str) -> None:
 
 
 def test_golden_our_own_is_on_the_path() -> None:
-    assert path_grpo(ahead=3, samples=2).masking == SampledSteps(3, 2)
+    assert path_grpo(window=3, samples=2).masking == SampledSteps(3, 2)
     assert path_grpo().masking == SampledSteps(1, 4)
 
 

@@ -24,7 +24,7 @@ from mmada.nano.world.scenes import sample_scene
 from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.rewards import RewardSum, WeightedReward
 from mmada.rl import SampledSteps, Systematic, draw_views, rollout, unigrpo
-from mmada.rl.learner import group_advantages, taking_part
+from mmada.rl.learner import group_advantages, with_gradient
 from mmada.rl.rollout import Rollouts, RolloutSampling, diversity, finished, roll_out
 from mmada.rl.scoring import GroupLog, score_groups
 from mmada.sampling import Frame, denoise
@@ -340,7 +340,7 @@ def test_what_has_no_reward_or_nothing_to_compare_with_is_in_no_loss() -> None:
     assert advantage_B[2:].tolist() == [0] * 7
     assert advantage_B[:2].tolist() == pytest.approx([-1, 1], abs=1e-3)
     rollouts, _ = fixed([1] * 9, [2] * 9)
-    length_B = taking_part(rollouts.canvas, reward_B, group=3).editable_BL.sum(1)
+    length_B = with_gradient(rollouts.canvas, reward_B, group=3).editable_BL.sum(1)
     assert length_B.tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0]
 
 

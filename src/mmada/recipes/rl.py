@@ -246,9 +246,9 @@ class RLRecipe:
             (bf16, self.micro_batch if bf16 else None),
             self.plan.seed,
         )
-        course = (self.plan.steps, self.plan.optim, self.lora, str(start.resolve()))
+        training_config = (self.plan.steps, self.plan.optim, self.lora, str(start.resolve()))
         fresh = not resume and not (out / "checkpoint.safetensors").exists()
-        return RolloutStore(out / "rollouts", settings=repr(settings), course=repr(course), fresh=fresh)
+        return RolloutStore(out / "rollouts", settings=repr(settings), training_config=repr(training_config), fresh=fresh)
 
     def scored(
         self,

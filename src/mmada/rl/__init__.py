@@ -1,5 +1,8 @@
-"""Policy optimisation of masked diffusion models, from parts: `Method` holds one choice of each, `prepare` draws the masks and
-asks the old policy and the reference, `policy_loss` is the loss of one inner update, `parts` of which run one after the other."""
+"""Policy optimisation of masked diffusion models, composed of interchangeable parts.
+
+`Method` holds one choice of each part, `prepare` draws the masks and evaluates old policy and reference, and `policy_loss` is the
+loss of one inner update, computed over its `parts` one after another.
+"""
 
 from mmada.rl.advantage import Advantage, CentredReward, LeaveOneOut, ZScore, advantages
 from mmada.rl.likelihood import Elbo, Likelihood, MeanField, Sandwich, Scorer, log_probabilities

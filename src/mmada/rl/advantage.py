@@ -1,6 +1,6 @@
-"""Group-normalised advantages: how much better a completion is than the others of its prompt.
+"""Group-relative advantages: the reward of a completion compared with those of the other completions of its prompt.
 
-Shapes: B rows, G completions of a prompt, next to each other.
+Shapes: B rows, P prompts, G completions per prompt, in consecutive rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Advantage(Protocol):
     """A rule that turns the rewards of a group into advantages."""
 
     def of(self, centred_PG: Tensor) -> Tensor:
-        """Advantages from rewards less their group's mean, float64 (prompts, G)."""
+        """Advantages from rewards minus the mean of their group, float64 (P, G)."""
         ...
 
 
@@ -53,7 +53,7 @@ class CentredReward:
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """r less the mean of the others, which is G / (G - 1) times `CentredReward` (coupled-GRPO, ESPO)."""
+    """r minus the mean of the others, which is G / (G - 1) times `CentredReward` (coupled-GRPO, ESPO)."""
 
     def of(self, centred_PG: Tensor) -> Tensor:
         """As `Advantage.of`."""

@@ -1,8 +1,8 @@
-"""Policy optimisation in the one training loop: mu inner updates on every batch of rollouts.
+"""Learner for policy optimisation: mu inner updates on every batch of rollouts.
 
-Step s is update s % mu of batch s // mu. A batch is made from (seed, number of the batch) and the weights at its first update,
-and kept in a file until no checkpoint needs it: a run that is resumed between two of its updates finds the same completions,
-rewards and masks, and goes on as if it had never been stopped.
+Step s is update s % mu of batch s // mu. A batch depends on (seed, number of the batch) and the weights at its first update, and
+is stored in a file until no checkpoint needs it: a run that is resumed between two updates of a batch reads the same completions,
+rewards and masks, and continues exactly as if it had not been interrupted.
 
 Shapes: K views, B rows (prompts x G), L positions.
 """
@@ -22,17 +22,17 @@ from mmada.canvas import Canvas
 from mmada.model.mmada import MMaDAModel
 from mmada.rl import Method, Reference, Update, parts, policy_loss, prepare
 from mmada.rl.advantage import advantages
-from mmada.rl.rollout_store import Batch, RolloutStore
+from mmada.rl.rollout_store import RolloutBatch, RolloutStore
 from mmada.rl.scoring import ScoredRollouts
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["PolicyLearner", "group_advantages", "taking_part"]
+__all__ = ["PolicyLearner", "group_advantages", "with_gradient"]
 
 
 def group_advantages(method: Method, reward_B: Tensor, *, group: int) -> Tensor:
-    """Advantages (B,) float32 of each group's completions among those of them that have a reward; 0 for the others.
+    """Advantages (B,) float32 within each group, over the completions that have a reward; 0 for the others.
 
-    A group with fewer than two rewards has none to compare and gives 0.
+    A group with fewer than two rewards has nothing to compare and gives 0.
     """
     advantage_B = torch.zeros(len(reward_B))
     for start in range(0, len(reward_B), group):
@@ -42,22 +42,25 @@ def group_advantages(method: Method, reward_B: Tensor, *, group: int) -> Tensor:
     return advantage_B
 
 
-def taking_part(canvas: Canvas, reward_B: Tensor, *, group: int) -> Canvas:
-    """The canvas with nothing editable in completions that teach nothing: they are in no loss, in no KL, and are not computed.
+def with_gradient(canvas: Canvas, reward_B: Tensor, *, group: int) -> Canvas:
+    """The canvas without editable positions in completions that give no gradient: they are not in loss or KL, and not computed.
 
-    These are completions without a reward, and groups with fewer than two different rewards.
+    Those are completions without a reward, and groups with fewer than two different rewards.
     """
     reward_PG = reward_B.view(-1, group)
     low_P1 = reward_PG.nan_to_num(torch.inf).amin(1, keepdim=True)
     high_P1 = reward_PG.nan_to_num(-torch.inf).amax(1, keepdim=True)
-    teaches_B = ((low_P1 < high_P1) & reward_PG.isfinite()).view(-1)
-    return Canvas(canvas.tokens_BL, canvas.editable_BL & teaches_B[:, None], canvas.valid_BL, canvas.modality_BL)
+    useful_B = ((low_P1 < high_P1) & reward_PG.isfinite()).view(-1)
+    return Canvas(canvas.tokens_BL, canvas.editable_BL & useful_B[:, None], canvas.valid_BL, canvas.modality_BL)
 
 
 class PolicyLearner:
-    """``scored``: number of a batch -> its rollouts and rewards, by the weights as they are. ``first_needed``: step -> the step
-    of the checkpoint from which a run killed now would go on. ``bf16``: compute in bfloat16. ``micro_batch``: as in
-    `parts`."""
+    """Learner of a policy, for `mmada.training.loop.train`.
+
+    ``scored``: maps the number of a batch to its rollouts and rewards, sampled with the current weights. ``first_needed``: maps a
+    step to that of the checkpoint from which a run killed now would resume. ``bf16``: compute in bfloat16. ``micro_batch``: as in
+    `parts`.
+    """
 
     def __init__(
         self,
@@ -85,10 +88,10 @@ class PolicyLearner:
         self.examples = 0
         self.statistics: dict[str, float] = {}
         self.number = -1
-        self.batch: Batch | None = None
+        self.batch: RolloutBatch | None = None
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """Minus the objective of one inner update, in parts. A part that is no number is left out: it is 0, and counted."""
+        """Minus the objective of one inner update, in parts. A part with a non-finite loss is skipped (0) and counted."""
         number, inner = divmod(step, self.method.updates)
         batch = self.current(number, step)
         self.examples = batch.canvas.rows
@@ -102,7 +105,7 @@ class PolicyLearner:
                 )
             if not math.isfinite(value := float(loss.detach())):
                 logging.getLogger(__name__).warning(
-                    "rows %d to %d of batch %d have the loss %s in update %d; left out",
+                    "rows %d to %d of batch %d have the loss %s in update %d; skipped",
                     rows.start,
                     rows.stop,
                     number,
@@ -115,23 +118,23 @@ class PolicyLearner:
                 self.statistics[name] = self.statistics.get(name, 0.0) + float(count)
             yield {"policy": loss}
 
-    def current(self, number: int, step: int) -> Batch:
-        """The batch at work: in memory, kept, or made now."""
+    def current(self, number: int, step: int) -> RolloutBatch:
+        """The batch ``number``: from memory, from the store, or newly made."""
         if self.batch is None or self.number != number:
             batch = self.store.read(number, done=step % self.method.updates)
             if batch is None:
-                self.store.drop(since=number)  # those would be of other weights than it leads to
+                self.store.drop(since=number)  # later batches were made with weights that this run will not reach
                 batch = self.made(number)
                 self.store.write(number, batch)
             self.store.drop(before=self.first_needed(step) // self.method.updates)
             self.batch, self.number = batch, number
         return self.batch
 
-    def made(self, number: int) -> Batch:
-        """Rollouts, rewards, advantages and masks, and what old policy and reference say of them."""
+    def made(self, number: int) -> RolloutBatch:
+        """Rollouts, rewards, advantages and masks, with the log-probabilities of old policy and reference."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             scored = self.scored(number)
-            canvas = taking_part(scored.rollouts.canvas, scored.reward_B, group=self.group)
+            canvas = with_gradient(scored.rollouts.canvas, scored.reward_B, group=self.group)
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
             updates = prepare(
                 self.model,
@@ -145,7 +148,7 @@ class PolicyLearner:
                 micro_batch=self.micro_batch,
             )
         advantage_B = group_advantages(self.method, scored.reward_B, group=self.group)
-        return Batch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), scored.statistics)
+        return RolloutBatch(canvas, advantage_B, tuple(moved(u, torch.device("cpu")) for u in updates), scored.statistics)
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
         """Sample pictures of the saved model."""

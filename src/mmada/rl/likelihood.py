@@ -1,12 +1,12 @@
-"""Log-probabilities at masked positions, and estimates of the likelihood of a completion from them.
+"""Log-probabilities at masked positions, and estimators of the likelihood of a completion.
 
     MeanField()             mean log-probability of a masked token              UniGRPO (eq. 3, eq. 4), d1, MaskGRPO, TraceRL
     Elbo()                  lower bound: (1/t) sum over masked tokens           eq. 1, eq. 2, coupled-GRPO, ESPO
-    Sandwich(omega, beta)   the ELBO for good completions, and for the others   SPG
-                            a mix of it and an upper bound, the EUBO
+    Sandwich(omega, beta)   the ELBO where the advantage is positive,           SPG
+                            else a mix of it and an upper bound, the EUBO
 
-Shapes: K views, B rows, L positions, D width, V vocab of a modality. Of the K x B rows, R have scored positions and U differ in
-what the model reads; C of these run together, for S of the R, with M scored positions.
+Shapes: K views, B rows, L positions, D width, V vocabulary of a modality. Of the K x B rows, R have scored positions, with
+U distinct inputs; a batch of C of these inputs serves S of the R rows, with M scored positions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Elbo", "Likelihood", "MeanField", "Sandwich", "Scorer", "log_probabi
 
 
 MAX_ROWS = 32
-"""Most rows that run together."""
+"""Maximum rows per forward pass."""
 
 
 class Scorer(Protocol):
@@ -48,34 +48,31 @@ def log_probabilities(model: Scorer, canvas: Canvas, views: MaskedViews, *, voca
     """ln p of the canvas's own token at every scored position of every view (K, B, L), in nats, 0 elsewhere.
 
     Text positions are normalised over the text range of the vocabulary, image positions over the code slice. Logits are
-    computed for ``chunk`` positions at a time; the backward pass of more than that computes them again. Rows of which a view
-    scores nothing are not computed, and rows that the model would read alike, of one view or of several, are computed once.
-    Raises InputError where a token is outside the range of its modality.
+    computed for ``chunk`` positions at a time, and recomputed in the backward pass where there are more. Rows without scored
+    positions are skipped, and rows with identical input, in one view or several, are computed once. Raises InputError if a token
+    is outside the range of its modality.
     """
-    asked_KB = views.scored_KBL.any(2)
-    asked_KB[0, 0] = True  # one row is computed in any case, to keep the graph
-    view_R, row_R = asked_KB.nonzero(as_tuple=True)
+    scored_KB = views.scored_KBL.any(2)
+    scored_KB[0, 0] = True  # always compute one row, so that the loss has a graph
+    view_R, row_R = scored_KB.nonzero(as_tuple=True)
     tokens_RL, valid_RL = views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R]
-    kind_R, first_U = alike(tokens_RL, valid_RL)
+    input_R, first_U = unique_inputs(tokens_RL, valid_RL)
     log_KBL = torch.zeros(views.scored_KBL.shape, device=tokens_RL.device)
-    for kinds_C in of_like_length(valid_RL[first_U]):
-        read_C = first_U[kinds_C]
-        kept = slice(int(valid_RL[read_C].any(0).nonzero().max()) + 1)
-        position_U = torch.full_like(first_U, -1).index_copy(0, kinds_C, torch.arange(len(kinds_C), device=kinds_C.device))
-        mine = (position_U[kind_R] >= 0).nonzero()[:, 0]
+    for inputs_C in length_batches(valid_RL[first_U]):
+        rows_C = first_U[inputs_C]
+        cut = slice(int(valid_RL[rows_C].any(0).nonzero().max()) + 1)
+        slot_U = torch.full_like(first_U, -1).index_copy(0, inputs_C, torch.arange(len(inputs_C), device=inputs_C.device))
+        mine = (slot_U[input_R] >= 0).nonzero()[:, 0]
         view, row = view_R[mine], row_R[mine]
-        queries = Queries(canvas.tokens_BL[row, kept], canvas.modality_BL[row, kept], views.scored_KBL[view, row, kept])
-        read = (tokens_RL[read_C, kept], valid_RL[read_C, kept])
-        log_SL = queries.log_probabilities(model, *read, position_U[kind_R[mine]], vocabulary, chunk)
+        queries = Queries(canvas.tokens_BL[row, cut], canvas.modality_BL[row, cut], views.scored_KBL[view, row, cut])
+        read = (tokens_RL[rows_C, cut], valid_RL[rows_C, cut])
+        log_SL = queries.log_probabilities(model, *read, slot_U[input_R[mine]], vocabulary, chunk)
         log_KBL = log_KBL.to(log_SL).index_put((view, row), pad(log_SL, (0, canvas.length - log_SL.shape[1])))
     return log_KBL
 
 
-def alike(tokens_RL: Tensor, valid_RL: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row the number of its kind (R,), which is what the model reads, and for each kind its first row (U,).
-
-    Kinds are numbered as they come.
-    """
+def unique_inputs(tokens_RL: Tensor, valid_RL: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the distinct input of each row (R,), and the first row of each distinct input (U,), in order of appearance."""
     _, sorted_R = torch.unique(torch.where(valid_RL, tokens_RL, -1), dim=0, return_inverse=True)
     count_R = torch.arange(len(sorted_R), device=sorted_R.device)
     first_U = torch.full_like(count_R[: int(sorted_R.max()) + 1], len(count_R)).scatter_reduce(0, sorted_R, count_R, "amin")
@@ -83,47 +80,48 @@ def alike(tokens_RL: Tensor, valid_RL: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(order_U).index_copy(0, order_U, count_R[: len(order_U)])[sorted_R], first_U
 
 
-def of_like_length(valid_UL: Tensor) -> tuple[Tensor, ...]:
-    """The numbers of the rows in groups of `TOGETHER`, the shortest first: texts are not padded to the length of pictures."""
+def length_batches(valid_UL: Tensor) -> tuple[Tensor, ...]:
+    """Indices of rows in batches of `MAX_ROWS`, the shortest first, so that texts are not padded to the length of pictures."""
     return torch.split(valid_UL.sum(1).argsort(stable=True), MAX_ROWS)
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Queried log-probabilities of S rows, (S, L) each: their tokens, their modalities, the scored positions."""
+    """Tokens, modalities and scored positions of S rows, (S, L) each, for which log-probabilities are computed."""
 
-    own_SL: Tensor
+    target_SL: Tensor
     modality_SL: Tensor
     scored_SL: Tensor
 
     def log_probabilities(
-        self, model: Scorer, tokens_CL: Tensor, valid_CL: Tensor, position_S: Tensor, vocabulary: Vocabulary, chunk: int
+        self, model: Scorer, tokens_CL: Tensor, valid_CL: Tensor, slot_S: Tensor, vocabulary: Vocabulary, chunk: int
     ) -> Tensor:
-        """ln p (S, L), 0 where nothing is scored, where row s is read as row ``place_S[s]`` of ``tokens_CL``."""
+        """ln p (S, L), 0 at positions that are not scored; row ``slot_S[s]`` of ``tokens_CL`` is the input of row s."""
         hidden_CLD = model.hidden(tokens_CL, valid_BL=valid_CL)
         parts = []
         for modality, vocab in ((TEXT, vocabulary.ranges["text"]), (IMAGE, vocabulary.ranges["image"])):
             at_SL = self.scored_SL & (self.modality_SL == modality)
             row_M, column_M = at_SL.nonzero(as_tuple=True)
-            target_M = self.own_SL[at_SL] - vocab.start
+            target_M = self.target_SL[at_SL] - vocab.start
             if bool(((target_M < 0) | (target_M >= len(vocab))).any()):
                 name = "text" if modality == TEXT else "image"
-                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} positions; correct modality_BL")
-            hidden_MD = at_positions(hidden_CLD, position_S[row_M], column_M)
+                raise InputError(f"canvas holds tokens outside the {name} range {vocab} at {name} positions; fix modality_BL")
+            hidden_MD = at_positions(hidden_CLD, slot_S[row_M], column_M)
             log_M = -chunked_cross_entropy(hidden_MD, model.head(vocab), target_M, chunk=chunk)
             parts.append(log_M.new_zeros(at_SL.shape).masked_scatter(at_SL, log_M))
         return parts[0] + parts[1]
 
 
 def at_positions(hidden_CLD: Tensor, row_M: Tensor, column_M: Tensor) -> Tensor:
-    """``hidden_CLD[row_M, column_M]`` (M, D). Gradients of repeated positions are added in a fixed order,
-    so that a run repeats itself bit by bit; plain indexing on several CPU threads does not.
+    """``hidden_CLD[row_M, column_M]`` (M, D), with a deterministic backward pass.
+
+    Gradients of repeated positions are added in a fixed order; plain indexing on several CPU threads does not do so.
     """
     return embedding(row_M * hidden_CLD.shape[1] + column_M, hidden_CLD.flatten(0, 1))
 
 
 class Likelihood(Protocol):
-    """An estimate of ln p(completion | prompt) from K views."""
+    """An estimator of ln p(completion | prompt) from K views."""
 
     def tokens(self, log_KBL: Tensor, views: MaskedViews) -> Tensor:
         """An estimate of every position (B, L), in nats; 0 where no view scores it."""
@@ -136,14 +134,17 @@ class Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class MeanField:
-    """Each masked token alone, whatever the mask ratio. Of a completion: its length times the mean (eq. 4 is that mean)."""
+    """Mean-field: masked tokens are independent, with equal weight at every mask ratio.
+
+    The estimate of a completion is its length times the mean (eq. 4 is that mean).
+    """
 
     def tokens(self, log_KBL: Tensor, views: MaskedViews) -> Tensor:
         """As `Likelihood.tokens`: the mean over the views that score a position (eq. 3)."""
         return log_KBL.sum(0) / views.scored_KBL.sum(0).clamp(min=1)
 
     def rows(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Tensor:
-        """As `Likelihood.rows`: over the scored positions of all views together."""
+        """As `Likelihood.rows`: the mean is over the scored positions of all views."""
         return length_B * log_KBL.sum((0, 2)) / views.scored_KBL.sum((0, 2)).clamp(min=1)
 
 
@@ -165,8 +166,8 @@ class Sandwich:
     """SPG: the ELBO where the advantage is positive; else ``omega`` * EUBO + (1 - omega) * ELBO.
 
     EUBO = (1 / beta) sum_i ln mean_k [w p_i^beta] over the positions that some view scores, scaled up to the whole length.
-    ``omega`` in [0, 1]: 0 is the ELBO, 1 the EUBO. ``beta``: at least 1; SPG's experiments take 1.5. They bound completions,
-    not tokens.
+    ``omega`` in [0, 1]: 0 is the ELBO, 1 the EUBO. ``beta``: at least 1; SPG's experiments take 1.5. The bounds are of
+    completions, not of tokens.
     """
 
     omega: float = 0.5
@@ -192,7 +193,7 @@ class Sandwich:
         """The EUBO (B,), in nats."""
         scored_BL = views.scored_KBL.any(0)
         power_KBL = views.weight_KBL.clamp(min=1e-30).log() + self.beta * log_KBL
-        # Finite, not -inf: a position that no view scores is dropped below, and brings no infinity into a sum or its gradient.
+        # Finite, not -inf: positions that no view scores are dropped below, and their gradient must not become NaN.
         sum_BL = power_KBL.masked_fill(~views.scored_KBL, -1e9).logsumexp(0) - log(len(log_KBL))
         total_B = torch.where(scored_BL, sum_BL, 0.0).sum(1) / self.beta
         return length_B * total_B / scored_BL.sum(1).clamp(min=1)

@@ -1,8 +1,8 @@
-"""The loss of one inner update, and what has to be known before the first.
+"""The loss of one inner update, and the preparation before the first one.
 
     advantage_B = policy.advantages(reward_B, group=group)
     for update in prepare(model, canvas, policy=policy, ..., reference=reference):  # masks; old and reference log-probabilities
-        for rows in parts(canvas, update.views):                                    # so that activations are held of a part
+        for rows in parts(canvas, update.views):                                    # bounds the memory for activations
             loss, statistics = policy_loss(model, canvas, advantage_B, update, policy=policy, vocabulary=vocabulary, rows=rows)
             loss.backward()
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
-from mmada.rl.likelihood import Scorer, alike, log_probabilities
+from mmada.rl.likelihood import Scorer, log_probabilities, unique_inputs
 from mmada.rl.masked_views import MaskedViews, completion, draw_views
 from mmada.rl.methods import Method
 from mmada.rl.reference import Reference
@@ -32,7 +32,7 @@ __all__ = ["Update", "parts", "policy_loss", "prepare"]
 class Update:
     """One inner update: its masks, and log-probabilities (K, B, L) of the old policy and of the reference on these masks.
 
-    ``old_KBL`` None: the policy has not moved since the rollout (mu = 1), so its own values stand in, without gradient.
+    ``old_KBL`` None: the policy has not moved since the rollout (mu = 1), so its own values are used, without gradient.
     """
 
     views: MaskedViews
@@ -40,7 +40,7 @@ class Update:
     reference_KBL: Tensor | None = None
 
     def part(self, rows: slice) -> Update:
-        """The same for some rows."""
+        """The update restricted to some rows."""
         old, other = (None if x is None else x[:, rows] for x in (self.old_KBL, self.reference_KBL))
         return Update(self.views.part(rows), old, other)
 
@@ -58,17 +58,17 @@ def prepare(
     steps_BL: Tensor | None = None,
     micro_batch: int = 128,
 ) -> tuple[Update, ...]:
-    """Masks of the policy's inner updates for completed canvases, and what old policy and reference say about them.
+    """Masks of all inner updates for completed canvases, with the log-probabilities of the old policy and of the reference.
 
-    ``group``: G; rows of a prompt stand together. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`. ``micro_batch``:
-    as in `parts`, which old policy and reference compute too: in bfloat16 a row's numbers depend on what runs beside it.
-    Call it before the first update: the model as it is, is the old policy. Raises InputError where `draw_views` does, and if
-    the KL needs a reference and there is none.
+    ``group``: G, completions per prompt, in consecutive rows. ``generator``: on the CPU. ``steps_BL``: as in `draw_views`.
+    ``micro_batch``: as in `parts`; old policy and reference use the same parts, because in bfloat16 the values of a row depend on
+    the other rows of its batch. Call it before the first update: the current weights are the old policy. Raises InputError where
+    `draw_views` does, and if the KL needs a reference and there is none.
     """
-    wants_reference = method.kl.weight > 0 and method.kl.target == "reference"
-    if wants_reference and reference is None:
+    needs_reference = method.kl.weight > 0 and method.kl.target == "reference"
+    if needs_reference and reference is None:
         raise InputError(
-            "reference is missing and the KL is to it; give a FrozenCopy or AdaptersOff, or set the KL's weight to 0"
+            "reference is missing, but the KL is to it; pass a FrozenCopy or AdaptersOff, or set the weight of the KL to 0"
         )
     drawn = draw_views(
         method.masking,
@@ -83,34 +83,33 @@ def prepare(
     if method.needs_old:
         old = [in_parts(model, canvas, views, vocabulary, micro_batch) for views in drawn]
     other: list[Tensor | None] = [None] * len(drawn)
-    if wants_reference and reference is not None:
+    if needs_reference and reference is not None:
         with reference.scorer() as scorer:
             other = [in_parts(scorer, canvas, views, vocabulary, micro_batch) for views in drawn]
     return tuple(Update(*one) for one in zip(drawn, old, other, strict=True))
 
 
 def in_parts(model: Scorer, canvas: Canvas, views: MaskedViews, vocabulary: Vocabulary, micro_batch: int) -> Tensor:
-    """`log_probabilities` (K, B, L) of each of the `parts`, side by side."""
+    """`log_probabilities` (K, B, L), computed part by part."""
     spans = parts(canvas, views, micro_batch=micro_batch)
     found = [log_probabilities(model, canvas.part(rows), views.part(rows), vocabulary=vocabulary) for rows in spans]
     return torch.cat(found, dim=1)
 
 
 def parts(canvas: Canvas, views: MaskedViews, *, micro_batch: int = 128) -> list[slice]:
-    """Consecutive rows of a batch, in parts of which the model has at most ``micro_batch`` different rows to compute in all
-    views.
+    """Split a batch into consecutive rows with at most ``micro_batch`` distinct inputs over all views.
 
-    Their activations wait for one backward pass. The views of a single row are not parted.
+    The activations of a part are in memory at once, for one backward pass. The views of a single row are never split.
     """
-    asked_BK = views.scored_KBL.any(2).T
-    row_R, view_R = asked_BK.nonzero(as_tuple=True)
-    kinds: list[set[int]] = [set() for _ in range(canvas.rows)]
+    scored_BK = views.scored_KBL.any(2).T
+    row_R, view_R = scored_BK.nonzero(as_tuple=True)
+    inputs: list[set[int]] = [set() for _ in range(canvas.rows)]
     if len(row_R):
-        kind_R, _ = alike(views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R])
-        for row, kind in zip(row_R.tolist(), kind_R.tolist(), strict=True):
-            kinds[row].add(kind)
+        input_R, _ = unique_inputs(views.tokens_KBL[view_R, row_R], canvas.valid_BL[row_R])
+        for row, index in zip(row_R.tolist(), input_R.tolist(), strict=True):
+            inputs[row].add(index)
     starts, found = [0], set[int]()
-    for row, mine in enumerate(kinds):
+    for row, mine in enumerate(inputs):
         if found and len(found | mine) > micro_batch:
             starts.append(row)
             found = set()
@@ -130,8 +129,8 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus eq. 5 for one inner update: a scalar to minimise, and statistics (scalars without gradient).
 
-    ``advantage_B``: float, from `Method.advantages`. ``rows``: whose share of loss and statistics is wanted; the shares of all
-    `parts` of a batch add up to the whole. Statistics: ``ratio`` (mean), ``clipped`` (share of units where the clip is active),
+    ``advantage_B``: float, from `Method.advantages`. ``rows``: the rows to compute; loss and statistics of all `parts` of a batch
+    add up to those of the whole batch. Statistics: ``ratio`` (mean), ``clipped`` (share of units where the clip is active),
     ``kl`` (nats per completion position; 0 where its weight is 0), ``masked`` (positions scored, over all views). Completions
     without a scored position, or without any position, add nothing. Raises InputError if the KL is to a reference and the
     update has none.
@@ -151,7 +150,7 @@ def policy_loss(
         if method.kl.target == "reference":
             if mine.reference_KBL is None:
                 raise InputError(
-                    "reference_KBL of the update is missing and the KL is to the reference; make updates with prepare"
+                    "reference_KBL of the update is missing, but the KL is to the reference; make updates with prepare"
                 )
             target = method.units(mine.reference_KBL, *values)
         kl_BU = torch.where(units.scored_BU, method.kl.of(units, target.log_BU.detach()), 0.0)
@@ -168,7 +167,7 @@ def policy_loss(
 
 @dataclass(frozen=True)
 class Share:
-    """Weights of each unit of a batch in the loss, in its KL, and among all scored units and positions, (B, U) each."""
+    """Weights (B, U) of each unit of a batch: in the loss, in the KL, and in means over scored units and positions."""
 
     loss_BU: Tensor
     kl_BU: Tensor
@@ -177,7 +176,7 @@ class Share:
 
     @staticmethod
     def of(method: Method, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Share:
-        """Those of a whole batch; they depend on where it is scored, not on what the model says."""
+        """The weights of a whole batch; they depend on the scored positions only, not on the model."""
         units = method.units(advantage_B.new_zeros(views.scored_KBL.shape), views, length_B, advantage_B)
         loss_BU = method.aggregation.weights(units, length_B)
         counted_BU = units.scored_BU * units.size_BU

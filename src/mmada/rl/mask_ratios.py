@@ -1,10 +1,10 @@
-"""Mask ratios of the inner updates of one rollout batch: the schedules of UniGRPO, as printed twice, and of its successors.
+"""Schedules of the mask ratio over the inner updates of a rollout batch: the two of UniGRPO, and those of its successors.
 
-UniGRPO prints two grids that disagree (Algorithm 1, line 13; the example of section 5.2), and neither is the default here:
+The UniGRPO paper prints two grids that disagree (Algorithm 1, line 13; the example of section 5.2), so the caller must choose:
 
     Algorithm1()        start ~ U{0..T-1}, then evenly up to T       start 100, 5 updates: 100 325 550 775 1000
     Systematic()        start ~ U{0..T-1}, stride T / updates, mod T start 100, 5 updates: 100 300 500 700 900
-    Iid()               a fresh ratio for every row and update
+    Iid()               an independent ratio for every row and update
     Truncated(gamma)    no randomness, from above gamma to 1         MaskGRPO
 
 Algorithm1 always ends fully masked and has a mean ratio of 3/4. Systematic has 1/2: the wrap-around, which the paper does not
@@ -25,16 +25,16 @@ __all__ = ["Algorithm1", "Iid", "Systematic", "Times", "Truncated"]
 
 
 class Times(Protocol):
-    """Mask ratios of the inner updates."""
+    """A schedule of mask ratios over the inner updates."""
 
     def ratios(self, updates: int, rows: int, group: int, generator: torch.Generator) -> Tensor:
-        """Mask ratios (updates, rows) in [0, 1]; ``group`` rows in a row are completions of one prompt."""
+        """Mask ratios (updates, rows) in [0, 1]; ``group`` consecutive rows are completions of one prompt."""
         ...
 
 
 @dataclass(frozen=True)
 class Algorithm1:
-    """Algorithm 1 of UniGRPO: t_n = floor((n - 1) / (mu - 1) * (T - t_1) + t_1). One start a prompt; ``total``: T, 1000."""
+    """Algorithm 1 of UniGRPO: t_n = floor((n - 1) / (mu - 1) * (T - t_1) + t_1). One start per prompt; ``total``: T."""
 
     total: int = 1000
 
@@ -53,7 +53,7 @@ class Algorithm1:
 
 @dataclass(frozen=True)
 class Systematic:
-    """Section 5.2 of the paper, wrapped: t_n = (t_1 + floor((n - 1) T / mu)) mod T. One start a prompt; ``total``: T, 1000."""
+    """Section 5.2 of the paper, wrapped: t_n = (t_1 + floor((n - 1) T / mu)) mod T. One start per prompt; ``total``: T."""
 
     total: int = 1000
 
@@ -72,47 +72,47 @@ class Systematic:
 
 @dataclass(frozen=True)
 class Iid:
-    """A ratio of its own for every row and update, uniform between ``least`` and ``most``."""
+    """Independent ratios for every row and update, uniform between ``min_ratio`` and ``max_ratio``."""
 
-    least: float = 0.0
-    most: float = 1.0
+    min_ratio: float = 0.0
+    max_ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_span("schedule", self.least, self.most)
+        _check_range(self.min_ratio, self.max_ratio)
 
     def ratios(self, updates: int, rows: int, group: int, generator: torch.Generator) -> Tensor:
         """As `Times.ratios`."""
-        return self.least + (self.most - self.least) * torch.rand(updates, rows, generator=generator)
+        return self.min_ratio + (self.max_ratio - self.min_ratio) * torch.rand(updates, rows, generator=generator)
 
 
 @dataclass(frozen=True)
 class Truncated:
-    """MaskGRPO: gamma + (1 - gamma) n / mu for n = 1..mu, at most ``most``: only high ratios, and no randomness."""
+    """MaskGRPO: gamma + (1 - gamma) n / mu for n = 1..mu, capped at ``max_ratio``: only high ratios, and no randomness."""
 
     gamma: float = 0.6
-    most: float = 0.999
+    max_ratio: float = 0.999
 
     def __post_init__(self) -> None:
-        _check_span("schedule", self.gamma, self.most, low="gamma")
+        _check_range(self.gamma, self.max_ratio, low="gamma")
 
     def ratios(self, updates: int, rows: int, group: int, generator: torch.Generator) -> Tensor:
         """As `Times.ratios`."""
         grid = self.gamma + (1 - self.gamma) * torch.arange(1, updates + 1) / updates
-        return grid.clamp(max=self.most)[:, None].expand(updates, rows)
+        return grid.clamp(max=self.max_ratio)[:, None].expand(updates, rows)
 
 
 def _starts(total: int, count: int, generator: torch.Generator) -> list[int]:
-    """Lines 7 and 10 of Algorithm 1 both: floor(T u) of a uniform u is uniform over 0..T-1."""
+    """Start times, uniform over 0..T-1: lines 7 and 10 of Algorithm 1 (floor(T u) of a uniform u)."""
     return [int(start) for start in torch.randint(total, (count,), generator=generator)]
 
 
 def _spread(grids: list[list[int]], total: int, group: int) -> Tensor:
-    """One grid a prompt to ratios (updates, rows)."""
+    """Ratios (updates, rows) from one grid per prompt."""
     return (torch.tensor(grids, dtype=torch.float64) / total).float().repeat_interleave(group, 0).T
 
 
-def _check_span(owner: str, least: float, most: float, *, low: str = "least") -> None:
-    check_number(f"{low} of the {owner}", least, 0, 1)
-    check_number(f"most of the {owner}", most, 0, 1)
-    if least > most:
-        raise InputError(f"{low} of the {owner} must not be above its most {most:g}, got {least:g}")
+def _check_range(min_ratio: float, max_ratio: float, *, low: str = "min_ratio") -> None:
+    check_number(f"{low} of the schedule", min_ratio, 0, 1)
+    check_number("max_ratio of the schedule", max_ratio, 0, 1)
+    if min_ratio > max_ratio:
+        raise InputError(f"{low} of the schedule must not be above its max_ratio {max_ratio:g}, got {min_ratio:g}")

@@ -1,7 +1,7 @@
-"""Masked copies of finished completions, as a masking plan draws them: once for policy, old policy and reference alike.
+"""Masked copies of finished completions, drawn once by a masking plan and shared by policy, old policy and reference.
 
-Which positions belong to a completion is said by the canvas alone (``editable_BL``): leave end-of-text padding out there to
-leave it out of the loss. Masks are drawn on the CPU, so that a seed means the same on every device.
+The positions of a completion are the ``editable_BL`` of its canvas: end-of-text padding that is not editable is not in the
+loss. Masks are drawn on the CPU, so that a seed gives the same masks on every device.
 
 Shapes: K views, B rows, L positions.
 """
@@ -36,8 +36,8 @@ __all__ = [
 class MaskedViews:
     """K masked copies of a batch of completions.
 
-    ``tokens_KBL``: int64, what the model reads. ``scored_KBL``: bool, the masked positions of the completion whose
-    log-probability counts. ``weight_KBL``: float, what a scored position stands for in the ELBO (1/t of eq. 1), 0 elsewhere.
+    ``tokens_KBL``: int64, the input of the model. ``scored_KBL``: bool, the masked positions of the completion whose
+    log-probability counts. ``weight_KBL``: float, weight of a scored position in the ELBO (1/t of eq. 1), 0 elsewhere.
     """
 
     tokens_KBL: Tensor
@@ -55,11 +55,11 @@ class MaskedViews:
 
 @dataclass(frozen=True)
 class MaskingContext:
-    """The batch that a plan masks: ``steps_BL`` is the step at which the rollout decided each position; B is a multiple of
-    ``group``.
+    """The batch that a plan masks.
 
-    ``behind_BL``: what the rollout filled behind the end of a text. It says how long the text is, so plans mask it as they mask
-    the completion, and score none of it.
+    ``group``: completions per prompt; B is a multiple of it. ``steps_BL``: the step at which the rollout decided each position.
+    ``padding_BL``: padding that the rollout wrote after the end of a text. It reveals the length of the text, so plans mask it
+    like the completion, and never score it.
     """
 
     canvas: Canvas
@@ -70,21 +70,22 @@ class MaskingContext:
     steps_BL: Tensor | None
 
     @cached_property
-    def behind_BL(self) -> Tensor:
-        """Places (B, L) behind the end; none where the steps of the rollout are unknown."""
+    def padding_BL(self) -> Tensor:
+        """Positions (B, L) after the end of a text; none if the steps of the rollout are unknown."""
         context_BL = self.canvas.valid_BL & ~self.canvas.editable_BL
         return torch.zeros_like(context_BL) if self.steps_BL is None else context_BL & (self.steps_BL > 0)
 
-    def behind(self, chance_BL: Tensor) -> Tensor:
-        """Places behind the end, each taken with its probability."""
-        return self.behind_BL & (self.uniform(*self.behind_BL.shape) < chance_BL) if self.behind_BL.any() else self.behind_BL
+    def random_padding(self, chance_BL: Tensor) -> Tensor:
+        """Positions after the end of a text, each chosen with its probability."""
+        chosen_BL = self.padding_BL
+        return chosen_BL & (self.uniform(*chosen_BL.shape) < chance_BL) if chosen_BL.any() else chosen_BL
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers."""
         return torch.rand(*shape, generator=self.generator)
 
     def views(self, masked: Sequence[Tensor], scored: Sequence[Tensor], weights: Sequence[Tensor | float]) -> MaskedViews:
-        """MaskedViews from the masks, scored positions and weights, (B, L) or broadcast to it, of each."""
+        """MaskedViews from the mask, scored positions and weights of each view, (B, L) or broadcast to it."""
         scored_KBL = torch.stack(list(scored))
         tokens_KBL = torch.where(torch.stack(list(masked)), self.mask_id, self.canvas.tokens_BL)
         weight_KBL = torch.stack(
@@ -93,21 +94,21 @@ class MaskingContext:
         return MaskedViews(tokens_KBL, scored_KBL, weight_KBL * scored_KBL)
 
     def noisy_context(self, share: float) -> Tensor:
-        """Places (B, L) before and around the completion, each taken with probability ``share``."""
-        context_BL = self.canvas.valid_BL & ~self.canvas.editable_BL & ~self.behind_BL
+        """Positions (B, L) of the context (not of padding), each chosen with probability ``share``."""
+        context_BL = self.canvas.valid_BL & ~self.canvas.editable_BL & ~self.padding_BL
         return context_BL & (self.uniform(*context_BL.shape) < share)
 
 
 class MaskingPlan(Protocol):
-    """A masking plan."""
+    """A rule that draws the masked views of each inner update."""
 
-    def draw(self, wanted: MaskingContext) -> tuple[MaskedViews, ...]:
-        """The views of each inner update; use `draw_views`, which checks and moves what it is given."""
+    def draw(self, context: MaskingContext) -> tuple[MaskedViews, ...]:
+        """The views of each inner update; call it through `draw_views`, which checks its input and moves it to the CPU."""
         ...
 
 
 def completion(canvas: Canvas) -> Tensor:
-    """Places (B, L) bool of the completions."""
+    """Positions (B, L) bool of the completions."""
     return canvas.editable_BL & canvas.valid_BL
 
 
@@ -123,11 +124,10 @@ def draw_views(
 ) -> tuple[MaskedViews, ...]:
     """Masks of ``updates`` inner updates for completed canvases, on the device of the canvas.
 
-    ``group``: G, completions a prompt, which stand next to each other. ``generator``: on the CPU. ``steps_BL``: int64, step at
-    which each position was filled, 0 in the context: `AllSteps` and `SampledSteps` need it, and it tells every plan what the
-    rollout
-    filled behind the end of a text. Raises InputError if a completion is
-    unfinished, B is not a multiple of G, or these plans are wanted without steps.
+    ``group``: G, completions per prompt, in consecutive rows. ``generator``: on the CPU. ``steps_BL``: int64, the step at which
+    each position was filled, 0 in the context: required by `AllSteps` and `SampledSteps`, and used by every plan to find the
+    padding after the end of a text. Raises InputError if a completion is unfinished, if B is not a multiple of G, or if such a
+    plan is given no steps.
     """
     check_whole("updates", updates, 1)
     if check_whole("group", group, 1) and canvas.rows % group:
@@ -136,14 +136,14 @@ def draw_views(
     canvas = canvas.to("cpu")
     unfinished = int((completion(canvas) & (canvas.tokens_BL == mask_id)).sum())
     if unfinished:
-        raise InputError(f"canvas holds {unfinished} masked positions in its completions; complete it before scoring it")
+        raise InputError(f"canvas holds {unfinished} masked positions in its completions; finish sampling before scoring")
     steps_BL = None if steps_BL is None else steps_BL.cpu()
     drawn = plan.draw(MaskingContext(canvas, mask_id, updates, group, generator, steps_BL))
     return tuple(views.to(device) for views in drawn)
 
 
 def random_mask(positions_BL: Tensor, chance_BL: Tensor, generator: torch.Generator) -> Tensor:
-    """Each position with its probability; where a row would have none, the position nearest to being taken."""
+    """Each position with its probability; at least one per row: if none is drawn, the one with the smallest margin."""
     margin_BL = (torch.rand(positions_BL.shape, generator=generator) - chance_BL).masked_fill(~positions_BL, inf)
     return positions_BL & (margin_BL <= margin_BL.amin(1, keepdim=True).clamp(min=0))
 

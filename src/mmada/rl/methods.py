@@ -1,12 +1,12 @@
 """Methods of policy optimisation: one choice of every part. The published ones are combinations.
 
     method         masking                       likelihood  ratio     advantage    KL               aggregation
-    unigrpo        RandomMasks(either schedule)  MeanField   token     z-score      k3, reference    per sample, |o_i|
-    diffu_grpo     FullMask(prompt 0.15)         MeanField   token     mean only    k3, reference    per token
+    unigrpo        RandomMasks(2 schedules)      MeanField   token     z-score      k3, reference    per sample, |o_i|
+    diffu_grpo     FullMask(prompt 0.15)         MeanField   token     centred      k3, reference    per token
     mask_grpo      RandomMasks(Truncated)        MeanField   token     z-score      k3, reference    per token
-    coupled_grpo   CoupledMasks(full)            Elbo        token     leave one    k3, reference    per token
-    spg            BlockMasks                    Sandwich    none      mean only    none             per token
-    espo           CoupledCounts                 Elbo        sequence  leave one    k2, reference    per sample
+    coupled_grpo   CoupledMasks(full)            Elbo        token     leave-1-out  k3, reference    per token
+    spg            BlockMasks                    Sandwich    none      centred      none             per token
+    espo           CoupledCounts                 Elbo        sequence  leave-1-out  k2, reference    per sample
     path_grpo      SampledSteps                  MeanField   token     z-score      k3, reference    per sample, scored
 
 Constants are those of each paper's own code. What differs from that code:
@@ -79,20 +79,22 @@ class Method:
         check_whole("method.updates", self.updates, 1)
         free = isinstance(self.ratio, NoRatio)
         if free and self.clip is not None:
-            raise InputError(f"method.clip {self.clip} has no ratio to hold with NoRatio(); leave it out or choose another ratio")
+            raise InputError(
+                f"method.clip {self.clip} has no effect with NoRatio(), as there is no ratio to clip; leave it out or take another ratio"
+            )
         if isinstance(self.likelihood, Sandwich) and not free:
             raise InputError(f"method.ratio {self.ratio} would compare different bounds of a Sandwich; use NoRatio()")
         if isinstance(self.likelihood, Sandwich) and self.kl.weight > 0:
-            raise InputError(f"method.kl weight {self.kl.weight:g} asks for a KL of different bounds of a Sandwich; set it to 0")
+            raise InputError(f"method.kl of weight {self.kl.weight:g} would compare different bounds of a Sandwich; set it to 0")
 
     @property
     def needs_old(self) -> bool:
-        """Whether log-probabilities of the old policy are needed: the policy moves between updates, and something compares."""
+        """Whether log-probabilities of the old policy are needed: mu > 1, and a ratio or KL that compares with it."""
         compared = not isinstance(self.ratio, NoRatio) or (self.kl.weight > 0 and self.kl.target == "old")
         return self.updates > 1 and compared
 
     def advantages(self, reward_B: Tensor, *, group: int) -> Tensor:
-        """Advantages (B,) of rewards (B,), ``group`` completions a prompt; see `advantages`, also for what it raises."""
+        """Advantages (B,) of rewards (B,), ``group`` completions a prompt; raises as `advantages` does."""
         return advantages(self.advantage, reward_B, group=group)
 
     def units(self, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
@@ -119,17 +121,17 @@ def unigrpo(
     )
 
 
-def path_grpo(*, updates: int = 1, ahead: int = 1, samples: int = 4, clip: float = 0.2, kl: float = 0.01) -> Method:
-    """UniGRPO's objective on the path of the sampler: tokens are scored in the states in which the rollout decided them.
+def path_grpo(*, updates: int = 1, window: int = 1, samples: int = 4, clip: float = 0.2, kl: float = 0.01) -> Method:
+    """UniGRPO's objective on the trajectory of the sampler: tokens are scored in the states in which the rollout decided them.
 
-    Close to AGRPO, CJ-GRPO and TraceRL (see the module). ``samples`` steps of every rollout an update, ``ahead`` of each at
-    once; a token counts as much as any other of its row, and a row as much as any other.
+    Close to AGRPO, CJ-GRPO and TraceRL (see the module). An update takes ``samples`` windows of ``window`` steps from every
+    rollout. All tokens of a row have the same weight, and so have all rows.
 
     The probability that a step decides position i is left out of the gradient. It is not constant: the most confident positions
     come first, and confidence depends on the sampled token, so P(i chosen with token v) is not p_i(v) / n. For two positions,
     enumerated exactly, the direction of the gradient had a median cosine of .997 with the exact one (10th percentile .98).
     """
-    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl, over="masked"), masking=SampledSteps(ahead, samples))
+    return replace(unigrpo(Systematic(), updates=updates, clip=clip, kl=kl, over="masked"), masking=SampledSteps(window, samples))
 
 
 def diffu_grpo(*, updates: int = 12, prompt: float = 0.15, clip: float = 0.5, kl: float = 0.04) -> Method:

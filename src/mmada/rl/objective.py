@@ -1,6 +1,6 @@
 """The parts of the objective after the likelihood: ratio, clip, KL and aggregation (eq. 5, eq. 16).
 
-A *unit* is what has a probability ratio: a token, or a whole completion. Both are (B, U), U = L or 1.
+A *unit* has one probability ratio: a token, or a whole completion. Tensors of units are (B, U), U = L or 1.
 
     ratio         TokenRatio()  SequenceRatio()  NoRatio()
     clip          RatioClip(low, high), or None
@@ -44,7 +44,7 @@ estimator continues as the straight line of its slope there, so that its gradien
 
 @dataclass(frozen=True)
 class Units:
-    """``log_BU``: nats. ``scored_BU``: bool, has an estimate. ``size_BU``: number of positions that a unit stands for."""
+    """Log-probabilities per unit: ``log_BU`` in nats, ``scored_BU`` True where estimated, ``size_BU`` positions per unit."""
 
     log_BU: Tensor
     scored_BU: Tensor
@@ -62,7 +62,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class RatioClip:
-    """The clip range: a ratio outside [1 - low, 1 + high] gains nothing more (PPO's epsilon, one for each side)."""
+    """The clip range [1 - low, 1 + high] of the ratio (epsilon of PPO, one for each side)."""
 
     low: float = 0.2
     high: float = 0.2
@@ -100,7 +100,7 @@ class TokenRatio:
 
 @dataclass(frozen=True)
 class SequenceRatio:
-    """exp((ln p - ln p_old) / length) of the completion: GSPO's and ESPO's ratio, and with `MeanField` that of eq. 4."""
+    """exp((ln p - ln p_old) / length) of the completion: the ratio of GSPO and ESPO, and with `MeanField` that of eq. 4."""
 
     def units(self, likelihood: Likelihood, log_KBL: Tensor, views: MaskedViews, length_B: Tensor, advantage_B: Tensor) -> Units:
         """As `Ratio.units`."""
@@ -130,9 +130,9 @@ class Kl:
     """``weight`` (beta of eq. 5) times an estimate of KL(policy || target) from d = ln p - ln p_target of each unit.
 
     ``estimator``: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d, which is linear in d below -20: its slope there, -e^20, is
-    finite. One such token still dominates an update after the norm of the gradient is clipped; choose k2 where the policy may
-    move far. ``target``: the reference, or the old policy. ``reduce``: "mean" averages over positions as the objective does,
-    "sum" adds up a completion's units, then averages over completions.
+    finite. One such token still dominates an update after gradient clipping; choose k2 if the policy may move far. ``target``:
+    the reference, or the old policy. ``reduce``: "mean" averages over positions as the objective does, "sum" adds up the units
+    of a completion, then averages over completions.
     """
 
     weight: float = 0.0
@@ -189,7 +189,7 @@ class PerSample:
 class PerToken:
     """The mean over all tokens of the batch, so that long completions weigh more (d1, DAPO). ``over``: as `PerSample`.
 
-    Of completions that take part: `MethodLearner` leaves out groups of equal rewards, which the codes of d1 and SPG count.
+    `PolicyLearner` leaves out groups of equal rewards, so they are not in the mean; the released code of d1 and SPG counts them.
     """
 
     over: Literal["positions", "masked"] = "masked"
@@ -215,5 +215,5 @@ def clipped_gain(units: Units, old_BU: Tensor, advantage_B: Tensor, clip: RatioC
     free_BU = ratio_BU * advantage_B[:, None]
     if clip is None:
         return Gain(free_BU, ratio_BU, torch.zeros_like(units.scored_BU))
-    held_BU = ratio_BU.clamp(1 - clip.low, 1 + clip.high) * advantage_B[:, None]
-    return Gain(torch.minimum(free_BU, held_BU), ratio_BU, held_BU < free_BU)
+    clipped_BU = ratio_BU.clamp(1 - clip.low, 1 + clip.high) * advantage_B[:, None]
+    return Gain(torch.minimum(free_BU, clipped_BU), ratio_BU, clipped_BU < free_BU)

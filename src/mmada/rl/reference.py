@@ -19,18 +19,18 @@ class Reference(Protocol):
     """A source of reference log-probabilities."""
 
     def scorer(self) -> AbstractContextManager[Scorer]:
-        """The reference inside a ``with`` block; outside it the policy is as it was."""
+        """The reference, usable inside a ``with`` block; afterwards the policy is unchanged."""
         ...
 
 
 class FrozenCopy:
-    """A copy of the weights as they are now, without gradients: twice the memory, and any policy."""
+    """A frozen copy of the current weights: doubles the memory for weights, and works with any policy."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
 
     def refresh(self, model: nn.Module) -> None:
-        """Take the weights of ``model``: d1 does so every 64 updates."""
+        """Copy the current weights of ``model``; d1 does so every 64 updates."""
         self.model.load_state_dict(model.state_dict())
 
     @contextmanager
@@ -40,14 +40,14 @@ class FrozenCopy:
 
 
 class AdaptersOff:
-    """A policy that is LoRA adapters beside frozen weights: its reference is the same model without them, and costs no memory.
+    """The base model of a LoRA policy, with the adapters disabled: needs no memory of its own.
 
     ``model``: `MMaDAModel` after ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it has no adapters.
     """
 
     def __init__(self, model: Any) -> None:
         if not hasattr(model, "peft_config"):
-            raise InputError(f"model {type(model).__name__} has no adapters to switch off; add some with peft or use FrozenCopy")
+            raise InputError(f"model {type(model).__name__} has no adapters to disable; add some with peft or use FrozenCopy")
         self.model = model
 
     @contextmanager

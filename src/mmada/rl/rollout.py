@@ -1,9 +1,8 @@
-"""Rollouts: completions of prompts by the denoising loop, with the step at which every token was decided.
+"""Rollouts: sampled completions of prompts, with the step at which every token was decided.
 
-    rollouts = roll_out(model, prompts, group_size=8, seed=7)     # 8 completions a prompt, next to each other
+    rollouts = roll_out(model, prompts, group_size=8, seed=7)     # 8 completions per prompt, in consecutive rows
 
-Everything works on canvases: the canvas of a prompt is built once and repeated for its group, so that a prompt is tokenised
-once and its picture encoded once.
+The canvas of a prompt is built once and repeated for its group, so that a prompt is tokenised once and its picture encoded once.
 
 Shapes: B rows (prompts x G), L positions.
 """
@@ -40,18 +39,18 @@ UNUSED_TEXT = {
     "stop_at_eos": "end at their end token",
     "open_vocabulary": "are of text tokens",
 }
-"""Options of texts that rollouts do not have, and why."""
+"""Text options that rollouts do not support, and why."""
 UNUSED_IMAGE = {"size": "are of the size that the model was trained on"}
-"""The same of pictures."""
+"""Image options that rollouts do not support, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSampling:
     """Sampling options of completions.
 
-    ``text``, ``image``: options of texts and of pictures; what is None is the model's preset, but for the temperature, which is
-    1. Temperatures are above 0, or a group would hold one completion G times. ``image_thinking``: a thought is written before
-    each picture, on the same canvas. ``batch``: rows denoised together. A text stops early, at its end token.
+    ``text``, ``image``: options of texts and of pictures; None takes the value of the model's preset, except for the temperature,
+    which is then 1. Temperatures must be above 0, or all completions of a group would be equal. ``image_thinking``: a thought is
+    sampled before each picture, on the same canvas. ``batch``: rows denoised together. A text stops early, at its end token.
     """
 
     text: TextSampling = field(default_factory=TextSampling)
@@ -72,15 +71,15 @@ class RolloutSampling:
         check_whole("sampling.batch", self.batch, 1)
 
     def text_plan(self, preset: Preset) -> TextSampling:
-        """All options of an answer with reasoning. Raises InputError if they do not fit each other."""
+        """The complete options of an answer with reasoning. Raises InputError if they contradict each other."""
         return replace(self.text, temperature=self.text.temperature or 1.0).over(preset.reasoning)
 
     def image_plan(self, preset: Preset) -> ImageSampling:
-        """All options of a picture."""
+        """The complete options of a picture."""
         return replace(self.image, temperature=self.image.temperature or 1.0).over(preset.image)
 
     def check_fits(self, preset: Preset, max_length: int) -> None:
-        """Raise InputError if a model with ``max_length`` positions cannot be sampled so."""
+        """Raise InputError if a model with ``max_length`` positions cannot be sampled with these options."""
         if self.text.length is not None:
             check_whole("sampling.text.length", self.text.length, 1, max_length - 1)
         try:
@@ -91,7 +90,7 @@ class RolloutSampling:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Finished completions with what training needs.
+    """Finished completions and their sampling steps, for training.
 
     ``canvas``: its editable positions are the completions, without end-of-text padding. ``decided_BL``: int64, the step of the
     loop that decided each position, from 1, for the padding after the end too; 0 in the context.
@@ -122,7 +121,7 @@ def roll_out(
 
     Raises InputError for a prompt that does not fit the model.
     """
-    sampler = Sampler(model, RolloutSampling() if sampling is None else sampling)
+    sampler = RolloutSampler(model, RolloutSampling() if sampling is None else sampling)
     check_whole("group_size", group_size, 1)
     canvases = sampler.canvases(prompts)
     rows = [index for index in range(len(prompts)) for _ in range(group_size)]
@@ -144,15 +143,15 @@ def kind_of(prompt: Prompt) -> tuple[str, bool]:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """A model with its sampling options: makes canvases of prompts and completes them."""
+class RolloutSampler:
+    """A model with its sampling options: builds the canvases of prompts and completes them."""
 
     model: MMaDA
     sampling: RolloutSampling
 
     @property
     def engine(self) -> Engine:
-        """The parts of the model at work."""
+        """The engine of the model."""
         return self.model.engine
 
     @property
@@ -162,11 +161,11 @@ class Sampler:
 
     @property
     def text_plan(self) -> TextSampling:
-        """Length and steps of an answer with reasoning. Raises InputError if they do not fit each other."""
+        """The complete options of an answer with reasoning. Raises InputError if they contradict each other."""
         return self.sampling.text_plan(self.model.preset)
 
     def canvases(self, prompts: Sequence[Prompt]) -> list[Canvas]:
-        """The canvas of each prompt, everything to be sampled still masked."""
+        """The canvas of each prompt, with all positions to be sampled masked."""
         made = []
         for prompt, images in zip(prompts, self.codes(prompts), strict=True):
             if prompt.task.output == "image":
@@ -193,7 +192,7 @@ class Sampler:
             yield list(islice(remaining, len(prompt.images)))
 
     def drawing(self, text: str, thought_length: int) -> Canvas:
-        """A canvas with a caption, room for a thought, and a picture of masks."""
+        """A canvas with a caption, masked positions for a thought, and a masked picture."""
         rows, columns = self.engine.shape(None)
         return self.engine.prompter.draw(text, codes=[-1] * (rows * columns), think_length=thought_length)
 
@@ -228,14 +227,14 @@ class Sampler:
     def text_phase(self) -> Phase:
         """Answers with reasoning.
 
-        Likelihoods are later computed over the text range, up to the end token, so sampling is closed to other tokens and stops
-        there, whatever the sampler of a released checkpoint does.
+        Training computes likelihoods over the text range, up to the end token. Sampling is therefore limited to that range and
+        stops there, even where the preset of a released checkpoint does otherwise.
         """
         plan = replace(self.text_plan, stop_at_eos=True, open_vocabulary=False)
         return plan.phase((self.engine.parts.vocabulary.eot, self.engine.parts.vocabulary.eos))
 
     def image_phases(self) -> list[Phase]:
-        """A thought if wanted, then the picture."""
+        """The phases of a picture, after those of a thought with ``image_thinking``."""
         phases = [self.sampling.image_plan(self.model.preset).phase()]
         if self.sampling.image_thinking:
             phases.insert(0, self.model.preset.thought.phase((self.engine.parts.vocabulary.eos,)))

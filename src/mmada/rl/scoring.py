@@ -1,4 +1,4 @@
-"""Rewards of groups of completions, their statistics, and a log with a line for each group.
+"""Rewards of groups of completions, their statistics, and a log with one line per group.
 
 Shapes: B rows (prompts x G).
 """
@@ -27,8 +27,10 @@ __all__ = ["GroupLog", "ScoredRollouts", "score_groups"]
 
 @dataclass(frozen=True)
 class ScoredRollouts:
-    """Rollouts with their rewards: ``reward_B`` float64, NaN where a reward failed. ``statistics``: of the batch; ``groups``: a
-    line for each group."""
+    """Rollouts with their rewards: ``reward_B`` float64, NaN where a reward failed.
+
+    ``statistics``: means and counts of the batch. ``groups``: one log line per group.
+    """
 
     rollouts: Rollouts
     reward_B: Tensor
@@ -37,7 +39,7 @@ class ScoredRollouts:
 
 
 def score_groups(rollouts: Rollouts, tasks: Sequence[str], rewards: Mapping[str, RewardSum], *, group: int) -> ScoredRollouts:
-    """Apply the rewards of each task; ``tasks`` has the task of every group of ``group`` rows."""
+    """Score rollouts with the rewards of each task; ``tasks`` names the task of every group of ``group`` rows."""
     reward_B = torch.full((len(rollouts.completions),), torch.nan, dtype=torch.float64)
     terms: dict[int, dict[str, list[float]]] = {}
     failures: list[Failure] = []
@@ -77,12 +79,12 @@ def group_line(
 
 
 def numbers(values: Sequence[float]) -> list[float | None]:
-    """As JSON: NaN becomes null."""
+    """Values for JSON, with null for NaN."""
     return [None if math.isnan(value) else value for value in values]
 
 
 def statistics(lines: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> dict[str, float]:
-    """Means over the completions of a batch, and of each task; counts of what went wrong.
+    """Means over the completions of a batch, and of each task; counts of failures.
 
     ``reward_TASK_TERM``: of one reward, before its weight, over the completions that it scored. ``equal``: share of the
     groups whose rewards are all equal, which give no gradient. ``empty``: completions of length 0.
@@ -119,18 +121,18 @@ def report(failures: Sequence[Failure]) -> None:
 
 
 class GroupLog:
-    """``groups.jsonl`` of a run: a line for each group of each batch. A batch that is made again replaces its old lines."""
+    """The log ``groups.jsonl`` of a run: one line per group of each batch. A batch that is made again replaces its old lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.begun = False
+        self.opened = False
 
     def write(self, number: int, groups: Sequence[Mapping[str, Any]]) -> None:
         """The groups of one batch; batches come in order."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.begun:
-            kept = [line for line in read_log(self.path, "batch") if line["batch"] < number]
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-            self.begun = True
+        if not self.opened:
+            earlier = [line for line in read_log(self.path, "batch") if line["batch"] < number]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
+            self.opened = True
         with self.path.open("a") as file:
             file.writelines(json.dumps({"batch": number, **line}) + "\n" for line in groups)
