@@ -91,7 +91,7 @@ class PolicyLearner:
         self.batch: RolloutBatch | None = None
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """Minus the objective of one inner update, in parts. A part with a non-finite loss is skipped (0) and counted."""
+        """Minus the objective of one inner update, in parts. A part with a non-finite loss is left out (0) and counted."""
         number, inner = divmod(step, self.method.updates)
         batch = self.current(number, step)
         self.examples = batch.canvas.rows
@@ -105,7 +105,7 @@ class PolicyLearner:
                 )
             if not math.isfinite(value := float(loss.detach())):
                 logging.getLogger(__name__).warning(
-                    "rows %d to %d of batch %d have the loss %s in update %d; skipped",
+                    "rows %d to %d of batch %d have the loss %s in update %d; left out",
                     rows.start,
                     rows.stop,
                     number,

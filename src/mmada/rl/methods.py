@@ -79,9 +79,7 @@ class Method:
         check_whole("method.updates", self.updates, 1)
         free = isinstance(self.ratio, NoRatio)
         if free and self.clip is not None:
-            raise InputError(
-                f"method.clip {self.clip} has no effect with NoRatio(), as there is no ratio to clip; leave it out or take another ratio"
-            )
+            raise InputError(f"method.clip {self.clip} has no effect with NoRatio(), as there is no ratio to clip; leave it out")
         if isinstance(self.likelihood, Sandwich) and not free:
             raise InputError(f"method.ratio {self.ratio} would compare different bounds of a Sandwich; use NoRatio()")
         if isinstance(self.likelihood, Sandwich) and self.kl.weight > 0:
