@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.helpers import SMALL as V
 from tests.helpers import tiny_model
+from torch import Tensor
 
 from mmada.canvas import Canvas, Segment
 from mmada.diffusion.schedule import Cosine
@@ -316,4 +317,4 @@ def test_a_rule_without_the_defaults_is_refused_before_any_step() -> None:
             return seen.confidence_N > 0.5
 
     with pytest.raises(InputError, match=r"parallel Bare has no history or verify; derive it from parallel\.Rule"):
-        Acceleration(parallel=Bare())
+        Acceleration(parallel=Bare())  # type: ignore[abstract]
