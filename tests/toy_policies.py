@@ -87,13 +87,13 @@ def assert_same(model: MMaDAModel, ours: Tensor, plain: Tensor) -> None:
 
 
 class Recorder:
-    """A model that keeps what it was asked."""
+    """A model that records its inputs."""
 
     def __init__(self, model: MMaDAModel) -> None:
-        self.model, self.asked = model, list[bytes]()
+        self.model, self.inputs = model, list[bytes]()
 
     def hidden(self, tokens_BL: Tensor, *, valid_BL: Tensor | None = None) -> Tensor:
-        self.asked.append(tokens_BL.numpy().tobytes())
+        self.inputs.append(tokens_BL.numpy().tobytes())
         return self.model.hidden(tokens_BL, valid_BL=valid_BL)
 
     def head(self, vocab: range) -> Tensor:

@@ -1,9 +1,9 @@
-"""The noun of the project: a row of tokens, some of them still masked.
+"""Canvases: rows of tokens, some of them masked; the data type that all parts of the project share.
 
-Every task of the paper is one operation on it, *fill in the masks*. Tokenizers make a canvas, diffusion damages it, the model
-predicts it, sampling completes it, training learns from it.
+Every task of the paper is one operation on a canvas: *fill in the masks*. Tokenizers build it, the forward process masks it, the
+model predicts it, sampling completes it, and training computes a loss on it.
 
-Shapes: B rows, L positions, N asked-for positions, V vocabulary vocab.
+Shapes: B rows, L positions, N query positions, V size of the vocabulary slice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE", "MODALITIES", "TEXT", "CachingDenoiser", "Canvas", "Denoiser", "KVCache", "Modality", "Segment", "Trajectory"]
+__all__ = [
+    "IMAGE",
+    "MODALITIES",
+    "TEXT",
+    "CachingDenoiser",
+    "Canvas",
+    "Denoiser",
+    "DenoiserCache",
+    "Modality",
+    "Segment",
+    "Trajectory",
+]
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = ("text", "image")
@@ -27,10 +38,10 @@ TEXT, IMAGE = range(len(MODALITIES))
 class Canvas:
     """A batch of rows; a single row is a batch of one.
 
-    ``tokens_BL``: int64 ids; unknown places hold the mask id.
-    ``editable_BL``: bool; the places that sampling may fill and training may mask. All others are context and never change.
-    ``valid_BL``: bool; False on padding, which nothing attends to: at the right end of shorter rows, or where a layout has it.
-    ``modality_BL``: int8; `TEXT` or `IMAGE`: the vocabulary range that a place may take.
+    ``tokens_BL``: int64 ids; unknown positions hold the mask id.
+    ``editable_BL``: bool; positions that sampling may fill and training may mask; all others are context and never change.
+    ``valid_BL``: bool; False on padding, which nothing attends to: at the right end of shorter rows, or where a prompt format has it.
+    ``modality_BL``: int8; `TEXT` or `IMAGE`: the vocabulary range of the token at a position.
     """
 
     tokens_BL: Tensor
@@ -114,9 +125,9 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A canvas and the step at which each of its positions was decided.
+    """A canvas with the step at which each of its positions was decided.
 
-    ``decided_BL``: int64, from 1; 0 where no step did: context, and what is still masked.
+    ``decided_BL``: int64, from 1; 0 for context and for positions that are still masked.
     """
 
     canvas: Canvas
@@ -138,32 +149,32 @@ class Segment:
 
 
 class Denoiser(Protocol):
-    """What sampling needs of a model: logits over a range of the vocabulary, only at the positions asked for."""
+    """The model interface of sampling: logits over a slice of the vocabulary, at the query positions only."""
 
     def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
-        """Logits (N, V) float32: N = ``query_BL.sum()`` places in row-major order, V = ``len(vocab)``.
+        """Logits (N, V) float32: N = ``query_BL.sum()`` positions in row-major order, V = ``len(vocab)``.
 
-        ``vocab`` is a contiguous range of token ids; column j of the answer is token ``vocab.start + j``.
+        ``vocab`` is a contiguous range of token ids; column j of the result is token ``vocab.start + j``.
         """
         ...
 
 
-class KVCache(Protocol):
-    """What a model keeps of its passes over a batch, for the next ones."""
+class DenoiserCache(Protocol):
+    """Keys and values that a model reuses from earlier forward passes over a batch."""
 
     @property
     def drift(self) -> Tensor:
-        """How far the values computed anew in the last pass are from those kept: 1 - cosine, one number a row."""
+        """Value drift: 1 - cosine of the values recomputed in the last pass and the cached ones, one number per row."""
         ...
 
-    def only(self, rows: Tensor) -> KVCache:
-        """The same cache for a pass that has these rows of the batch, in this order."""
+    def only(self, rows: Tensor) -> DenoiserCache:
+        """A view of the cache for a forward pass over these rows of the batch, in this order."""
         ...
 
 
 class CachingDenoiser(Denoiser, Protocol):
-    """A denoiser that can leave places out of a pass and use what it computed for them before."""
+    """A denoiser that can leave positions out of a forward pass and use their cached keys and values."""
 
-    def kv_cache(self, rows: int) -> KVCache:
+    def kv_cache(self, rows: int) -> DenoiserCache:
         """An empty KV cache for a batch."""
         ...

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.odd_inputs.run import Tally, run_command
 from tests.odd_inputs.tables import CHOICES, NUMBERS, PATHS, SETTINGS, SIZES, TEXTS, WHOLES, odd_images, odd_places, odd_settings
 
-from mmada.cli.arguments import Spec, option_name, options_of
+from mmada.cli.arguments import OptionSpec, option_name, options_of
 from mmada.cli.commands import COMMANDS, command_class
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def places(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     os.chmod(found["LOCKED"], 0o600)
 
 
-def table(field: str, spec: Spec) -> tuple[list[str], bool]:
+def table(field: str, spec: OptionSpec) -> tuple[list[str], bool]:
     """The odd values of an option's kind, and whether each of them is wrong."""
     kind = spec.kind.metavar
     if field in DOUBTFUL:
@@ -71,7 +71,7 @@ def table(field: str, spec: Spec) -> tuple[list[str], bool]:
     return TEXTS, False
 
 
-def command_line(command: str, field: str, spec: Spec, value: str, places: dict[str, str]) -> list[str]:
+def command_line(command: str, field: str, spec: OptionSpec, value: str, places: dict[str, str]) -> list[str]:
     """The usual arguments with one of them odd."""
     usual = [places.get(word, word) for word in USUAL[command]]
     if not spec.positional and option_name(field) in usual:

@@ -14,7 +14,7 @@ from tests.training.test_training import SMALL
 
 from mmada.cli import main
 from mmada.data.public_sets import READERS, boxed, find_picture, prompts_in, rows
-from mmada.data.reasoning import Reasoned, Writer, fault, read_reasoned
+from mmada.data.reasoning import ReasoningExample, Writer, form_error, read_reasoned
 from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.nano.sources import check_picture
@@ -145,7 +145,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
         list(rows(tmp_path / "b.parquet"))
 
 
-GOOD = Reasoned(source="s", task="math", prompt="2+2?", thinking="2 + 2 = 4.", answer="4", gold="4")
+GOOD = ReasoningExample(source="s", task="math", prompt="2+2?", thinking="2 + 2 = 4.", answer="4", gold="4")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ GOOD = Reasoned(source="s", task="math", prompt="2+2?", thinking="2 + 2 = 4.", a
     ],
 )
 def test_the_form_is_checked(change: dict[str, Any], reason: str) -> None:
-    assert fault(replace(GOOD, **change)) == reason
+    assert form_error(replace(GOOD, **change)) == reason
 
 
 def test_answers_of_mathematics_are_compared_by_value(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_the_nano_world_is_right_by_its_own_judges() -> None:
     for task, make in NANO.items():
         for seed in range(12):
             candidate = make(RNG(seed))
-            assert fault(candidate.example) == candidate.judge(candidate.example) == "", task
+            assert form_error(candidate.example) == candidate.judge(candidate.example) == "", task
             assert make(RNG(seed)).example.key == candidate.example.key
             assert candidate.judge(replace(candidate.example, thinking="1 + 1 = 2.")) == "wrong reasoning"
             if task != "image":
@@ -295,7 +295,7 @@ def test_the_nano_world_is_right_by_its_own_judges() -> None:
     assert candidate.judge(replace(candidate.example, picture=Image.new("RGB", (64, 64), "grey"))) == "wrong picture"
 
 
-def own(model: MMaDA, prompts: list[Candidate], count: int) -> list[Reasoned]:
+def own(model: MMaDA, prompts: list[Candidate], count: int) -> list[ReasoningExample]:
     sampling = RolloutSampling(text=TextSampling(length=8, steps=4), image=ImageSampling(steps=3, guidance=2.0), batch=4)
     made = SelfGenerated(model=lambda: model, prompts=prompts, count=count, samples=2, sampling=sampling, seed=3)
     return [candidate.example for candidate in made]

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.recipes.test_collect import GEO, GOOD, dump
 
 from mmada.data.public_sets import READERS, prompts_in
-from mmada.data.reasoning import Reasoned, Writer, normalised, read_reasoned
+from mmada.data.reasoning import ReasoningExample, Writer, normalised, read_reasoned
 from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.pipeline import MMaDA
@@ -28,7 +28,7 @@ def gathered(out: Path, source: str, model: object = None, *, samples: int = 1, 
     return collect_reasoning(sources, out, load=lambda: cast(MMaDA, model), samples=samples, seed=5, choice=Selection(**choice))
 
 
-def kept_folder(path: Path, *examples: Reasoned) -> Path:
+def kept_folder(path: Path, *examples: ReasoningExample) -> Path:
     path.mkdir()
     with Writer(path) as writer:
         for example in examples:
@@ -69,7 +69,9 @@ def test_new_pictures_for_the_prompts_of_a_folder_are_not_kept_unseen(tmp_path: 
 
 
 def test_what_was_kept_unchecked_is_no_gold_for_new_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = kept_folder(tmp_path / "kept", Reasoned(source="llava", task="math", prompt="2+2?", thinking="hm.", answer="5"))
+    folder = kept_folder(
+        tmp_path / "kept", ReasoningExample(source="llava", task="math", prompt="2+2?", thinking="hm.", answer="5")
+    )
     seen = writing(monkeypatch, lambda _: ["<think> two and three.</think> 7"])
     report = gathered(tmp_path / "out", f"self:folder:{folder}:1", unchecked=True)
     assert report.dropped == {("self:llava", "cannot be judged"): 1}
@@ -78,7 +80,7 @@ def test_what_was_kept_unchecked_is_no_gold_for_new_answers(tmp_path: Path, monk
 
 def test_a_nano_prompt_of_a_folder_keeps_the_check_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [NANO[task](np.random.default_rng(seed)).example for task in ("math", "vision") for seed in range(4)]
-    again = Reasoned(**{**vars(asked[-1]), "source": "self:nano:vision"})
+    again = ReasoningExample(**{**vars(asked[-1]), "source": "self:nano:vision"})
     folder = kept_folder(tmp_path / "kept", *asked[:-1], again)
     right = {one.prompt: one for one in asked}
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.helpers import SHORT_RUN
 
-from mmada.data.reasoning import Reasoned, Writer
+from mmada.data.reasoning import ReasoningExample, Writer
 from mmada.errors import InputError
 from mmada.io.jsonl import read_log
 from mmada.nano.rl_recipes import rl
@@ -102,7 +102,7 @@ def test_rows_that_are_no_prompts_are_told_in_words_of_rows(tmp_path: Path, capl
 
 def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> None:
     with Writer(tmp_path) as writer:
-        writer.add(Reasoned(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
+        writer.add(ReasoningExample(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
     with pytest.raises(InputError, match=r"hold no usable prompt \(there is no gold answer \(1\)\)"):
         pool({"math": f"folder:{tmp_path}"}, model, 8)
 
@@ -111,8 +111,8 @@ def test_pictures_of_a_folder_are_looked_at(tmp_path: Path, model: MMaDA) -> Non
     seen = {"source": "clevr", "task": "vision", "prompt": "which colour?", "thinking": "red.", "answer": "red", "gold": "red"}
     told = {"source": "gsm8k", "task": "math", "prompt": "1 + 1?", "thinking": "1 + 1 = 2.", "answer": "2", "gold": "2"}
     with Writer(tmp_path) as writer:
-        writer.add(Reasoned(**seen, picture=Image.new("RGB", (64, 64), "red")))
-        writer.add(Reasoned(**told))
+        writer.add(ReasoningExample(**seen, picture=Image.new("RGB", (64, 64), "red")))
+        writer.add(ReasoningExample(**told))
     ask = pool({"vision": f"folder:{tmp_path}"}, model, 8)
     asked = ask(np.random.default_rng(0))
     assert asked.text == "which colour?"

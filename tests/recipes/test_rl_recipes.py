@@ -182,7 +182,7 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"rewards": "{math: {format: 1, clip: 1}}"}, "rewards of math have 'clip', which compares pictures with text"),
         (
             {"tasks": "{image: 1}", "rewards": "{image: {format: 1}}"},
-            "rewards of image have 'format', which judges text, and the task asks",
+            "rewards of image have 'format', which judges text, but the task asks",
         ),
         (
             {"isolation": "process", "rewards": "{math: {'tests.recipes.test_rl_recipes:nameless': 1}}"},

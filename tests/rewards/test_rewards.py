@@ -16,7 +16,7 @@ from tests.completions import drawn, written
 
 from mmada.errors import InputError
 from mmada.nano.tasks import MATH, VISION
-from mmada.nano.world.arithmetic import Problem, Step
+from mmada.nano.world.arithmetic import EquationStep, Problem
 from mmada.nano.world.captions import Group, Meaning, drawable, satisfies, share
 from mmada.nano.world.detector import FoundThing
 from mmada.nano.world.questions import ask_about, check_reasoning
@@ -137,7 +137,7 @@ def test_reasoning_is_right_where_evaluation_says_so() -> None:
 
 
 def test_steps_of_a_problem_may_come_in_another_order() -> None:
-    steps = (Step(3, "+", 4, 7), Step(5, "-", 2, 3), Step(7, "+", 3, 10))
+    steps = (EquationStep(3, "+", 4, 7), EquationStep(5, "-", 2, 3), EquationStep(7, "+", 3, 10))
     target = Problem("3 and 4, 5 less 2", "10", steps)
     asked = Prompt(target.text, MATH, target)
     other, half = "5 - 2 = 3. 3 + 4 = 7. 7 + 3 = 10.", "3 + 4 = 7. 5 - 2 = 4. 7 + 4 = 11."

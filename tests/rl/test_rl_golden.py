@@ -139,8 +139,8 @@ def test_golden_policy_old_and_reference_see_the_same_bytes(name: str) -> None:
     )
     for update in drawn:
         policy_loss(new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)
-    assert len(new.asked) == len(drawn)
-    assert new.asked == old.asked == reference.asked
+    assert len(new.inputs) == len(drawn)
+    assert new.inputs == old.inputs == reference.inputs
 
 
 # What it is for

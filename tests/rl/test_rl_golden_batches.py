@@ -53,19 +53,19 @@ def test_golden_chunked_log_probabilities_are_log_softmax() -> None:
 def test_golden_rows_that_read_alike_are_computed_once(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full mask hides in what completions differ, and a view drawn twice is the same: two inputs for twelve rows."""
     monkeypatch.setattr("mmada.rl.likelihood.MAX_ROWS", together)
-    asked = [8, 33, 6]
-    rows = [Canvas.join([Segment(asked), Segment([12 + i, 13, 14 + 2 * i], editable=True)]) for i in range(4)]
+    inputs = [8, 33, 6]
+    rows = [Canvas.join([Segment(inputs), Segment([12 + i, 13, 14 + 2 * i], editable=True)]) for i in range(4)]
     rows += [
         Canvas.join([Segment([30, 31]), Segment([41 + i, 62], editable=True, modality="image"), Segment([7])]) for i in (0, 0)
     ]
     canvas, model = Canvas.stack(rows), a_model()
     once = draw_views(FullMask(0.0), canvas, mask_id=SMALL.mask, updates=1, group=2, generator=generator())[0]
     again = MaskedViews(*(torch.cat([x, x]) for x in (once.tokens_KBL, once.scored_KBL, once.weight_KBL)))
-    again.scored_KBL[1, 0, 3:5] = False  # the same input may be asked about other positions
+    again.scored_KBL[1, 0, 3:5] = False  # the same input may be inputs about other positions
     recorder = Recorder(model)
     log_KBL = log_probabilities(recorder, canvas, again, vocabulary=SMALL)
-    short, wide = 2 + 2 + 1, len(asked) + 3
-    assert [len(call) // 8 for call in recorder.asked] == ([short, wide] if together == 1 else [2 * wide])  # int64
+    short, wide = 2 + 2 + 1, len(inputs) + 3
+    assert [len(call) // 8 for call in recorder.inputs] == ([short, wide] if together == 1 else [2 * wide])  # int64
     plain = [row for view in plain_log_p(model, canvas, again) for row in view]
     ours = [(log_KBL[divmod(i, canvas.rows)][position], value) for i, row in enumerate(plain) for position, value in row.items()]
     assert len(ours) == int(again.scored_KBL.sum())
@@ -128,12 +128,12 @@ def test_golden_the_old_policy_is_asked_as_the_update_asks(held: int) -> None:
     """Byte for byte, so that the ratio is 1 before the policy moves, in bfloat16 too."""
     method, recorder, canvas = diffu_grpo(updates=2, kl=0.0), Recorder(a_model()), a_canvas()
     drawn = prepare(recorder, canvas, method=method, vocabulary=SMALL, group=2, generator=generator(), micro_batch=held)
-    asked, recorder.asked = recorder.asked, []
+    inputs, recorder.inputs = recorder.inputs, []
     for update in drawn:
         for rows in parts(canvas, update.views, micro_batch=held):
             policy_loss(recorder, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL, rows=rows)
-    assert len(asked) >= (2 if held == 128 else 4)
-    assert asked == recorder.asked
+    assert len(inputs) >= (2 if held == 128 else 4)
+    assert inputs == recorder.inputs
 
 
 def test_golden_parts_keep_rows_that_read_alike_together() -> None:

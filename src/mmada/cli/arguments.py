@@ -46,7 +46,7 @@ __all__ = [
 Command = TypeVar("Command")
 Many = Literal["one", "list", "repeat"]
 FIELD = "argument"
-"""Key of a field's `Spec` in its metadata."""
+"""Key of a field's `OptionSpec` in its metadata."""
 FASTER = "faster decoding"
 GROUPS = ("options", FASTER, "model")
 """Groups of the help page, in order: what is special to a command comes first."""
@@ -64,7 +64,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Spec:
+class OptionSpec:
     """How one field stands on the command line.
 
     ``many``: "one" value, a "list" of values after one option, or an option to "repeat". ``names``: further spellings. ``shown``:
@@ -83,7 +83,7 @@ class Spec:
 
 def argument(help: str, kind: Kind, default: Any = dataclasses.MISSING, *, many: Many = "one", shown: str = "") -> Any:
     """A positional argument; without a default it must be given."""
-    spec = Spec(help, kind, positional=True, many=many, shown=shown)
+    spec = OptionSpec(help, kind, positional=True, many=many, shown=shown)
     return dataclasses.field(default=default, metadata={FIELD: spec})
 
 
@@ -98,18 +98,18 @@ def option(
     shown: str = "",
 ) -> Any:
     """An option with a value. ``shown`` says what happens without it where the default itself says nothing."""
-    spec = Spec(help, kind, group=group, many=many, names=names, shown=shown)
+    spec = OptionSpec(help, kind, group=group, many=many, names=names, shown=shown)
     return dataclasses.field(default=default, metadata={FIELD: spec})
 
 
 def flag(help: str, *, group: str = "options") -> Any:
     """An option without a value: False, or True where it is given."""
-    return dataclasses.field(default=False, metadata={FIELD: Spec(help, TEXT, group=group, on_off="on")})
+    return dataclasses.field(default=False, metadata={FIELD: OptionSpec(help, TEXT, group=group, on_off="on")})
 
 
 def switch(help: str, *, shown: str) -> Any:
     """A pair ``--name`` and ``--no-name``: None where neither is given, which ``shown`` explains; the last one counts."""
-    return dataclasses.field(default=None, metadata={FIELD: Spec(help, TEXT, shown=shown, on_off="both")})
+    return dataclasses.field(default=None, metadata={FIELD: OptionSpec(help, TEXT, shown=shown, on_off="both")})
 
 
 def whole(minimum: int = 0, maximum: int | None = None) -> Kind:
@@ -183,7 +183,7 @@ FOLDER = path("FOLDER")
 """A folder."""
 
 
-def options_of(command: type[Any]) -> dict[str, Spec]:
+def options_of(command: type[Any]) -> dict[str, OptionSpec]:
     """Field -> how it is read; those that a class declares itself come before those of the classes that it extends."""
     specs = {field.name: field.metadata[FIELD] for field in dataclasses.fields(command)}
     order = [name for kind in command.__mro__ for name in inspect.get_annotations(kind) if name in specs]
@@ -228,7 +228,7 @@ def parse_command(name: str, command: type[Command], words: Sequence[str]) -> Co
     return command(**values)
 
 
-def unknown_option(word: str, command: str, specs: dict[str, Spec]) -> InputError:
+def unknown_option(word: str, command: str, specs: dict[str, OptionSpec]) -> InputError:
     """The error for a word that no option or argument takes."""
     name = word.partition("=")[0]
     if not name.startswith("-"):
@@ -240,7 +240,7 @@ def unknown_option(word: str, command: str, specs: dict[str, Spec]) -> InputErro
     return InputError(f"option {quote(name)} is unknown; {hint}")
 
 
-def spellings(specs: dict[str, Spec]) -> Iterator[str]:
+def spellings(specs: dict[str, OptionSpec]) -> Iterator[str]:
     """Every word that names an option."""
     for field, spec in specs.items():
         if not spec.positional:
@@ -313,7 +313,7 @@ def help_width() -> int:
     return max(60, min(shutil.get_terminal_size().columns, 110))
 
 
-def with_default(spec: Spec, default: object) -> str:
+def with_default(spec: OptionSpec, default: object) -> str:
     """The help text with the default behind it; flags and what must be given have none."""
     notes = ["repeatable"] if spec.many == "repeat" else []
     if spec.shown:

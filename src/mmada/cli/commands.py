@@ -19,7 +19,7 @@ COMMANDS = {
     "inpaint": "draw:Inpaint",
     "extend": "draw:Extend",
     "infill": "generate:Infill",
-    "score": "generate:Score",
+    "score": "generate:ScoreText",
     "train": "train:Train",
     "eval": "evaluate:Eval",
     "bench": "evaluate:Bench",

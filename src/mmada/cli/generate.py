@@ -15,7 +15,7 @@ from mmada.errors import InputError
 if TYPE_CHECKING:
     from mmada.pipeline import MMaDA, TextResult
 
-__all__ = ["Ask", "Chat", "Generate", "Infill", "Score"]
+__all__ = ["Ask", "Chat", "Generate", "Infill", "ScoreText"]
 
 PROMPT = text("PROMPT")
 IMAGE = path("IMAGE")
@@ -136,7 +136,7 @@ class Infill(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(ModelOptions):
+class ScoreText(ModelOptions):
     """Score a completion of a prompt: a lower bound on its log-likelihood, in nats.
 
     Example: mmada score "tom has 3 red and 4 blue pens. how many pens does he have?" "7"

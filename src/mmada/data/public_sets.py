@@ -1,6 +1,6 @@
 """Readers of public reasoning sets: from the fields of each set to the one record, and the files that they come in.
 
-A reader takes a row as it stands in the set's file and returns a `Reasoned`; `docs/how-to/reasoning-data.md` says which
+A reader takes a row as it stands in the set's file and returns a `ReasoningExample`; `docs/how-to/reasoning-data.md` says which
 fields were seen where. None of them downloads anything.
 """
 
@@ -14,13 +14,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from mmada.data.reasoning import Reasoned, inside
+from mmada.data.reasoning import ReasoningExample, safe_path
 from mmada.data.row_fields import MARKER, OTHER_MEDIA, Row, kind_of, optional, picture_of, question_about, text_of
 from mmada.errors import InputError
 
 __all__ = ["MATHEMATICS", "READERS", "boxed", "find_picture", "prompts_in", "rows"]
 
-Reader = Callable[[Row], Reasoned]
+Reader = Callable[[Row], ReasoningExample]
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -78,7 +78,7 @@ def with_one_picture(reader: Reader) -> Reader:
     """A reader that refuses rows whose pictures it would lose, and texts that refer to what the example does not hold."""
 
     @wraps(reader)
-    def read(row: Row) -> Reasoned:
+    def read(row: Row) -> ReasoningExample:
         picture = picture_of(row)
         example = reader(row)
         if picture is not None and example.picture is None:
@@ -146,7 +146,7 @@ def split_response(response: str) -> tuple[str, str]:
     return thinking, between(behind, ANSWERS)[0] or behind
 
 
-def gsm8k(row: Row) -> Reasoned:
+def gsm8k(row: Row) -> ReasoningExample:
     """openai/gsm8k. ``answer``: worked solution with ``<<48/2=24>>`` marks, then ``#### 24``."""
     solution, mark, gold = text_of(row, "answer").rpartition("####")
     if not mark:
@@ -155,7 +155,9 @@ def gsm8k(row: Row) -> Reasoned:
     numbers = [n.replace(",", "") for n in re.findall(r"-?\d[\d,]*(?:\.\d+)?", (thinking.splitlines() or [""])[-1])]
     # The answer is what the solution itself arrives at: a last line that never names the gold number is one to look at.
     reached = gold if any(float(n) == number(gold) for n in numbers) else numbers[-1] if numbers else ""
-    return Reasoned(source="gsm8k", task="math", prompt=text_of(row, "question"), thinking=thinking, answer=reached, gold=gold)
+    return ReasoningExample(
+        source="gsm8k", task="math", prompt=text_of(row, "question"), thinking=thinking, answer=reached, gold=gold
+    )
 
 
 def number(text: str) -> float:
@@ -166,20 +168,26 @@ def number(text: str) -> float:
         return float("nan")
 
 
-def limo(row: Row) -> Reasoned:
+def limo(row: Row) -> ReasoningExample:
     """GAIR/LIMO. ``question``, ``solution`` (a long trace that boxes its answer), ``answer``."""
     solution = text_of(row, "solution")
-    return Reasoned(source="limo", task="math", prompt=text_of(row, "question"), thinking=solution, answer=boxed(solution),
-                    gold=text_of(row, "answer"))  # fmt: skip
+    return ReasoningExample(
+        source="limo",
+        task="math",
+        prompt=text_of(row, "question"),
+        thinking=solution,
+        answer=boxed(solution),
+        gold=text_of(row, "answer"),
+    )
 
 
-def s1k(row: Row) -> Reasoned:
+def s1k(row: Row) -> ReasoningExample:
     """simplescaling/s1K-1.1 (``deepseek_thinking_trajectory``, ``deepseek_attempt``) and s1K (``thinking_trajectories``,
     ``attempt``); ``solution`` is an answer or a worked solution that boxes it."""
     traces = row.get("thinking_trajectories")
     first = {"first": traces[0]} if isinstance(traces, list) and traces else {}
     solution = text_of(row, "solution")
-    return Reasoned(
+    return ReasoningExample(
         source="s1k",
         task="math",
         prompt=text_of(row, "question"),
@@ -189,32 +197,40 @@ def s1k(row: Row) -> Reasoned:
     )
 
 
-def openthoughts(row: Row) -> Reasoned:
+def openthoughts(row: Row) -> ReasoningExample:
     """open-thoughts/OpenThoughts-114k: ``conversations`` with its thought and solution tags and no gold answer, or the
     ``metadata`` config, which has ``ground_truth_solution``."""
     if "problem" in row:
         truth = optional(row, "ground_truth_solution")
         thinking, answer = text_of(row, "deepseek_reasoning"), text_of(row, "deepseek_solution")
-        return Reasoned(source="openthoughts", task="math", prompt=text_of(row, "problem"), thinking=thinking, answer=answer,
-                        gold=boxed(truth) or (truth if len(truth) < 100 else ""))  # fmt: skip
+        return ReasoningExample(
+            source="openthoughts",
+            task="math",
+            prompt=text_of(row, "problem"),
+            thinking=thinking,
+            answer=answer,
+            gold=boxed(truth) or (truth if len(truth) < 100 else ""),
+        )
     prompt, response = turns(row, "conversations")
     thinking, answer = split_response(response)
-    return Reasoned(source="openthoughts", task="math", prompt=prompt, thinking=thinking, answer=answer)
+    return ReasoningExample(source="openthoughts", task="math", prompt=prompt, thinking=thinking, answer=answer)
 
 
-def acemath(row: Row) -> Reasoned:
+def acemath(row: Row) -> ReasoningExample:
     """nvidia/AceMath-Instruct-Training-Data: ``messages`` whose answer works and boxes, and ``answer``."""
     prompt, response = turns(row, "messages")
     thinking, answer = split_response(response)
-    return Reasoned(source="acemath", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=optional(row, "answer"))
+    return ReasoningExample(
+        source="acemath", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=optional(row, "answer")
+    )
 
 
-def reasonflux(row: Row) -> Reasoned:
+def reasonflux(row: Row) -> ReasoningExample:
     """ReasonFlux and others of an instruction layout: ``instruction``, ``input``, ``output``, and a gold ``answer`` if any."""
     prompt = with_input(text_of(row, "instruction", "problem", "question", "prompt"), row)
     thinking, answer = split_response(text_of(row, "output", "response", "solution", "completion"))
     gold = optional(row, "answer", "gold_answer")
-    return Reasoned(source="reasonflux", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=gold)
+    return ReasoningExample(source="reasonflux", task="math", prompt=prompt, thinking=thinking, answer=answer, gold=gold)
 
 
 def with_input(instruction: str, row: Row) -> str:
@@ -227,7 +243,7 @@ LABEL = re.compile(r"(?:(?:Therefore|So|Thus|Hence),?\s+)?(?:the\s+)?(?:correct\
 ORDER = re.compile(r"First perform reasoning.*?Answer: xxx\.\s*|^\s*Question:\s*", re.M)
 
 
-def geo170k(row: Row) -> Reasoned:
+def geo170k(row: Row) -> ReasoningExample:
     """Luckyjhg/Geo170K, qa_tuning: ``image`` and ``conversations``; choices in the question, the label behind ``Answer:``."""
     question, response = turns(row, "conversations")
     label = list(LABEL.finditer(response))
@@ -238,8 +254,15 @@ def geo170k(row: Row) -> Reasoned:
         raise ValueError("field image is missing")
     question = question_about(question, picture)
     prompt, thinking, gold = without_order(question), response[: label[-1].start()].strip(), label[-1][1].upper()
-    return Reasoned(source="geo170k", task="vision", prompt=prompt, thinking=thinking, answer=concluded(prompt, thinking, gold),
-                    gold=gold, picture=picture)  # fmt: skip
+    return ReasoningExample(
+        source="geo170k",
+        task="vision",
+        prompt=prompt,
+        thinking=thinking,
+        answer=concluded(prompt, thinking, gold),
+        gold=gold,
+        picture=picture,
+    )
 
 
 def without_order(question: str) -> str:
@@ -265,18 +288,20 @@ def amount(text: str) -> str:
     return plain if value != value else f"{value:g}"
 
 
-def clevr(row: Row) -> Reasoned:
+def clevr(row: Row) -> ReasoningExample:
     """CLEVR_v1.0 questions (``question``, ``answer``, ``image_filename``, and the functional ``program`` as reasoning), and the
     R1-V sets (``problem``, ``solution`` = ``<answer> 3 </answer>``, ``image``), which have prompts alone."""
     if "problem" in row:
         gold = between(text_of(row, "solution"), ANSWERS)[0] or text_of(row, "solution")
         question = question_about(text_of(row, "problem"), picture := picture_of(row))
-        return Reasoned(source="clevr", task="vision", prompt=question, gold=gold, picture=picture)
+        return ReasoningExample(source="clevr", task="vision", prompt=question, gold=gold, picture=picture)
     gold = text_of(row, "answer")
     thinking = program_words(row.get("program") or [])
     picture = picture_of(row)
     prompt = question_about(text_of(row, "question"), picture)
-    return Reasoned(source="clevr", task="vision", prompt=prompt, thinking=thinking, answer=gold, gold=gold, picture=picture)
+    return ReasoningExample(
+        source="clevr", task="vision", prompt=prompt, thinking=thinking, answer=gold, gold=gold, picture=picture
+    )
 
 
 def program_words(program: Sequence[Row]) -> str:
@@ -289,14 +314,14 @@ def program_words(program: Sequence[Row]) -> str:
     return " ".join(steps)
 
 
-def llava(row: Row) -> Reasoned:
+def llava(row: Row) -> ReasoningExample:
     """LLaVA-1.5's and LLaVA-CoT's layout: ``image`` and ``conversations``, of which the first turn is taken; its answer may hold
     reasoning in tags. The sets have no gold answer of their own."""
     question, response = turns(row, "conversations")
     thinking, behind = between(response, THOUGHTS)
     answer = (between(behind, ANSWERS)[0] or behind) if thinking else response
     picture = picture_of(row)
-    return Reasoned(source="llava", task="math" if picture is None else "vision", thinking=thinking, answer=answer,
+    return ReasoningExample(source="llava", task="math" if picture is None else "vision", thinking=thinking, answer=answer,
                     prompt=question_about(question, picture), picture=picture)  # fmt: skip
 
 
@@ -311,7 +336,7 @@ MATHEMATICS = frozenset({"gsm8k", "limo", "s1k", "openthoughts", "acemath", "rea
 
 def find_picture(name: str, folders: Sequence[Path]) -> Path | None:
     """The first file of that name below the folders; None if there is none, or the name leads out of them."""
-    below = inside(name)
+    below = safe_path(name)
     try:
         return None if below is None else next((folder / below for folder in folders if (folder / below).is_file()), None)
     except (OSError, ValueError):  # a name that no file can have

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmada.data.dataset import Example
-from mmada.data.reasoning import inside, read_reasoned
+from mmada.data.reasoning import read_reasoned, safe_path
 from mmada.errors import InputError
 from mmada.tokenizers.prompt import Message
 
@@ -105,7 +105,7 @@ def captioned(picture: Path | str, caption: str, describe: str) -> Example | str
 
 def picture_in(folder: Path, name: Any) -> Path | str:
     """The file of a picture that a row names, or why it cannot be used."""
-    below = inside(name) if isinstance(name, str) else None
+    below = safe_path(name) if isinstance(name, str) else None
     if below is None:
         return "no picture named" if name is None else "picture name is not a path inside the folder"
     return folder / below if (folder / below).is_file() else "picture is missing"
@@ -199,7 +199,7 @@ def reasoned(one: Any) -> Iterator[Example]:
         for learn in ("thought", "image"):
             yield Example(objective="text_to_image", text=one.prompt, thought=one.thinking, learn=learn, images=images)
         return
-    turns = (Message("user", one.prompt), Message("assistant", one.written))
+    turns = (Message("user", one.prompt), Message("assistant", one.target_text))
     yield Example(objective="chat", messages=turns, images=images, reasoning=bool(one.thinking.strip()))
 
 

@@ -1,9 +1,9 @@
-"""Reasoning examples: one record for every task, and the folder that they are kept in.
+"""Reasoning examples: one record type for all tasks, and the folder format that stores them.
 
     FOLDER/examples.jsonl    one record a line: source, task, prompt, thinking, answer, gold, picture
-    FOLDER/pictures/*.png    what the records' ``picture`` names, relative to the folder
+    FOLDER/pictures/*.png    the files that ``picture`` of a record names, relative to the folder
 
-What a model learns to write is the same for every task: ``<think> thinking</think> answer``, and for a picture to be drawn
+The target text has the same form for every task: ``<think> thinking</think> answer``, and for a picture to be drawn
 ``<think> thinking</think>`` before the picture itself.
 """
 
@@ -24,21 +24,21 @@ from mmada.io.fingerprint import fingerprint
 from mmada.io.images import ImageSource, load_image, save_image
 from mmada.tokenizers.prompt import well_formed, with_thinking
 
-__all__ = ["EXAMPLES", "Reasoned", "Task", "Writer", "fault", "inside", "normalised", "read_reasoned"]
+__all__ = ["EXAMPLES", "ReasoningExample", "Task", "Writer", "form_error", "normalised", "read_reasoned", "safe_path"]
 
 Task = Literal["math", "vision", "image"]
 EXAMPLES = "examples.jsonl"
-"""The file of a folder that holds the records."""
+"""Name of the file with the records."""
 TEXTS = ("source", "task", "prompt", "thinking", "answer", "gold")
 LEFTOVER = re.compile(r"</?(?:think|answer|image|summary|caption|reasoning|conclusion)>|<\|[^|<>\s]+\|>", re.I)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reasoned:
-    """A prompt, the reasoning that answers it and the answer.
+class ReasoningExample:
+    """A prompt with its reasoning and answer.
 
-    ``task``: "math" is text alone, "vision" asks about ``picture``, "image" asks for it: the picture is the answer. ``gold``: the
-    answer that the set itself gives, apart from the reasoning; empty where it gives none.
+    ``task``: "math" is text only, "vision" is a question about ``picture``, and with "image" the picture is the answer. ``gold``:
+    the reference answer of the data set; empty if it has none.
     """
 
     source: str
@@ -50,13 +50,13 @@ class Reasoned:
     picture: ImageSource | None = None
 
     @property
-    def written(self) -> str:
-        """The text that a model learns to write: the reasoning in tags, if there is any, then the answer."""
+    def target_text(self) -> str:
+        """The text that a model is trained to write: the reasoning in tags, if any, then the answer."""
         return with_thinking(self.thinking, self.answer) if self.thinking.strip() else self.answer.strip()
 
     @property
-    def asked(self) -> str:
-        """A key of the prompt with its picture: equal for what is the same question, whatever its case and spacing."""
+    def prompt_key(self) -> str:
+        """A key of the prompt with its picture: equal for prompts that differ only in case, punctuation and spacing."""
         return fingerprint(normalised(self.prompt), self.task, "" if self.task == "image" else picture_key(self.picture))
 
     @property
@@ -70,19 +70,19 @@ class Reasoned:
 
 
 def normalised(text: str) -> str:
-    """A text without case, punctuation and spacing, to compare prompts by."""
+    """A text with case, punctuation and spacing removed, for comparing prompts."""
     return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"]", text.casefold()))
 
 
 def picture_key(picture: ImageSource | None) -> str:
-    """Fingerprint of a picture's content; of a file, its name."""
+    """Fingerprint of the content of a picture; for a file, its name."""
     return str(picture or "") if picture is None or isinstance(picture, (str, Path)) else fingerprint(picture)
 
 
-def fault(example: Reasoned, *, plain: bool = False) -> str:
-    """Why the form of an example is rejected, in two or three words; empty if nothing is.
+def form_error(example: ReasoningExample, *, plain: bool = False) -> str:
+    """Why an example is not well formed, in two or three words; empty if it is.
 
-    ``plain``: answers may come without reasoning. Before a picture to be drawn a thought is needed in any case.
+    ``plain``: answers may come without reasoning. A picture to be drawn always needs a thought before it.
     """
     if not example.prompt.strip():
         return "no prompt"
@@ -101,28 +101,28 @@ def fault(example: Reasoned, *, plain: bool = False) -> str:
     return ""
 
 
-def inside(name: str) -> PurePosixPath | None:
-    """A file's name from a data set as a path below a folder; None for one that leads out of it."""
+def safe_path(name: str) -> PurePosixPath | None:
+    """A file name from a data set as a relative path; None if it would leave the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     return None if not name or path.is_absolute() or ".." in path.parts or "\0" in name else path
 
 
 class Writer:
-    """Writes records and their pictures into an existing, empty folder; use it in a ``with``."""
+    """Writer of records and their pictures into an existing, empty folder; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = (folder / EXAMPLES).open("w", encoding="utf-8")
         self.pictures = 0
 
-    def add(self, example: Reasoned) -> None:
-        """Write one. Raises InputError for a picture that cannot be read."""
+    def add(self, example: ReasoningExample) -> None:
+        """Write one record. Raises InputError for a picture that cannot be read."""
         line: dict[str, str] = example.texts()
         if example.picture is not None:
             picture = load_image(example.picture, f"picture of {example.source}")
             (self.folder / "pictures").mkdir(exist_ok=True)
             line["picture"] = f"pictures/{self.pictures:07d}.png"
-            pixels = Image.fromarray(np.asarray(picture))  # what else a picture carries stays behind
+            pixels = Image.fromarray(np.asarray(picture))  # drop metadata such as EXIF
             save_image(pixels, self.folder / line["picture"])
             self.pictures += 1
         self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -134,8 +134,8 @@ class Writer:
         self.file.close()
 
 
-def read_reasoned(folder: Path) -> Iterator[Reasoned]:
-    """The records of a folder, their pictures as paths. Raises InputError for a folder or line that is none of ours."""
+def read_reasoned(folder: Path) -> Iterator[ReasoningExample]:
+    """The records of a folder, their pictures as paths. Raises InputError for a folder or line that `Writer` did not write."""
     path = folder / EXAMPLES
     if not path.is_file():
         raise InputError(f"reasoning folder '{folder}' has no {EXAMPLES}; give a folder that `mmada collect` wrote")
@@ -147,8 +147,8 @@ def read_reasoned(folder: Path) -> Iterator[Reasoned]:
                 raise InputError(f"{path} is damaged in line {number} ({error}); make it again with `mmada collect`") from error
 
 
-def of_fields(fields: Mapping[str, Any], folder: Path) -> Reasoned:
-    """A record from a line of the file. Raises ValueError for a line that is none."""
+def of_fields(fields: Mapping[str, Any], folder: Path) -> ReasoningExample:
+    """A record from the fields of a line. Raises ValueError for an invalid line."""
     if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in TEXTS):
         raise ValueError(f"it should have the texts {', '.join(TEXTS)}")
     if fields["task"] not in ("math", "vision", "image"):
@@ -156,8 +156,8 @@ def of_fields(fields: Mapping[str, Any], folder: Path) -> Reasoned:
     name = fields.get("picture")
     picture = None
     if name is not None:
-        below = inside(name) if isinstance(name, str) else None
+        below = safe_path(name) if isinstance(name, str) else None
         if below is None:
             raise ValueError(f"its picture {name!r} lies outside the folder")
         picture = folder / below
-    return Reasoned(**{name: fields[name] for name in TEXTS}, picture=picture)
+    return ReasoningExample(**{name: fields[name] for name in TEXTS}, picture=picture)

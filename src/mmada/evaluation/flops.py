@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmada.canvas import KVCache
+from mmada.canvas import DenoiserCache
 from mmada.model.mmada import MMaDAModel
 
 __all__ = ["Meter", "Peaks", "measured_peaks", "memory_mark"]
@@ -35,7 +35,7 @@ class Meter:
         self.rest = 2 * c.hidden_size**2 + 3 * c.hidden_size * c.intermediate_size  # queries, output, MLP
         self.flops = self.bytes = 0.0
 
-    def kv_cache(self, rows: int) -> KVCache:
+    def kv_cache(self, rows: int) -> DenoiserCache:
         """As the model's."""
         return self.model.kv_cache(rows)
 

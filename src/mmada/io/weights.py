@@ -22,7 +22,7 @@ from mmada.io.documents import check_not_pointer, read_fields
 
 __all__ = [
     "FLOATS",
-    "Spec",
+    "StoredTensor",
     "WeightFile",
     "check_fit",
     "find_weights",
@@ -42,7 +42,7 @@ Names = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Spec:
+class StoredTensor:
     """A stored tensor: its shape, its dtype in safetensors' notation, and the offset of its bytes in the file."""
 
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class WeightFile:
     """One weight file and the tensors that its header lists."""
 
     path: Path
-    tensors: Mapping[str, Spec]
+    tensors: Mapping[str, StoredTensor]
 
 
 def share_weights(folder: Path) -> None:
@@ -142,7 +142,7 @@ def stored_tensor(file: WeightFile, name: str) -> Tensor | None:
         return cast(Tensor, opened.get_tensor(name))
 
 
-def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[WeightFile]:
+def _sharded(index: Path, header: Callable[[Path], dict[str, StoredTensor]]) -> list[WeightFile]:
     """The shards that an index lists, each agreeing with it."""
     places = read_fields(index, "index").get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(v, str) and v and Path(v).name == v for v in places.values()):
@@ -163,7 +163,7 @@ def _sharded(index: Path, header: Callable[[Path], dict[str, Spec]]) -> list[Wei
     return files
 
 
-def _safetensors_header(path: Path) -> dict[str, Spec]:
+def _safetensors_header(path: Path) -> dict[str, StoredTensor]:
     """Names, shapes, dtypes and offsets in a safetensors file, which the library has checked."""
     from safetensors import SafetensorError, safe_open
 
@@ -180,13 +180,13 @@ def _safetensors_header(path: Path) -> dict[str, Spec]:
         raise InputError(f"weights {quote(path)} cannot be read ({system_reason(error)}); get the file again") from error
     except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"weights {quote(path)} are damaged ({error}); get the file again") from error
-    return {n: Spec(shape, fields[n]["dtype"], 8 + length + fields[n]["data_offsets"][0]) for n, shape in checked.items()}
+    return {n: StoredTensor(shape, fields[n]["dtype"], 8 + length + fields[n]["data_offsets"][0]) for n, shape in checked.items()}
 
 
-def _bin_header(path: Path) -> dict[str, Spec]:
+def _bin_header(path: Path) -> dict[str, StoredTensor]:
     """Names, shapes and dtypes in a file of torch's, by its weights-only loader: no code of the file is run."""
     state = _read_bin(path)
-    return {name: Spec(tuple(t.shape), _BIN_FLOATS.get(t.dtype, str(t.dtype))) for name, t in state.items()}
+    return {name: StoredTensor(tuple(t.shape), _BIN_FLOATS.get(t.dtype, str(t.dtype))) for name, t in state.items()}
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:

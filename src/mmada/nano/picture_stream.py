@@ -13,7 +13,7 @@ from mmada.nano.world.flags import FLAGS, flag_picture
 from mmada.nano.world.render import AUGMENTED, CANONICAL, render
 from mmada.nano.world.scenes import COLORS, SHAPES, SIZES, Scene, Split, sample_scene
 
-__all__ = ["CLASSES", "Pictures", "picture_batch"]
+__all__ = ["CLASSES", "LabelledBatch", "picture_batch"]
 
 # Shares of the image tokenizer's pictures: augmented scenes, canonical scenes, digits; the rest is flags.
 AUGMENTED_SHARE, CANONICAL_SHARE, DIGIT_SHARE = 0.62, 0.18, 0.15
@@ -21,7 +21,7 @@ CLASSES = (1 + len(COLORS), len(SHAPES), len(SIZES), 10)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LabelledBatch:
     """uint8 (count, 64, 64, 3) and their labels."""
 
     pixels: np.ndarray
@@ -56,8 +56,8 @@ def labels_of(shown: list[Scene | int | None]) -> Labels:
     return Labels(color, shape, size, whole)
 
 
-def picture_batch(seed: int, step: int, count: int, split: Split = "train") -> Pictures:
+def picture_batch(seed: int, step: int, count: int, split: Split = "train") -> LabelledBatch:
     """A batch of the nano world, the same for the same (seed, step)."""
     rng = np.random.default_rng((seed, step))
     pixels, shown = zip(*(random_picture(rng, split) for _ in range(count)), strict=True)
-    return Pictures(np.stack(pixels), labels_of(list(shown)))
+    return LabelledBatch(np.stack(pixels), labels_of(list(shown)))

@@ -9,9 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
-from mmada.data.reasoning import Reasoned
+from mmada.data.reasoning import ReasoningExample
 from mmada.nano.tasks import IMAGE, MATH, PROMPTS, VISION
-from mmada.nano.world.arithmetic import EQUATION, Problem, Step, problem
+from mmada.nano.world.arithmetic import EQUATION, EquationStep, Problem, problem
 from mmada.nano.world.captions import Drawable, Group, Meaning, describe, drawable, satisfies
 from mmada.nano.world.detector import detect, shows_flag
 from mmada.nano.world.flags import flag_picture
@@ -43,20 +43,20 @@ class NanoSource:
         """An example with reasoning and its judge."""
         return CANDIDATES[name](rng)
 
-    def verdict(self, name: str, example: Reasoned) -> Verdict | None:
+    def verdict(self, name: str, example: ReasoningExample) -> Verdict | None:
         """The judge of other answers to the prompt of a stored example; None for pictures, whose meaning is not stored."""
         if name == "math":
             return partial(check_problem, stored_problem(example))
         return partial(same_trace, example) if name == "vision" else None
 
 
-def stored_problem(example: Reasoned) -> Problem:
+def stored_problem(example: ReasoningExample) -> Problem:
     """The problem of worded arithmetic that an example was made from; its steps were right then."""
-    steps = (Step(int(a), operator, int(b), int(c)) for a, operator, b, c in EQUATION.findall(example.thinking))
+    steps = (EquationStep(int(a), operator, int(b), int(c)) for a, operator, b, c in EQUATION.findall(example.thinking))
     return Problem(example.prompt, example.gold, tuple(steps))
 
 
-def same_trace(stored: Reasoned, example: Reasoned) -> str:
+def same_trace(stored: ReasoningExample, example: ReasoningExample) -> str:
     """As `Verdict`: a question about a scene has one right trace, and it is stored."""
     if not Question("", stored.prompt, stored.gold, stored.thinking).verify(example.answer):
         return "wrong answer"
@@ -66,13 +66,13 @@ def same_trace(stored: Reasoned, example: Reasoned) -> str:
 def nano_math(rng: Random) -> Candidate:
     """Worded arithmetic."""
     given = problem(rng)
-    made = Reasoned(
+    made = ReasoningExample(
         source="nano:math", task="math", prompt=given.text, thinking=given.reasoning, answer=given.answer, gold=given.answer
     )
     return Candidate(made, partial(check_problem, given))
 
 
-def check_problem(target: Problem, example: Reasoned) -> str:
+def check_problem(target: Problem, example: ReasoningExample) -> str:
     """As `Verdict`."""
     if target.solved(example.thinking, example.answer):
         return ""
@@ -85,12 +85,12 @@ def nano_vision(rng: Random) -> Candidate:
     question = ask_about(scene, rng)
     shown = Image.fromarray(render(scene, rng, AUGMENTED))
     answer = question.answer
-    made = Reasoned(source="nano:vision", task="vision", prompt=question.text, thinking=question.reasoning, answer=answer,
+    made = ReasoningExample(source="nano:vision", task="vision", prompt=question.text, thinking=question.reasoning, answer=answer,
                     gold=answer, picture=shown)  # fmt: skip
     return Candidate(made, partial(check_question, question))
 
 
-def check_question(target: Question, example: Reasoned) -> str:
+def check_question(target: Question, example: ReasoningExample) -> str:
     """As `Verdict`."""
     if not target.verify(example.answer):
         return "wrong answer"
@@ -108,11 +108,11 @@ def nano_image(rng: Random) -> Candidate:
     else:
         wanted = drawn = drawable(rng)
         prompt, thought, shown = drawn.text, describe(drawn.scene), render(drawn.scene, plain, CANONICAL)
-    made = Reasoned(source="nano:image", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
+    made = ReasoningExample(source="nano:image", task="image", prompt=prompt, thinking=thought, picture=Image.fromarray(shown))
     return Candidate(made, partial(check_picture, wanted, thought))
 
 
-def check_picture(wanted: KnowledgeItem | Drawable, thought: str, example: Reasoned) -> str:
+def check_picture(wanted: KnowledgeItem | Drawable, thought: str, example: ReasoningExample) -> str:
     """As `Verdict`."""
     assert isinstance(example.picture, Image.Image)
     pixels = np.asarray(example.picture.convert("RGB"))

@@ -1,8 +1,8 @@
-"""Reasoning data: keep what is right and well formed, say what was dropped and why, and write it whole.
+"""Collection of reasoning data: filter candidates from several sources and write them to a folder.
 
-FOLDER/examples.jsonl, pictures/    what was kept (`mmada.data.reasoning`)
-FOLDER/report.json                  settings, and for each source how many were read, kept and dropped for which reason
-FOLDER/dropped.jsonl                a few of the dropped of each source and reason, to look at
+FOLDER/examples.jsonl, pictures/    the stored examples (`mmada.data.reasoning`)
+FOLDER/report.json                  settings, and for each source the number read, stored, and dropped by reason
+FOLDER/dropped.jsonl                a few dropped examples of each source and reason, for inspection
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from mmada import __version__
 from mmada.data.public_sets import prompts_in
-from mmada.data.reasoning import Reasoned, Writer, fault, normalised
+from mmada.data.reasoning import ReasoningExample, Writer, form_error, normalised
 from mmada.errors import InputError, check_folder, check_is_folder, check_whole
 from mmada.io.atomic import atomic_folder
 from mmada.pipeline import MMaDA
@@ -27,8 +27,8 @@ from mmada.tokenizers.text import TextTokenizer
 
 __all__ = ["CandidateFilter", "Report", "Selection", "collect_reasoning"]
 
-SHOWN = 5
-"""Dropped examples that are kept to look at, of each source and reason."""
+MAX_DROPPED = 5
+"""Maximum dropped examples that are written for each source and reason."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Report:
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def table(self) -> list[dict[str, object]]:
-        """One row a source: read, kept, unchecked, and each reason with its number."""
+        """One row per source: read, kept, unchecked, and the number dropped by each reason."""
         rows: list[dict[str, object]] = []
         for source in self.read:
             row: dict[str, object] = {"source": source, "read": self.read[source], "kept": self.kept[source]}
@@ -52,11 +52,11 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which correct examples are stored.
+    """Criteria for storing correct examples.
 
     ``unchecked``: also examples without a gold answer. ``plain``: also answers without reasoning. ``per_prompt``: maximum
-    answers to one prompt. ``max_tokens``: maximum tokens of prompt and answer. ``forbidden``: prompts that must not occur (as
-    `normalised`).
+    answers to one prompt. ``max_tokens``: maximum tokens of prompt and answer. ``forbidden``: prompts that must not occur
+    (as `normalised`).
     """
 
     unchecked: bool = False
@@ -72,7 +72,7 @@ class Selection:
 
 
 class CandidateFilter:
-    """Decides on candidates one after another: each exact duplicate of one before is dropped. ``tokens``: length of a text."""
+    """Stateful filter of candidates, which also drops exact duplicates. ``tokens``: number of tokens of a text."""
 
     def __init__(self, choice: Selection, tokens: Callable[[str], int] | None = None) -> None:
         self.choice = choice
@@ -81,11 +81,11 @@ class CandidateFilter:
         self.known: set[str] = set()
         self.answered: Counter[str] = Counter()
 
-    def keeps(self, candidate: Candidate) -> str:
-        """Count the candidate; the reason why it is dropped, empty if it is kept. The dearest question comes last."""
+    def reject_reason(self, candidate: Candidate) -> str:
+        """Count a candidate and return why it is dropped, empty if it is stored. The most expensive check comes last."""
         example = candidate.example
         reason = f"unusable row: {candidate.parse_error}" if candidate.parse_error else ""
-        reason = reason or fault(example, plain=self.choice.plain) or candidate.reject_reason or self.unwanted(example)
+        reason = reason or form_error(example, plain=self.choice.plain) or candidate.reject_reason or self.not_selected(example)
         unchecked = False
         if not reason:
             reason = candidate.judge(example)
@@ -97,23 +97,23 @@ class CandidateFilter:
             self.report.dropped[example.source, reason] += 1
             return reason
         self.known.add(example.key)
-        self.answered[example.asked] += 1
+        self.answered[example.prompt_key] += 1
         self.report.kept[example.source] += 1
         self.report.unchecked[example.source] += unchecked
         return ""
 
-    def unwanted(self, example: Reasoned) -> str:
-        """Why an example is not wanted, whether right or not."""
+    def not_selected(self, example: ReasoningExample) -> str:
+        """Why the criteria exclude an example, whether it is correct or not; empty if they do not."""
         choice = self.choice
         if normalised(example.prompt) in choice.forbidden:
             return "forbidden prompt"
         if example.key in self.known:
             return "duplicate"
-        if choice.per_prompt is not None and self.answered[example.asked] >= choice.per_prompt:
+        if choice.per_prompt is not None and self.answered[example.prompt_key] >= choice.per_prompt:
             return "enough of this prompt"
         if choice.max_tokens is None or self.tokens is None:
             return ""
-        return "too long" if self.tokens(f"{example.prompt}\n{example.written}") > choice.max_tokens else ""
+        return "too long" if self.tokens(f"{example.prompt}\n{example.target_text}") > choice.max_tokens else ""
 
 
 def collect_reasoning(
@@ -130,12 +130,12 @@ def collect_reasoning(
     seed: int = 0,
     advance: Callable[[str], None] = lambda source: None,
 ) -> Report:
-    """Read ``sources`` (see `mmada.recipes.collect_sources`), sieve them and write the folder ``out``.
+    """Read ``sources`` (see `mmada.recipes.collect_sources`), filter them and write the folder ``out``.
 
-    ``load``: the model whose own answers are sampled, called only where a source asks for them; ``samples`` of each prompt by
-    ``sampling``. ``tokenizer``: model whose tokens ``choice.max_tokens`` counts. ``advance`` is told of each candidate's
-    source. The folder appears whole or not at all. Raises InputError for a source, file or setting that is wrong, and where
-    nothing is kept.
+    ``load``: the model whose own answers are sampled, called only if a source needs it; ``samples`` per prompt with the options
+    ``sampling``. ``tokenizer``: model whose tokens ``choice.max_tokens`` counts. ``advance`` is called with the source of
+    each candidate. The folder is written completely or not at all. Raises InputError for an invalid source, file or setting, and
+    if no example is left.
     """
     check_free(out)
     for folder in images:
@@ -146,9 +146,9 @@ def collect_reasoning(
     tokens = None
     if chosen.max_tokens is not None:
         if tokenizer is None:
-            raise InputError(f"max_tokens {chosen.max_tokens} needs a tokenizer to count with; name a model")
+            raise InputError(f"max_tokens {chosen.max_tokens} needs a tokenizer; name a model")
         tokens = TextTokenizer.load(find_folder(tokenizer)).encode
-    sieve = CandidateFilter(chosen, None if tokens is None else lambda text: len(tokens(text)))
+    candidate_filter = CandidateFilter(chosen, None if tokens is None else lambda text: len(tokens(text)))
     check_whole("samples", samples, 1)
 
     def own(prompts: Source, count: int) -> SelfGenerated:
@@ -163,13 +163,13 @@ def collect_reasoning(
     try:
         opened = [source_of(text, images=tuple(images), seed=seed, own=own) for text in sources]
         with atomic_folder(out) as part:
-            write(part, zip(sources, opened, strict=True), sieve, settings, advance)
-            if not sieve.report.kept:
-                read = sum(sieve.report.read.values())
-                raise InputError(f"sources hold nothing to keep among {read} examples ({summed(sieve.report)}); give others")
+            write(part, zip(sources, opened, strict=True), candidate_filter, settings, advance)
+            if not candidate_filter.report.kept:
+                read = sum(candidate_filter.report.read.values())
+                raise InputError(f"sources have no usable example among {read} ({summed(candidate_filter.report)}); give others")
     except OSError as error:
         raise InputError(f"out '{out}' cannot be written: {error.strerror or error}") from error
-    return sieve.report
+    return candidate_filter.report
 
 
 def forbidden_prompts(paths: Sequence[Path]) -> frozenset[str]:
@@ -181,14 +181,14 @@ def forbidden_prompts(paths: Sequence[Path]) -> frozenset[str]:
 
 
 def check_free(out: Path) -> None:
-    """Raise InputError where the folder already holds something."""
+    """Raise InputError if the folder is not empty."""
     check_folder("out", out)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"out '{out}' already holds files; give a new folder")
 
 
 def summed(report: Report) -> str:
-    """The reasons, the most frequent first."""
+    """The reasons with their counts, the most frequent first."""
     reasons: Counter[str] = Counter()
     for (_, reason), number in report.dropped.items():
         reasons[reason] += number
@@ -198,24 +198,24 @@ def summed(report: Report) -> str:
 def write(
     folder: Path,
     sources: Iterable[tuple[str, Source]],
-    sieve: CandidateFilter,
+    candidate_filter: CandidateFilter,
     settings: Mapping[str, Any],
     advance: Callable[[str], None],
 ) -> None:
-    """Fill the folder. Raises InputError for a source of which no row can be used."""
+    """Write the files of the folder. Raises InputError for a source without a usable row."""
     with Writer(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
         for text, source in sources:
             error, fine = "", False
             for candidate in source:
-                reason = sieve.keeps(candidate)
+                reason = candidate_filter.reject_reason(candidate)
                 error, fine = error or candidate.parse_error, fine or not candidate.parse_error
                 if not reason:
                     writer.add(candidate.example)
-                elif sieve.report.dropped[candidate.example.source, reason] <= SHOWN:
+                elif candidate_filter.report.dropped[candidate.example.source, reason] <= MAX_DROPPED:
                     line = {"reason": reason, "detail": candidate.parse_error, **candidate.example.texts()}
                     dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
                 advance(candidate.example.source)
             if error and not fine:
-                raise InputError(f"source '{text}' has no usable row ({error}); name the set that it is from")
-    whole = {"settings": dict(settings), "sources": sieve.report.table()}
+                raise InputError(f"source '{text}' has no usable row ({error}); give the name of its data set")
+    whole = {"settings": dict(settings), "sources": candidate_filter.report.table()}
     (folder / "report.json").write_text(json.dumps(whole, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

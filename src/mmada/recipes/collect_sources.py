@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from mmada.data.public_sets import MATHEMATICS, READERS, find_picture, rows
-from mmada.data.reasoning import Reasoned, read_reasoned
+from mmada.data.reasoning import ReasoningExample, read_reasoned
 from mmada.errors import InputError, check_choice, check_whole, unknown_name
 from mmada.io.images import load_image
 from mmada.pipeline import MMaDA
@@ -35,7 +35,7 @@ from mmada.tokenizers.prompt import split_thinking, well_formed
 
 __all__ = ["Candidate", "SelfGenerated", "Source", "SourceKind", "Verdict", "source_of", "task_of_example"]
 
-Verdict = Callable[[Reasoned], str]
+Verdict = Callable[[ReasoningExample], str]
 """Why an example's answer is rejected, in two or three words; empty if it is right."""
 MAX_EXAMPLES = 100_000_000
 """Upper bound of the number of examples of one source."""
@@ -52,7 +52,7 @@ class Candidate:
     answers to the same prompt.
     """
 
-    example: Reasoned
+    example: ReasoningExample
     judge: Verdict
     parse_error: str = ""
     reject_reason: str = ""
@@ -81,12 +81,12 @@ class SourceKind(Protocol):
         """An example with reasoning and its judge."""
         ...
 
-    def verdict(self, name: str, example: Reasoned) -> Verdict | None:
+    def verdict(self, name: str, example: ReasoningExample) -> Verdict | None:
         """The judge of other answers to the prompt of a stored example of this kind; None if it cannot be recovered."""
         ...
 
 
-def compared(example: Reasoned) -> str:
+def compared(example: ReasoningExample) -> str:
     """The verdict on an answer by the set's own gold answer."""
     if not example.gold:
         return "no gold answer"
@@ -108,7 +108,9 @@ class PublicSet:
                 example = READERS[self.name](row)
                 json.dumps(example.texts(), ensure_ascii=False).encode()  # refuses lone surrogates
             except (ValueError, TypeError, AttributeError, KeyError) as error:
-                yield Candidate(Reasoned(source=self.name, task="math", prompt=ascii(row)[:200]), compared, parse_error(error))
+                yield Candidate(
+                    ReasoningExample(source=self.name, task="math", prompt=ascii(row)[:200]), compared, parse_error(error)
+                )
                 continue
             if isinstance(example.picture, str):
                 example = replace(example, picture=find_picture(example.picture, folders))
@@ -217,13 +219,13 @@ class SelfGenerated:
             yield Candidate(own, candidate.judge, reject_reason="" if formed else "not well formed")
 
 
-def prompt_of(example: Reasoned) -> Prompt:
+def prompt_of(example: ReasoningExample) -> Prompt:
     """The prompt of an example, scored by its right answer."""
     shown = picture(example) if example.task == "vision" else None
     return Prompt(example.prompt, task_of_example(example), truth(example), () if shown is None else (shown,))
 
 
-def task_of_example(example: Reasoned) -> Task:
+def task_of_example(example: ReasoningExample) -> Task:
     """The task of an example of a set."""
     if example.task == "image":
         return TextToImage()
@@ -240,7 +242,7 @@ def unusable(candidate: Candidate) -> str:
     return "its picture is not found" if example.task == "vision" and example.picture is None else ""
 
 
-def unreadable(example: Reasoned) -> str:
+def unreadable(example: ReasoningExample) -> str:
     """Why an example's picture cannot be read; one damaged file should not end the run."""
     try:
         picture(example)
@@ -249,17 +251,17 @@ def unreadable(example: Reasoned) -> str:
     return ""
 
 
-def truth(example: Reasoned) -> str:
+def truth(example: ReasoningExample) -> str:
     """The right answer to a prompt: the gold one, or the only one of its set."""
     return example.gold or example.answer
 
 
-def self_named(example: Reasoned) -> Reasoned:
+def self_named(example: ReasoningExample) -> ReasoningExample:
     """The example as one that a model made."""
     return replace(example, source=f"self:{example.source}")
 
 
-def picture(example: Reasoned) -> Image.Image | None:
+def picture(example: ReasoningExample) -> Image.Image | None:
     """The picture of an example, read now."""
     return None if example.picture is None else load_image(example.picture, f"picture of {example.source}")
 

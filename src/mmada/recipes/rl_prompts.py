@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from mmada.data.public_sets import MATHEMATICS, READERS
-from mmada.data.reasoning import Reasoned
+from mmada.data.reasoning import ReasoningExample
 from mmada.errors import InputError, check_choice, unknown_name
 from mmada.pipeline import MMaDA
 from mmada.recipes.collect_sources import Candidate, SelfGenerated, Source, prompt_of, source_of, unusable
@@ -94,7 +94,7 @@ class GeneratedPrompts:
 class StoredPrompts:
     """Prompts of a file or a folder."""
 
-    examples: Sequence[Reasoned]
+    examples: Sequence[ReasoningExample]
 
     def drawing(self, task: str, model: MMaDA, length: int | None) -> DrawPrompt:
         """As `PromptPool`; a warning says how many are too long."""
@@ -129,9 +129,9 @@ def pool_of(name: str, source: str, images: Sequence[Path]) -> PromptPool:
     return StoredPrompts(captions(name, source) if kind == "captions" else questions(name, source, images))
 
 
-def questions(name: str, source: str, images: Sequence[Path]) -> list[Reasoned]:
+def questions(name: str, source: str, images: Sequence[Path]) -> list[ReasoningExample]:
     """The prompts of a set, with a warning that says which rows are left out and why."""
-    found, wrong = list[Reasoned](), Counter[str]()
+    found, wrong = list[ReasoningExample](), Counter[str]()
     try:
         for candidate in source_of(source, images=tuple(images), seed=0, own=no_model):
             if reason := reject_reason(candidate, name):
@@ -175,20 +175,20 @@ def no_model(prompts: Source, count: int) -> SelfGenerated:
     raise InputError("prompts cannot be a model's own answers; name the source of the prompts")
 
 
-def captions(name: str, source: str) -> list[Reasoned]:
+def captions(name: str, source: str) -> list[ReasoningExample]:
     """The lines of a text file."""
     path = Path(source.partition(":")[2])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"prompts of {name}: '{path}' cannot be read ({error}); give a text file, one caption a line") from error
-    found = [Reasoned(source=source, task="image", prompt=line.strip()) for line in lines if line.strip()]
+    found = [ReasoningExample(source=source, task="image", prompt=line.strip()) for line in lines if line.strip()]
     if not found:
         raise InputError(f"prompts of {name}: file '{path}' holds no caption; give one a line")
     return found
 
 
-def one_of(pool: Sequence[Reasoned], rng: np.random.Generator) -> Prompt:
+def one_of(pool: Sequence[ReasoningExample], rng: np.random.Generator) -> Prompt:
     """A random prompt, its picture read now. If that fails, a warning says so and another one is drawn.
 
     Raises InputError if ten pictures in a row cannot be read.
@@ -204,7 +204,7 @@ def one_of(pool: Sequence[Reasoned], rng: np.random.Generator) -> Prompt:
     raise AssertionError("not reached")
 
 
-def fits(example: Reasoned, model: MMaDA, room: int) -> bool:
+def fits(example: ReasoningExample, model: MMaDA, room: int) -> bool:
     """Whether a prompt and its answer are within the model's length."""
     engine = model.engine
     codes = engine.grid**2 if example.task != "math" else 0

@@ -26,7 +26,7 @@ from mmada.training.image_tokenizer import ImageBatch, ImageLosses, ImageTokeniz
 from mmada.training.loop import Plan, train
 from mmada.training.optim import Optim
 
-__all__ = ["ImageTokenizerRecipe", "Pictures"]
+__all__ = ["ImageTokenizerRecipe", "UnlabelledBatch"]
 
 SHOWN_STEP = 10**9
 """A step that no run reaches: its batch holds the sample pictures."""
@@ -34,7 +34,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Pictures:
+class UnlabelledBatch:
     """A batch of pictures without labels, uint8 (B, H, W, 3)."""
 
     pixels: np.ndarray
@@ -96,10 +96,10 @@ class ImageTokenizerRecipe:
         """Batches by step, and pictures to show as samples. Raises InputError for a folder without pictures."""
         files = pictures_in(Path(self.images))
 
-        def pictures(step: int, count: int) -> Pictures:
+        def pictures(step: int, count: int) -> UnlabelledBatch:
             chosen = step_generator(self.plan.seed, step).integers(len(files), size=count)
             loaded = [fit(load_image(files[i], "picture"), config.image_size) for i in chosen]
-            return Pictures(np.stack([np.asarray(picture) for picture in loaded]))
+            return UnlabelledBatch(np.stack([np.asarray(picture) for picture in loaded]))
 
         return lambda step: pictures(step, self.batch), pictures(SHOWN_STEP, SHOWN).pixels
 

@@ -1,7 +1,7 @@
-"""Rewards: numbers for completions, added up by a `RewardSum`. One file a reward.
+"""Rewards: numbers for completions, added up by a `RewardSum`. Each reward has a file of its own.
 
 Correctness()  Format()  Reasoning()  Detector()     scored by the task, as evaluation does
-ClipScore(source, device)  ImageReward(...)          models that others trained
+ClipScore(source, device)  ImageReward(...)          pretrained reward models
 any function of completions                          `Reward`
 """
 

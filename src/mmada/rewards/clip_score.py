@@ -40,7 +40,7 @@ class ClipScore:
 
     def fits(self, task: Task) -> str:
         """As `Reward`: tasks with a picture in the prompt or as the result."""
-        return "" if "image" in (*task.inputs, task.output) else "compares pictures with text, and the task has no picture"
+        return "" if "image" in (*task.inputs, task.output) else "compares pictures with text, but the task has no picture"
 
     def prepare(self) -> None:
         """Read the model, from the hub the first time. Raises InputError if it cannot be read."""
@@ -48,21 +48,21 @@ class ClipScore:
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """As `Reward`. Raises InputError for a completion without a picture, or if CLIP cannot be read."""
-        pictures, texts = zip(*(shown(completion) for completion in completions), strict=True)
+        pictures, texts = zip(*(picture_and_text(completion) for completion in completions), strict=True)
         return scores(self.source, self.device, pictures, texts)
 
 
-def shown(completion: Completion) -> tuple[Image.Image, str]:
+def picture_and_text(completion: Completion) -> tuple[Image.Image, str]:
     """The picture of a completion and the text that should match it."""
     if completion.image is not None:
         return completion.image, completion.prompt.text
     if not completion.prompt.images:
-        raise InputError(f"clip compares pictures with text, and {completion.prompt.text!r} has no picture; leave clip out there")
+        raise InputError(f"clip compares pictures with text, but {completion.prompt.text!r} has no picture; remove clip there")
     return completion.prompt.images[0], completion.answer
 
 
 def check_source(name: str, source: str) -> None:
-    """Raise InputError for a source written as a path that does not exist, before the hub is asked for it."""
+    """Raise InputError for a source written as a path that does not exist, before the hub is queried."""
     if source.startswith(("/", ".", "~")) and not os.path.exists(os.path.expanduser(source)):
         raise InputError(f"{name} {source!r} does not exist; give a folder or a hub id")
 
@@ -87,9 +87,9 @@ def loaded(source: str, device: str) -> tuple[Any, Any]:
 def scores(source: str, device: str, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
     """100 x cosine, at least 0."""
     model, tokenizer = loaded(source, device)
-    place, longest = next(model.parameters()).device, model.config.text_config.max_position_embeddings
-    text = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(place)
-    pixels = torch.stack([prepared(picture, model.config.vision_config.image_size) for picture in pictures]).to(place)
+    model_device, longest = next(model.parameters()).device, model.config.text_config.max_position_embeddings
+    text = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt").to(model_device)
+    pixels = torch.stack([prepared(picture, model.config.vision_config.image_size) for picture in pictures]).to(model_device)
     output = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"], pixel_values=pixels)
     cosine = torch.nn.functional.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())
     found: list[float] = (100 * cosine).clamp(min=0).tolist()
@@ -97,7 +97,7 @@ def scores(source: str, device: str, pictures: Sequence[Image.Image], texts: Seq
 
 
 def prepared(picture: Image.Image, side: int) -> Tensor:
-    """A picture as CLIP and ImageReward see it: shorter edge to ``side``, the middle square, normalised; (3, side, side)."""
+    """Preprocess a picture for CLIP and ImageReward: resize the shorter edge, crop the centre, normalise; (3, side, side)."""
     picture = picture.convert("RGB")
     width, height = (side * edge // min(picture.size) for edge in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)

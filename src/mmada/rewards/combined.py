@@ -1,9 +1,9 @@
 """Weighted sum of rewards, computed in batches.
 
-A reward that fails is reported and leaves its completion without a total; it never counts as 0.
+A reward that fails is reported, and its completion has no total; a failure never counts as 0.
 
     reward = RewardSum([WeightedReward("correctness", Correctness(), 2.0), WeightedReward("format", Format(), 0.5)])
-    scores = reward(completions)     # scores.total_B is NaN where a term failed; scores.failures say which, and why
+    scores = reward(completions)     # scores.total_B is NaN where a term failed; scores.failures has which one, and why
 
 Shapes: B completions.
 """
@@ -27,15 +27,15 @@ __all__ = ["TOTAL", "Failure", "RewardSum", "Scores", "WeightedReward"]
 
 TOTAL = "total"
 LARGEST = 1e30
-"""Largest reward: squares of it are finite, and float32 holds it."""
+"""Largest reward: its square is finite, and it fits float32."""
 Kind = Literal["raised", "not finite", "too large", "timed out", "wrong count"]
 
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """``weight`` times one reward, called with ``batch`` completions at a time and given ``timeout`` seconds for each call.
+    """One reward with its weight, called with ``batch`` completions at a time, with ``timeout`` seconds per call.
 
-    ``isolation``: it runs in a "thread" of this process, or in a "process" of its own, which can be killed when it hangs.
+    ``isolation``: run it in a "thread" of this process, or in a "process" of its own, which can be killed if it hangs.
     """
 
     name: str
@@ -59,8 +59,10 @@ class WeightedReward:
 
 @dataclass(frozen=True)
 class Failure:
-    """A term without a number for the completion at ``index``: it "raised", was "not finite" or "too large", "timed out", or
-    returned the "wrong count" of numbers. The term `TOTAL` is the weighted sum itself: every term was finite, and the sum is not.
+    """A missing reward: ``term`` gave no usable number for the completion at ``index``.
+
+    ``kind``: it "raised", was "not finite" or "too large", "timed out", or returned the "wrong count" of numbers. The term
+    `TOTAL` is the weighted sum itself: every term was finite, but not the sum.
     """
 
     term: str
@@ -71,7 +73,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scores:
-    """``total_B``: float64, NaN where a term failed. ``terms``: values of each term before its weight, NaN where it failed."""
+    """Rewards of a batch: ``total_B`` float64, and in ``terms`` the unweighted values of each term; NaN where a term failed."""
 
     total_B: Tensor
     terms: dict[str, list[float]]
@@ -79,7 +81,7 @@ class Scores:
 
 
 def unusable(values: Sequence[float]) -> Iterator[tuple[int, Kind]]:
-    """Indices of values that cannot be learned from, and why."""
+    """Indices of values that cannot be used, and why."""
     for index, value in enumerate(values):
         if not math.isfinite(value):
             yield index, "not finite"
@@ -106,7 +108,7 @@ class RewardSum:
         self.workers = {term.name: worker_of(term) for term in terms}
 
     def __call__(self, completions: Sequence[Completion]) -> Scores:
-        """The scores of completions. Exceptions of a reward are reported in them, not raised."""
+        """Score completions. Exceptions of a reward are reported in the scores, not raised."""
         total_B = torch.zeros(len(completions), dtype=torch.float64)
         terms: dict[str, list[float]] = {}
         failures: list[Failure] = []
@@ -127,7 +129,7 @@ class RewardSum:
         return Scores(torch.tensor(totals, dtype=torch.float64), terms, tuple(failures))
 
     def prepare(self) -> None:
-        """Read the models of rewards that have one, under no time limit. Raises InputError if that fails."""
+        """Read the models of rewards that have one, without a time limit. Raises InputError if that fails."""
         for term in self.terms:
             try:
                 self.workers[term.name].prepare()
@@ -135,7 +137,7 @@ class RewardSum:
                 raise InputError(f"reward {term.name}: {error}") from error
 
     def evaluate(self, term: WeightedReward, part: Sequence[Completion]) -> tuple[list[float], list[Failure]]:
-        """One batch of one term: numbers, NaN where it failed, and why. After an exception the batch is repeated one by one."""
+        """Values (NaN for a failure) and failures of a term on a batch; after an exception completions are retried singly."""
         try:
             values = self.workers[term.name].run(part, term.timeout)
         except TimedOut:
@@ -155,11 +157,11 @@ class RewardSum:
     def failed(
         self, term: WeightedReward, part: Sequence[Completion], kind: Kind, detail: str
     ) -> tuple[list[float], list[Failure]]:
-        """NaN for a whole batch, which failed."""
+        """NaN and a failure for every completion of a batch."""
         return [math.nan] * len(part), [Failure(term.name, i, kind, detail) for i in range(len(part))]
 
     def close(self) -> None:
-        """Stop the processes."""
+        """Stop the worker processes."""
         for worker in self.workers.values():
             worker.close()
 

@@ -1,4 +1,4 @@
-"""Correctness: the verdict of the task itself, as evaluation gives it."""
+"""Correctness reward: the task's own check of the answer, the same as in evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["REWARD", "Correctness"]
 
 @dataclass(frozen=True)
 class Correctness:
-    """1 for a right answer, or a picture that shows exactly what was asked for; else 0."""
+    """1 for a right answer, or for a picture that shows exactly what the prompt asks for; else 0."""
 
     name: ClassVar[str] = "correctness"
 

@@ -1,4 +1,4 @@
-"""Share of a caption that a drawn picture shows, by the detector of the task."""
+"""Detector reward: the share of a caption that a drawn picture shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["REWARD", "Detector"]
 class Detector:
     """Share, 0 to 1, of what a picture should show that the task's detector finds; 1 exactly where the picture is right.
 
-    Denser than `Correctness`: a picture with one of two objects gets half.
+    Denser than `Correctness`: a picture with one of two objects gets 0.5.
     """
 
     name: ClassVar[str] = "detector"

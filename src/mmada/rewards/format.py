@@ -20,7 +20,7 @@ class Format:
 
     def fits(self, task: Task) -> str:
         """As `Reward`: tasks that are answered with text."""
-        return "" if task.output == "text" else "judges text, and the task asks for pictures"
+        return "" if task.output == "text" else "judges text, but the task asks for pictures"
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """As `Reward`."""

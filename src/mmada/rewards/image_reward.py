@@ -29,13 +29,13 @@ __all__ = ["REWARD", "ImageReward"]
 FILES = ("ImageReward.pt", "ImageReward.safetensors", "model.safetensors")
 TOKENIZER = "google-bert/bert-base-uncased"
 LONGEST = 35
-"""Tokens of a prompt that are read."""
+"""Maximum tokens of a prompt."""
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the raw score over the authors' data; the score is normalised by them."""
+"""Mean and standard deviation of the raw score over the authors' data, by which the score is normalised."""
 HEAD = 64
 """Width of an attention head, in all sizes of BLIP."""
 DEPTH = {768: 12, 1024: 24}
-"""Layers of a transformer by its width. Other widths (those of tests) have as many as are stored."""
+"""Layers of a transformer by its width. Other widths (in tests) have as many layers as are stored."""
 UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.|\.position_ids$")
 """Weights of BLIP that the score does not use."""
 NAMES = (
@@ -56,10 +56,10 @@ NAMES = (
 
 @dataclass(frozen=True)
 class ImageReward:
-    """The score of ImageReward: about -2 to 2, mean 0 and deviation 1 over its own data.
+    """The score of ImageReward: about -2 to 2, with mean 0 and standard deviation 1 over its training data.
 
-    ``source``: a hub id, a folder or a file with the authors' weights (`FILES`). The tokenizer is the one beside them, or BERT's
-    from the hub. ``device``: where it runs.
+    ``source``: a hub id, a folder or a file with the authors' weights (`FILES`). The tokenizer is read from the same folder,
+    else that of BERT from the hub. ``device``: device of the model.
     """
 
     name: ClassVar[str] = "image_reward"
@@ -72,7 +72,7 @@ class ImageReward:
 
     def fits(self, task: Task) -> str:
         """As `Reward`: tasks that ask for a picture."""
-        return "" if task.output == "image" else "judges drawn pictures, and the task is answered with text"
+        return "" if task.output == "image" else "judges drawn pictures, but the task is answered with text"
 
     def prepare(self) -> None:
         """Read the weights, from the hub the first time. Raises InputError if they cannot be read."""
@@ -80,24 +80,24 @@ class ImageReward:
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
         """As `Reward`. Raises InputError if the weights cannot be read, or for a completion without a picture."""
-        pictures = [drawn(completion) for completion in completions]
+        pictures = [picture_of(completion) for completion in completions]
         return scores(self.source, self.device, pictures, [completion.prompt.text for completion in completions])
 
 
-def drawn(completion: Completion) -> Image.Image:
+def picture_of(completion: Completion) -> Image.Image:
     """The picture of a completion."""
     if completion.image is None:
-        raise InputError(f"image_reward judges pictures, and {completion.prompt.text!r} asks for text; leave it out there")
+        raise InputError(f"image_reward judges pictures, but {completion.prompt.text!r} asks for text; remove it there")
     return completion.image
 
 
 @torch.no_grad()
 def scores(source: str, device: str, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
-    """One number a picture."""
+    """One score per picture."""
     model, tokenizer = loaded(source, device)
-    place = next(model.parameters()).device
-    text = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt").to(place)
-    pixels = torch.stack([prepared(picture, model.vision.config.image_size) for picture in pictures]).to(place)
+    model_device = next(model.parameters()).device
+    text = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt").to(model_device)
+    pixels = torch.stack([prepared(picture, model.vision.config.image_size) for picture in pictures]).to(model_device)
     found: list[float] = model(pixels, text["input_ids"], text["attention_mask"]).tolist()
     return found
 
@@ -105,7 +105,7 @@ def scores(source: str, device: str, pictures: Sequence[Image.Image], texts: Seq
 class Preference(nn.Module):
     """The network, with its sizes read from the stored weights ``state`` under the names of this class.
 
-    Raises ValueError, or as a mapping does, where they are not ImageReward's.
+    Raises ValueError or KeyError if they are not those of ImageReward.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -194,7 +194,7 @@ def found_file(source: str) -> Path:
         ) from error
     there = [path / name for name in FILES if (path / name).is_file()]
     if not there:
-        raise InputError(f"image_reward folder {source} holds none of {', '.join(FILES)}; put the authors' weights there")
+        raise InputError(f"image_reward folder {source} has none of {', '.join(FILES)}; put the authors' weights there")
     return there[0]
 
 
@@ -205,7 +205,7 @@ def read(path: Path) -> Preference:
         model = Preference(state)
         model.load_state_dict({name: value.float() for name, value in state.items()})
         if model.text.config.max_position_embeddings < LONGEST or model.vision.config.image_size < 1:
-            raise ValueError(f"its texts are shorter than {LONGEST} tokens, or its pictures have no width")
+            raise ValueError(f"its maximum text length is below {LONGEST} tokens, or its image size is 0")
     except (LookupError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         said = " ".join(str(error).split())[:300]
         raise InputError(f"weights {path} are not those of ImageReward ({said}); get its file {FILES[0]}") from error
@@ -215,7 +215,7 @@ def read(path: Path) -> Preference:
 
 
 def renamed(name: str) -> str:
-    """A stored name as `Preference` has it."""
+    """A stored name in the naming of `Preference`."""
     for pattern, new in NAMES:
         name = re.sub(pattern, new, name)
     return name

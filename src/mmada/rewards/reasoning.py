@@ -1,4 +1,4 @@
-"""Process reward: the share of the reasoning that is right, where a task can tell."""
+"""Process reward: the share of correct reasoning, for tasks that can check it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["REWARD", "Reasoning"]
 
 @dataclass(frozen=True)
 class Reasoning:
-    """Share of the reasoning that is right, 0 to 1; 1 exactly where the task calls every step right.
+    """Share of correct reasoning, 0 to 1; 1 exactly if the task finds every step correct.
 
-    `Correctness` sees the answer alone, and trained with it alone the reasoning about pictures gets worse. Few tasks know the
-    right reasoning, so it is optional: left out of tasks that do not.
+    `Correctness` judges only the answer, and training on it alone made the reasoning about pictures worse. Few tasks can check
+    reasoning, so it is optional: it is left out for tasks that cannot.
     """
 
     name: ClassVar[str] = "reasoning"
@@ -28,7 +28,7 @@ class Reasoning:
         return "" if "reasoning" in task.scores else "needs a task that can check reasoning"
 
     def __call__(self, completions: Sequence[Completion]) -> list[float]:
-        """As `Reward`. Raises InputError for a prompt whose right reasoning is not known."""
+        """As `Reward`. Raises InputError for a prompt whose correct reasoning is not known."""
         return [part_of_score(completion, "reasoning") for completion in completions]
 
 

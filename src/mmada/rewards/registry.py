@@ -1,4 +1,4 @@
-"""Rewards by name, as recipes and the command line give them.
+"""Registry of rewards by name, for recipes and the command line.
 
 Every module of this package that defines ``REWARD`` adds one, under the class's ``name``: a new reward is one file here. A
 function elsewhere needs no registration; its name is "package.module:function".
@@ -31,7 +31,7 @@ def rewards() -> Mapping[str, Callable[..., Reward]]:
 
 
 def is_model(name: str) -> bool:
-    """Whether a reward is a model, made from a source and a device."""
+    """Whether a reward is a model, constructed from a source and a device."""
     return name in rewards() and "source" in inspect.signature(rewards()[name]).parameters
 
 
@@ -44,7 +44,7 @@ def check_name(name: str) -> None:
 def reward_of(name: str, models: Mapping[str, str] | None = None, device: str = "cpu") -> Reward:
     """A reward by name, or "package.module:function". Raises InputError if there is none.
 
-    ``models``: reward -> folder, hub id or file of its model, in place of its own; ``device``: where such models run.
+    ``models``: reward -> folder, hub id or file of its model, in place of the default; ``device``: device of such models.
     """
     check_name(name)
     if ":" not in name:

@@ -1,4 +1,4 @@
-"""The protocol of rewards: any function from completions to numbers, and what else a reward may say about itself."""
+"""The protocol of rewards: any function from completions to numbers, with optional attributes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ class Reward(Protocol):
     An object may also have:
 
     - ``fits(task) -> str``: why it cannot judge completions of a task, in a few words after "it"; empty if it can. A plain
-      function
-      is taken to fit every task.
-    - ``prepare()``: read its model. Called once before training begins, under no time limit.
-    - ``optional = True``: left out, with a warning, of tasks that it does not fit, instead of being refused.
+      function fits every task.
+    - ``prepare()``: read its model. Called once before training begins, without a time limit.
+    - ``optional = True``: for tasks that it does not fit it is left out with a warning, instead of raising InputError.
     """
 
     def __call__(self, completions: Sequence[Completion]) -> Sequence[float]:
@@ -35,7 +34,7 @@ def misfit(reward: Reward, task: Task) -> str:
 
 
 def is_optional(reward: Reward) -> bool:
-    """Whether a reward is left out of tasks that it does not fit, instead of being refused."""
+    """Whether a reward is left out for tasks that it does not fit, instead of raising InputError."""
     return hasattr(reward, "optional") and bool(reward.optional)
 
 
@@ -44,12 +43,12 @@ def part_of_score(completion: Completion, name: str) -> float:
     task = completion.prompt.task
     if name not in task.scores:
         raise InputError(
-            f"{name} cannot judge {completion.prompt.text!r}, a prompt of {task.name}; take {or_others(sorted(task.scores))}"
+            f"{name} cannot judge {completion.prompt.text!r}, a prompt of {task.name}; use {or_others(sorted(task.scores))}"
         )
     score = task.score(completion)
     return score.correct if name == "correct" else score.parts[name]
 
 
 def or_others(scores: Sequence[str]) -> str:
-    """The rewards that read these parts of a score, as words."""
+    """Names of the rewards that use these parts of a score, for a message."""
     return " or ".join({"correct": "correctness"}.get(name, name) for name in scores) or "a reward that needs no right answer"

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from mmada.canvas import KVCache
+from mmada.canvas import DenoiserCache
 from mmada.errors import InputError, check_whole, kind_of
 from mmada.model.kv_cache import JoinedKVCache
 from mmada.model.mmada import MMaDAModel
@@ -157,7 +157,7 @@ class Batcher:
             self.running += change
             self.change.notify_all()
 
-    def kv_cache(self, rows: int) -> KVCache:
+    def kv_cache(self, rows: int) -> DenoiserCache:
         """An empty KV cache, as of the model."""
         return self.network.kv_cache(rows)
 

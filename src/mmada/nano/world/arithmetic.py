@@ -20,7 +20,7 @@ HELD_OUT_NUMBERS = range(37, 44)  # no operand or result in training lies here
 
 
 @dataclass(frozen=True)
-class Step:
+class EquationStep:
     """``left operator right = result``."""
 
     left: int
@@ -38,7 +38,7 @@ class Problem:
 
     text: str
     answer: str
-    steps: tuple[Step, ...]
+    steps: tuple[EquationStep, ...]
 
     @property
     def reasoning(self) -> str:
@@ -59,19 +59,19 @@ class Problem:
         return answer.strip() == self.answer and check_steps(reasoning, self)
 
 
-def add(a: int, b: int) -> Step:
+def add(a: int, b: int) -> EquationStep:
     """a + b."""
-    return Step(a, "+", b, a + b)
+    return EquationStep(a, "+", b, a + b)
 
 
-def subtract(a: int, b: int) -> Step:
+def subtract(a: int, b: int) -> EquationStep:
     """a - b."""
-    return Step(a, "-", b, a - b)
+    return EquationStep(a, "-", b, a - b)
 
 
-def multiply(a: int, b: int) -> Step:
+def multiply(a: int, b: int) -> EquationStep:
     """a * b."""
-    return Step(a, "*", b, a * b)
+    return EquationStep(a, "*", b, a * b)
 
 
 def number(rng: Random, low: int, high: int) -> int:
@@ -84,7 +84,7 @@ def word(rng: Random, words: tuple[str, ...]) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def possession(rng: Random) -> tuple[str, tuple[Step, ...], str, str]:
+def possession(rng: Random) -> tuple[str, tuple[EquationStep, ...], str, str]:
     """The opening, a person with things of two kinds or boxes of things: (text, first step, name, item)."""
     name, item = word(rng, NAMES), word(rng, ITEMS)
     if rng.random() < 0.3:
@@ -98,7 +98,7 @@ def possession(rng: Random) -> tuple[str, tuple[Step, ...], str, str]:
     return f"{name} has {a} {one} {item} and {b} {two} {item}.", (add(a, b),), name, item
 
 
-def change(rng: Random, have: int, name: str, item: str) -> tuple[str, Step]:
+def change(rng: Random, have: int, name: str, item: str) -> tuple[str, EquationStep]:
     """A change of the number of things: (text, step)."""
     if have > 1 and rng.random() < 0.5:
         n = number(rng, 1, min(have - 1, 20))
@@ -115,7 +115,7 @@ def story(rng: Random) -> Problem:
     if rng.random() < 0.35:  # starts from a plain number: one change is already the first step
         have = number(rng, 2, 30)
         text = f"{name} has {have} {item}."
-        steps: tuple[Step, ...] = ()
+        steps: tuple[EquationStep, ...] = ()
         changes = int(rng.choice(3, p=(0.45, 0.35, 0.2))) + 1
     else:
         text, steps, name, item = possession(rng)
@@ -151,7 +151,7 @@ def bare(rng: Random) -> Problem:
     return Problem(form.format(f"{step.left} {step.operator} {step.right}"), str(step.result), (step,))
 
 
-def any_step(rng: Random) -> Step:
+def any_step(rng: Random) -> EquationStep:
     """A sum, difference or product with operands and results of 0..99."""
     kind = rng.random()
     if kind < 0.4:
@@ -163,7 +163,7 @@ def any_step(rng: Random) -> Step:
     return multiply(number(rng, 1, 9), number(rng, 1, 9))
 
 
-def equation_step(rng: Random, split: Split = "train") -> Step:
+def equation_step(rng: Random, split: Split = "train") -> EquationStep:
     """One equation of the split, without a held-out number."""
     while True:
         step = any_step(rng)
@@ -171,12 +171,12 @@ def equation_step(rng: Random, split: Split = "train") -> Step:
             return step
 
 
-def in_range(steps: tuple[Step, ...]) -> bool:
+def in_range(steps: tuple[EquationStep, ...]) -> bool:
     """Whether every number is 0..99."""
     return all(0 <= n <= 99 for s in steps for n in (s.left, s.right, s.result))
 
 
-def held_out_steps(steps: tuple[Step, ...]) -> bool:
+def held_out_steps(steps: tuple[EquationStep, ...]) -> bool:
     """Whether a number of the held-out range occurs."""
     return any(n in HELD_OUT_NUMBERS for s in steps for n in (s.left, s.right, s.result))
 
