@@ -40,7 +40,7 @@ class Canvas:
 
     ``tokens_BL``: int64 ids; unknown positions hold the mask id.
     ``editable_BL``: bool; positions that sampling may fill and training may mask; all others are context and never change.
-    ``valid_BL``: bool; False on padding, which nothing attends to: at the right end of shorter rows, or where a prompt format has it.
+    ``valid_BL``: bool; False on padding, which nothing attends to: at the right end of shorter rows, or where a format has it.
     ``modality_BL``: int8; `TEXT` or `IMAGE`: the vocabulary range of the token at a position.
     """
 

@@ -237,7 +237,7 @@ def test_nothing_is_left_half_written(sets: Path) -> None:
     for sources, said in {
         ("nano:math:3", f"clevr:{sets / 'broken.jsonl'}"): "not JSON in line 2",
         (f"geo170k:{sets / 'clevr.json'}",): "no usable row .*conversations is missing",
-        (f"llava:{sets / 'llava.json'}",): "nothing to keep among 1 examples .no gold answer 1",
+        (f"llava:{sets / 'llava.json'}",): "no usable example among 1 .no gold answer 1",
         ("nano:maths:3",): "must be one of math, vision, image",
         ("nano:math:many",): "should end with a number",
         ("gsm8l:a",): "did you mean 'gsm8k'",

@@ -191,7 +191,7 @@ def test_image_reward_that_cannot_be_read(preference: Path, tmp_path: Path, monk
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="judges pictures"):
         ImageReward(str(preference))([written("RIGHT")])
-    with pytest.raises(InputError, match=r"holds none of ImageReward\.pt"):
+    with pytest.raises(InputError, match=r"has none of ImageReward\.pt"):
         ImageReward(str(tmp_path)).prepare()
     for nowhere in ("nobody/nothing", "~nobody/x", "/nowhere", "x" * 300, "a\0b"):
         with pytest.raises(InputError, match="does not exist" if nowhere[0] in "~/" else "give a hub id, or a folder or file"):
