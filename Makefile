@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := $(if $(filter $(PINNED_TORCH)%,$(TORCH)),-c constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs check clean
+.PHONY: help demo test slow lint format types docs check clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -53,8 +53,11 @@ $(VENV)/.installed-docs: $(VENV)/.torch pyproject.toml
 demo: $(VENV)/.installed  ## Ask, draw, inpaint with the bundled model; writes a contact sheet.
 	@$(BIN)/mmada demo $(ARGS)
 
-test: $(VENV)/.installed-dev  ## Run the tests.
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.installed-dev  ## Run the tests but those marked slow.
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+slow: $(VENV)/.installed-dev  ## Run the tests marked slow: whole runs, killed processes, odd input.
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style and formatting.
 	@$(BIN)/ruff check .
@@ -71,7 +74,7 @@ docs: $(VENV)/.installed-docs  ## Build the documentation into build/site; warni
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-check: lint types docs test  ## All of the above, as CI does.
+check: lint types docs slow test  ## All of the above, as CI does.
 
 clean:  ## Remove the virtual environment, the built site and caches.
 	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -342,6 +342,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_loading_needs_little_more_than_the_weights(large: Path, dtype: str) -> None:

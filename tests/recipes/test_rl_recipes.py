@@ -34,6 +34,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
         draw_nothing(monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("rl")])
 def test_a_short_run_of_every_recipe(name: str, tmp_path: Path) -> None:
     tasks = list(RECIPES[name]().tasks)
@@ -130,6 +131,7 @@ def test_training_goes_on_with_what_was_judged(folder: Path, tmp_path: Path) -> 
     assert first["grad_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_rewards_in_processes_and_passes_in_bfloat16(folder: Path, tmp_path: Path) -> None:
     settings = FEW | rewarded("varied") | {"plan.steps": "2", "tasks": "{math: 1, image: 1}"}

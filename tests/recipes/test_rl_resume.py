@@ -82,6 +82,7 @@ def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
     assert same(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.multiprocess
 def test_a_killed_run_goes_on_too(nano: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"

@@ -201,7 +201,7 @@ def test_a_broken_row_leaves_the_entropies_of_others() -> None:
     ("make", "message"),
     [
         (lambda: Acceleration("threshold=0.9"), r"Acceleration\.of"),
-        (lambda: Acceleration.of(BlockCache()), r"Acceleration\.of"),
+        (lambda: Acceleration.of(BlockCache()), "give a rule, or its name"),
         (lambda: Acceleration.of("threshold="), "cannot be read"),
         (lambda: Acceleration.of(reuse="block=1_0"), "cannot be read"),
         (lambda: Acceleration.of("threshold=2"), "parallel 'threshold=2': confidence must be a number of 0 to 1"),

@@ -88,6 +88,7 @@ def test_a_lock_file_of_any_content_is_taken_over(tmp_path: Path, content: bytes
     assert not (tmp_path / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_two_trainers_of_one_folder(tmp_path: Path) -> None:
     """The first goes on undisturbed, its log has each step once; the other says one sentence."""
     out = tmp_path / "run"

@@ -109,6 +109,7 @@ def test_packing_loses_no_token_and_mixes_no_examples() -> None:
         pack(iter([row([1] * 17)]), rows=1, length=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith(("rl", "study"))])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_path: Path) -> None:
     of_images = name.startswith("image")
