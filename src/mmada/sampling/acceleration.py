@@ -40,7 +40,7 @@ class Acceleration:
         ):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise InputError(f"{name} {quote(value)} is a name, not a rule; read it with Acceleration.of({name}={value!r:.40})")
+                raise InputError(f"{name} {quote(value)} is a name, not a rule; read it with Acceleration.of({name}=...)")
             if value is not None and not hasattr(value, method):
                 raise InputError(f"{name} cannot be {quote(value)}; give a rule, or its name, such as {example}")
         if self.parallel is not None and not isinstance(self.parallel.verify, (int, float)):
