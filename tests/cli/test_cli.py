@@ -100,7 +100,7 @@ def test_thinking_is_the_models_choice_unless_said(flags: list[str], said: bool 
 def test_ask_gives_the_picture(scene: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", scene, "how many?", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["command"], record["text"], record["seed"], record["tokens"], record["passes"]) == ("ask", "two", 0, 3, 4)
+    assert (record["command"], record["text"], record["seed"], record["tokens"], record["nfe"]) == ("ask", "two", 0, 3, 4)
     assert CALLS[0][1]["image"].size == (16, 12)
 
 

@@ -131,12 +131,53 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
             read(path)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-32-le", "shift_jis"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_other_encodings_are_refused_with_their_line(tmp_path: Path, encoding: str, name: str) -> None:
+    """Replaced characters would be learned."""
+    word = "\u4e00" if encoding == "shift_jis" else "caf\xe9"
+    fields = {"text": word, "messages": [user(word), user("a", "assistant")]}
+    row = word if name == "a.txt" else json.dumps(fields, ensure_ascii=False)
+    (tmp_path / name).write_bytes(row.encode(encoding) + b"\n")
+    for read in (text, chat) if name == "a.jsonl" else (text,) if name == "a.txt" else (chat,):
+        with pytest.raises(InputError, match=r"is not UTF-8 in line 1; save it as UTF-8"):
+            read(tmp_path / name)
+
+
+def test_wrong_bytes_after_good_lines_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\ntwo\nthree \xff\n")
+    with pytest.raises(InputError, match="line 3"):
+        text(tmp_path / "a.txt")
+
+
+def test_a_byte_order_mark_is_not_text(pictures: Path) -> None:
+    (pictures / "a.txt").write_text("one\r\ntwo\r\n", encoding="utf-8-sig", newline="")
+    assert [e.text for e in text(pictures / "a.txt").items] == ["one", "two"]
+    (pictures / "t.jsonl").write_text('{"text": "one"}\n', encoding="utf-8-sig")
+    assert [e.text for e in text(pictures / "t.jsonl").items] == ["one"]
+    (pictures / "a.txt").write_text("a red square", encoding="utf-8-sig")
+    assert captions(pictures)[0].text == "a red square"
+
+
+def test_captions_in_another_encoding_are_counted(pictures: Path) -> None:
+    (pictures / "a.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (pictures / "b.txt").write_text("a caf\xe9", encoding="utf-8")
+    found = captions(pictures)
+    assert [e.text for e in found.items] == ["a caf\xe9"]
+    assert found.rejected == {"caption is not UTF-8": 1, "no caption": 1}
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     for read in (text, chat):
-        with pytest.raises(InputError, match="is not a file"):
+        with pytest.raises(InputError, match="does not exist"):
             read(tmp_path / "gone.jsonl")
+        with pytest.raises(InputError, match=r"is not a file, .* give a file or another kind"):
+            read(tmp_path)
     for read_folder in (captions, pictures_in):
-        with pytest.raises(InputError, match="is not a folder"):
+        with pytest.raises(InputError, match="does not exist"):
             read_folder(tmp_path / "gone")
+        with pytest.raises(InputError, match=r"is not a folder, .* give a folder or another kind"):
+            read_folder(tmp_path / "file")
         with pytest.raises(InputError, match="has no pictures"):
             read_folder(tmp_path)

@@ -165,8 +165,8 @@ def test_passes_are_in_bfloat16_where_that_is_faster(
         ({"tasks": "{maths: 1}"}, "tasks"),
         ({"tasks": "{math: 0}"}, "hold no prompt"),
         ({"tasks": "{math: -1}"}, "tasks of math"),
-        ({"rewards": "{}"}, "rewards give nothing for math"),
-        ({"rewards": "{math: {correctness: 0, format: 0}}"}, "rewards give nothing for math"),
+        ({"rewards": "{}"}, "rewards have none for 'math'"),
+        ({"rewards": "{math: {correctness: 0, format: 0}}"}, "rewards have none for 'math'"),
         (
             {"rewards": "{math: {format: 1}, maths: {format: 1}}"},
             "rewards are given for 'maths', which is not in tasks",

@@ -107,6 +107,9 @@ def test_a_recipe_that_refuses_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rate is too low"):
         run("toy", overrides={"refuse": "true"}, out=out)
     assert not out.exists()
+    with pytest.raises(InputError, match="rate is too low"):
+        run("toy", overrides={"refuse": "true"}, out=tmp_path / "new" / "deep" / "toy", start_from=tmp_path / "runs/before/model")
+    assert not (tmp_path / "new").exists()
     run("toy", out=out)
     before = tree(out)
     with pytest.raises(InputError, match="rate is too low"):

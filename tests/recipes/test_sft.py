@@ -122,13 +122,24 @@ def test_what_is_not_used_is_said(start: Path, data: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "mixture has no weight above 0"),
+        ({}, "recipe sft has no data; give some with --set data="),
+        ({"data": "{text: X/lines.txt}", "device": "tpu"}, "device 'tpu' is not available"),
+        ({"data": "{a: {kind: text}}"}, r"path is missing; give it \(at a\)"),
+        ({"data": "{a: {kind: text, path: X/lines.txt, wieght: 1}}"}, r"wieght is not a field of it; .* \(at a.wieght\)"),
+        ({"data": "{a: {kind: text, path: [1]}}"}, r"it should be a valid string \(at a.path\)"),
+        ({"data": "{a: 3}"}, r"it should be a valid string or .* \(at a\)"),
         ({"data": "{pictures: X}"}, "data 'pictures' is of kind 'pictures'; choose from captions, chat"),
-        ({"data": "{captions: X/gone}"}, "data 'X/gone' is not a folder"),
-        ({"data": "{chat: X/gone.jsonl}"}, "is not a file"),
+        ({"data": "{captions: X/gone}"}, "data 'X/gone' does not exist"),
+        ({"data": "{chat: X/gone.jsonl}"}, "does not exist"),
         ({"data": "{a: {kind: text, path: X/lines.txt, weight: -1}}"}, "weight of data a must be a number of at least 0"),
         ({"data": "{a: {kind: text, path: X/lines.txt, weight: 0}}"}, "no weight above 0"),
-        ({"data": "{a: {kind: text, path: X/lines.txt, options: {colour: red}}}"}, "has wrong options"),
+        (
+            {"data": "{a: {kind: text, path: X/lines.txt, options: {colour: red}}}"},
+            "'colour' of data 'a' is unknown to the kind text; it has none",
+        ),
+        ({"data": "{a: {kind: captions, path: X, options: {describ: x}}}"}, "'describ' of data 'a' .*; choose from describe"),
+        ({"data": "{a: {kind: captions, path: X, options: {describe: 3}}}"}, "'describe' of data 'a' must be a str, got 3"),
+        ({"data": "{a: {kind: chat, path: X/c.jsonl, options: {reasoning: x}}}"}, "'reasoning' of data 'a' must be a bool"),
         ({"data": "{text: X/lines.txt}", "row_length": "3"}, "has no example that can be used .*raise row_length"),
         ({"data": "{captions: X}", "image_size": "20"}, "image_size 20 is not a multiple of 8"),
         ({"weights": "float16"}, "weights"),
@@ -146,8 +157,8 @@ def test_wrong_settings_are_refused_and_nothing_is_left(
 ) -> None:
     given = {name: value.replace("X", str(data)) for name, value in settings.items()}
     with pytest.raises(InputError, match=message.replace("X", str(data))):
-        run("sft", overrides=SHORT | given, out=tmp_path / "run", start_from=start)
-    assert not (tmp_path / "run").exists()
+        run("sft", overrides=SHORT | given, out=tmp_path / "runs" / "run", start_from=start)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_image_tokenizer_alone_needs_a_text_tokenizer(start: Path, data: Path, tmp_path: Path) -> None:

@@ -314,6 +314,10 @@ def test_a_module_of_rewards_that_fails_is_told(body: str, tmp_path: Path, monke
     ("change", "message"),
     [
         ({"reward": 3}, "not callable"),
+        ({"reward": lambda: [0.0]}, "cannot be called with a list of completions"),
+        ({"reward": lambda completions, more: []}, "cannot be called with a list of completions"),
+        ({"reward": lambda *, completions: []}, "cannot be called with a list of completions"),
+        ({"reward": Correctness}, "is a class"),
         ({"weight": math.nan}, "weight of the reward long"),
         ({"batch": 0}, "batch of the reward long"),
         ({"timeout": 0}, "timeout of the reward long"),

@@ -185,7 +185,7 @@ def _lines() -> Iterator[str]:
 def _show(options: SamplingOptions, asked: dict[str, object], result: TextResult) -> None:
     """Print a result; the reasoning, if there is any, stands above the answer, and notes on the error stream."""
     record = {**asked, "text": result.text, "thinking": result.thinking, "finish_reason": result.finish_reason}
-    record |= {"tokens": len(result.tokens), "passes": result.nfe, "seconds": round(result.seconds, 3), "note": result.note}
+    record |= {"tokens": len(result.tokens), "nfe": result.nfe, "seconds": round(result.seconds, 3), "note": result.note}
     record |= {"model": options.model, "seed": options.seed}
     shown = f"{result.thinking}\n\n{result.text}" if result.thinking else result.text
     emit(options.json, record, shown)

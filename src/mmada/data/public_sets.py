@@ -17,6 +17,7 @@ from typing import Any
 from mmada.data.reasoning import ReasoningExample, safe_path
 from mmada.data.row_fields import MARKER, OTHER_MEDIA, Row, kind_of, optional, picture_of, question_about, text_of
 from mmada.errors import InputError
+from mmada.io.documents import read_lines
 
 __all__ = ["MATHEMATICS", "READERS", "boxed", "find_picture", "prompts_in", "rows"]
 
@@ -34,10 +35,9 @@ def rows(path: Path) -> Iterator[Row]:
     if kind == ".parquet":
         yield from parquet_rows(path)
     elif kind == ".jsonl":
-        with path.open(encoding="utf-8-sig", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield row_of(line, path, f" in line {number}")
+        for number, line in enumerate(read_lines(path, "source file"), 1):
+            if line.strip():
+                yield row_of(line, path, f" in line {number}")
     elif kind == ".json":
         yield from json_rows(path)
     else:
@@ -54,7 +54,7 @@ def row_of(text: str, path: Path, where: str = "") -> Any:
 
 def json_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON file."""
-    whole = row_of(path.read_text(encoding="utf-8-sig", errors="replace"), path)
+    whole = row_of("".join(read_lines(path, "source file")), path)
     lists = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else [whole]
     if len(lists) != 1 or not isinstance(lists[0], list):
         raise InputError(f"source file '{path}' should hold one list of examples; give such a file")
@@ -352,7 +352,7 @@ def prompts_in(path: Path) -> Iterator[str]:
     if path.suffix.lower() == ".txt":
         if not path.is_file():
             raise InputError(f"file '{path}' does not exist; check the path")
-        yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
+        yield from (line.rstrip("\r\n") for line in read_lines(path, "file"))
         return
     for row in rows(path):
         try:

@@ -21,6 +21,7 @@ from typing import Any
 from mmada.data.dataset import Example
 from mmada.data.reasoning import read_reasoned, safe_path
 from mmada.errors import InputError
+from mmada.io.documents import read_lines
 from mmada.tokenizers.prompt import Message
 
 __all__ = ["Examples", "captions", "chat", "pictures_in", "reasoning", "text"]
@@ -74,7 +75,10 @@ def captions_of(folder: Path) -> Iterator[tuple[Path | str, str]]:
     if not table.is_file():
         for picture in pictures_in(folder):
             beside = picture.with_suffix(".txt")
-            yield picture, beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+            try:
+                yield picture, beside.read_text(encoding="utf-8-sig") if beside.is_file() else ""
+            except UnicodeDecodeError:
+                yield "caption is not UTF-8", ""
         return
     for row in rows_of(table):
         name, caption = row.get("file_name"), row.get("text")
@@ -117,7 +121,7 @@ def text(path: Path) -> Examples:
     if path.suffix == ".jsonl":
         lines: Iterable[Any] = (row.get("text") for row in rows_of(path))
     else:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (line.rstrip("\r\n") for line in read_lines(path, "data"))
     return Examples.of(
         Example(objective="text", text=line) if isinstance(line, str) and line.strip() else "no text" for line in lines
     )
@@ -205,20 +209,23 @@ def reasoned(one: Any) -> Iterator[Example]:
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl. Raises InputError that names the line which is none."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path} is not JSON in line {number}; fix that line or remove it") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path} has no object in line {number}; write one as {{...}}")
-            yield row
+    for number, line in enumerate(read_lines(path, "data"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not JSON in line {number}; fix that line or remove it") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{path} has no object in line {number}; write one as {{...}}")
+        yield row
 
 
 def check_exists(path: Path, *, folder: bool = False) -> None:
-    """Raise InputError where a file or folder is missing."""
-    if not (path.is_dir() if folder else path.is_file()):
-        raise InputError(f"data '{path}' is not a {'folder' if folder else 'file'}; check the path")
+    """Raise InputError where a file or folder is missing, or one is where the other should be."""
+    if path.is_dir() if folder else path.is_file():
+        return
+    if not path.exists():
+        raise InputError(f"data '{path}' does not exist; check the path")
+    wanted = "folder" if folder else "file"
+    raise InputError(f"data '{path}' is not a {wanted}, and this kind of data is read from one; give a {wanted} or another kind")

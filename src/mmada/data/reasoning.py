@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mmada.errors import InputError
+from mmada.io.documents import read_lines
 from mmada.io.fingerprint import fingerprint
 from mmada.io.images import ImageSource, load_image, save_image
 from mmada.tokenizers.prompt import well_formed, with_thinking
@@ -139,12 +140,11 @@ def read_reasoned(folder: Path) -> Iterator[ReasoningExample]:
     path = folder / EXAMPLES
     if not path.is_file():
         raise InputError(f"reasoning folder '{folder}' has no {EXAMPLES}; give a folder that `mmada collect` wrote")
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield of_fields(json.loads(line), folder)
-            except ValueError as error:
-                raise InputError(f"{path} is damaged in line {number} ({error}); make it again with `mmada collect`") from error
+    for number, line in enumerate(read_lines(path, "reasoning data"), 1):
+        try:
+            yield of_fields(json.loads(line), folder)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged in line {number} ({error}); make it again with `mmada collect`") from error
 
 
 def of_fields(fields: Mapping[str, Any], folder: Path) -> ReasoningExample:

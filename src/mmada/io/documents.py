@@ -1,8 +1,9 @@
-"""JSON and YAML that users give: read with a limit on size and depth, and every kind of damage is one sentence."""
+"""Text, JSON and YAML that users give: read with a limit on size and depth, and every kind of damage is one sentence."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from mmada.errors import InputError, quote, system_reason
 
-__all__ = ["check_not_pointer", "parse_json", "parse_yaml", "read_fields", "read_json", "read_yaml"]
+__all__ = ["check_not_pointer", "parse_json", "parse_yaml", "read_fields", "read_json", "read_lines", "read_yaml"]
 
 MAX_BYTES = 256 * 2**20
 """Largest document that is read whole; tokenizer.json of the released models has 9 MB."""
@@ -50,6 +51,19 @@ def read_fields(path: Path, what: str, fix: str = "get the file again") -> dict[
 def read_yaml(path: Path, what: str, fix: str = "fix the file") -> Any:
     """Read a YAML file, as `read_json`."""
     return parse_yaml(_text(path, what, fix), f"{what} {quote(path)}", fix)
+
+
+def read_lines(path: Path, what: str) -> Iterator[str]:
+    """The lines of a text file in UTF-8, with or without a byte-order mark, with their line ends.
+
+    Wrong bytes are refused, not replaced: a model would learn the replacement characters. Raises InputError that names the line.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{what} {quote(path)} is not UTF-8 in line {number}; save it as UTF-8") from error
 
 
 def parse_json(text: str | bytes, what: str, fix: str = "fix it") -> Any:

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -81,10 +81,39 @@ def checked(full: str, kind: Any, text: str) -> Any:
         name = getattr(kind, "__name__", kind)
         raise InputError(f"setting {full!r} cannot be given as text: it is a {name}; give it in Python") from error
     except ValidationError as error:
-        reasons = dict.fromkeys(reason(one["type"], one["msg"]) for one in error.errors())
-        place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "[key]")
-        at = f" (at {place})" if place and isinstance(given, (dict, list)) else ""
-        raise InputError(f"setting {full!r} cannot be {text.strip()!r}: it should be {' or '.join(reasons)}{at}") from error
+        said, place = first_fault([(one["loc"], one["type"], one["msg"]) for one in error.errors()], given)
+        at = f" (at {place})" if place else ""
+        raise InputError(f"setting {full!r} cannot be {text.strip()!r}: {said}{at}") from error
+
+
+def first_fault(errors: Sequence[tuple[tuple[int | str, ...], str, str]], given: Any) -> tuple[str, str]:
+    """What is wrong with a value, from pydantic's errors (location, kind, message), and where in it.
+
+    A union reports an error for each of its types. Only those that follow the value furthest count: where an object was given,
+    that it is not a text either says nothing.
+    """
+    first = place_in(errors[0][0], given).split(".")[0]
+    near = [one for one in errors if place_in(one[0], given).split(".")[0] == first]
+    depth = max(len(location) for location, _, _ in near)
+    near = [one for one in near if len(one[0]) == depth]
+    location, kind, _ = near[0]
+    place = place_in(location, given)
+    if kind == "missing":
+        return f"{location[-1]} is missing; give it", place
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{location[-1]} is not a field of it; correct the name or leave it out", place
+    return f"it should be {' or '.join(dict.fromkeys(reason(kind, message) for _, kind, message in near))}", place
+
+
+def place_in(location: Sequence[int | str], given: Any) -> str:
+    """The part of a value that an error is about, as dotted names; names of types, which pydantic adds, are left out."""
+    found = []
+    for part in location:
+        inside = part in given if isinstance(given, dict) else isinstance(given, list) and part in range(len(given))
+        if inside:
+            found.append(str(part))
+            given = given[part]
+    return ".".join(found)
 
 
 def plain_part(kind: Any) -> Any:

@@ -89,14 +89,14 @@ class RLRecipe:
         for named in self.rewards.values():
             for name in named:
                 check_name(name)
+        for name, given in (("rewards", self.rewards), ("prompts", self.prompts)):
+            check_spelling(name, given, self.tasks)
         for task, count in self.tasks.items():
             check_whole(f"tasks of {task}", count, 0, MAX_GROUP)
             if count and not any(self.rewards.get(task, {}).values()):
-                raise InputError(f"rewards give nothing for {task}, which tasks has {count} prompts of; give one a weight")
+                raise InputError(f"rewards have none for {task!r}, which has {count} prompts a batch; give it one with a weight")
         if not any(self.tasks.values()):
             raise InputError(f"tasks of {self.name} hold no prompt; give at least one task some")
-        for name, given in (("rewards", self.rewards), ("prompts", self.prompts)):
-            check_spelling(name, given, self.tasks)
         check_prompts(self.prompts, self.tasks)
         check_whole("group_size", self.group_size, 2, MAX_GROUP)
         check_whole("micro_batch", self.micro_batch, 1)
@@ -139,6 +139,7 @@ class RLRecipe:
 
     def check(self) -> None:
         """Raise InputError for what is wrong with these settings whatever the start, before a model or prompts are read."""
+        chosen_device(self.device)
         for folder in self.image_folders:
             check_is_folder("image_folders", Path(folder))
         for task in self.active:

@@ -60,7 +60,7 @@ def run(
     check_folder("out", out)
     check_run_folder(name, out, resume=resume)
     start = start_of(recipe, out, start_from, resume=resume)
-    new = not out.exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     if start is not None and not startable(start):
         wanted, first = "an image tokenizer", ""
         if resume and remembered(out).get("start") == str(start):
@@ -87,8 +87,9 @@ def run(
                 restore()
             for file in logs:
                 file.unlink(missing_ok=True)
-        if new and not os.listdir(out):
-            out.rmdir()
+        for folder in made:  # from the inside out
+            if not os.listdir(folder):
+                folder.rmdir()
         raise
 
 

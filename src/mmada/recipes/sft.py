@@ -7,6 +7,7 @@ Stages of a model are settings of it: a curriculum over named data sets, each fr
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -162,7 +163,10 @@ class SftRecipe:
         if start is None:
             raise InputError(f"recipe {self.name} has no start; give --start-from with a model")
         if not self.curriculum:
+            if not self.data:
+                raise InputError(f"recipe {self.name} has no data; give some with --set data={{KIND: PATH}}, see its fields")
             check_mixture(self.mixture(0), self.dataset_names())
+        device = chosen_device(self.device)
         read = self.read_data()
         torch.manual_seed(self.plan.seed)
         begun = read_start(start, getattr(torch, self.weights))
@@ -188,7 +192,7 @@ class SftRecipe:
             seed=self.plan.seed,
             show=partial(self.samples, start),
             write=partial(self.write, begun, text),
-            device=chosen_device(self.device),
+            device=device,
             compile_model=self.compile,
             micro_batch=self.micro_batch,
         )
@@ -198,10 +202,9 @@ class SftRecipe:
         """The data sets of ``data``, their pictures not yet encoded. Raises InputError where one is missing or has no example."""
         found = {}
         for name, source in self.sources().items():
-            try:
-                dataset = DATASETS.find(source.kind)(Path(source.path), **source.options)
-            except TypeError as error:
-                raise InputError(f"data {name!r} of kind {source.kind} has wrong options ({error}); see its reader") from error
+            reader = DATASETS.find(source.kind)
+            check_options(name, source, reader)
+            dataset = reader(Path(source.path), **source.options)
             report(name, source.path, getattr(dataset, "rejected", Counter()), len(dataset))
             found[name] = dataset
         return found
@@ -277,6 +280,21 @@ class SftRecipe:
         if self.lora.rank:
             return sample_images(start, self.sample_prompts, size=self.image_size, adapter=folder)
         return sample_images(folder, self.sample_prompts, size=self.image_size)
+
+
+def check_options(name: str, source: DataSource, reader: Callable[..., Dataset]) -> None:
+    """Raise InputError for an option that the reader of a source does not have, or a value of another type."""
+    _, *parameters = inspect.signature(reader).parameters.values()
+    known = {one.name: one.default for one in parameters if one.kind is not one.VAR_KEYWORD}
+    for option, value in source.options.items():
+        if option in known and (known[option] is None or isinstance(value, type(known[option]))):
+            continue
+        if option in known:
+            wanted = type(known[option]).__name__
+            raise InputError(f"option {option!r} of data {name!r} must be a {wanted}, got {value!r}")
+        if len(known) == len(parameters):
+            choice = f"choose from {', '.join(known)}" if known else "it has none; leave it out"
+            raise InputError(f"option {option!r} of data {name!r} is unknown to the kind {source.kind}; {choice}")
 
 
 def report(name: str, path: str, rejected: Mapping[str, int], used: int, hint: str = "") -> None:

@@ -72,6 +72,7 @@ class ImageTokenizerRecipe:
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out``, from random weights or from the image tokenizer in the model folder ``start``."""
+        device = chosen_device(self.device)
         torch.manual_seed(self.plan.seed)
         tokenizer = ImageTokenizer(self.model) if start is None else ImageTokenizer.load(start / "image_tokenizer")
         if self.model not in (SMALL_IMAGE, tokenizer.config):
@@ -87,7 +88,7 @@ class ImageTokenizerRecipe:
             batches,
             shown,
             self.losses,
-            chosen_device(self.device),
+            device,
             auxiliary=self.auxiliary(tokenizer.config),
         )
         return train(learner, self.plan, name=self.name, out=out, resume=resume)

@@ -10,6 +10,7 @@ Shapes: B completions.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,12 +50,27 @@ class WeightedReward:
         check_text("name of a reward", self.name)
         if not callable(self.reward):
             raise InputError(f"reward {self.name} is {self.reward!r}, which is not callable; give a function of completions")
+        if isinstance(self.reward, type):
+            raise InputError(f"reward {self.name} is a class; give a function of completions, or an instance with __call__")
+        check_signature(self.name, self.reward)
         if not math.isfinite(self.weight):
             raise InputError(f"weight of the reward {self.name} must be a finite number, got {self.weight}")
         check_whole(f"batch of the reward {self.name}", self.batch, 1)
         if check_number(f"timeout of the reward {self.name}", self.timeout, 0, 86_400) == 0:
             raise InputError(f"timeout of the reward {self.name} must be above 0 seconds, got {self.timeout}")
         check_choice(f"isolation of the reward {self.name}", self.isolation, ISOLATION)
+
+
+def check_signature(name: str, reward: Reward) -> None:
+    """Raise InputError for a function that cannot be called with the completions alone, before any are made."""
+    try:
+        inspect.signature(reward).bind([])
+    except TypeError as error:
+        raise InputError(
+            f"reward {name} cannot be called with a list of completions ({error}); write it as a function of that alone"
+        ) from error
+    except ValueError:  # written in C, without a signature
+        pass
 
 
 @dataclass(frozen=True)
