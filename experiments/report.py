@@ -12,9 +12,11 @@ __all__ = ["curve", "plot_study", "smooth", "spread_of"]
 
 
 def curve(log: Sequence[Mapping[str, float]], name: str = "reward") -> list[float]:
-    """Mean reward of each batch of a run, from its log; a batch without any repeats the one before, and the first
-    the first that there is. Empty where there is none. ``name``: that of all tasks, or "reward_TASK"."""
-    batches = [row for row in log if "equal" in row]  # their first updates
+    """Mean reward of each batch of a run, from its log; empty if there is none. ``name``: "reward", or "reward_TASK".
+
+    A batch without a reward repeats that of the batch before; at the beginning, the first one of the run.
+    """
+    batches = [row for row in log if "equal" in row]  # first update of each batch
     last = next((row[name] for row in batches if name in row), None)
     if last is None:
         return []
@@ -26,13 +28,13 @@ def curve(log: Sequence[Mapping[str, float]], name: str = "reward") -> list[floa
 
 
 def spread_of(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, lowest and highest over seeds, how many they are, and the value of each, in their order."""
+    """Mean, minimum, maximum and number of seeds, and the value of each seed."""
     bounds = {"low": min(values), "high": max(values)}
     return {"value": float(np.mean(values)), **bounds, "seeds": len(values), "each": [float(value) for value in values]}
 
 
 def smooth(values: Sequence[float], width: int) -> np.ndarray:
-    """Means of the last ``width`` values, fewer at the beginning."""
+    """Trailing mean over ``width`` values, over fewer at the beginning."""
     total = np.cumsum([0.0, *values])
     ends = np.arange(1, len(values) + 1)
     begins = np.maximum(ends - width, 0)
@@ -45,9 +47,9 @@ def plot_study(
     measures: Sequence[str],
     path: Path,
 ) -> None:
-    """Rewards over batches (mean of the seeds, their range shaded) and a panel a measure; left out without matplotlib.
+    """Rewards over batches (mean of the seeds, their range shaded) and one panel per measure; skipped without matplotlib.
 
-    ``curves``: what was rewarded -> arm -> a curve for each seed.
+    ``curves``: by name of the reward, then of the arm, one curve per seed.
     """
     try:
         from matplotlib.figure import Figure

@@ -1,10 +1,9 @@
 """Studies: runs of one recipe that differ in named settings, over several seeds, measured before and after.
 
-Arms are compared on the validation split, since comparing them is choosing; ``--set split=test`` is for the figures of a choice
-that has been made.
+Arms are compared on the validation split, as comparing them is model selection; ``--set split=test`` is for final figures.
 
-A study of several hours is resumed after any kill, and its arms can run in processes of their own (`only`): every run has a
-folder, and the report is made from what the folders hold.
+A study of several hours can be resumed after an interruption, and its arms can run in separate processes (`only`): every run has
+a folder, and the report is made from the folders.
 """
 
 from __future__ import annotations
@@ -44,13 +43,12 @@ __all__ = ["StudyRecipe", "study_league", "study_noising", "study_stage", "study
 class StudyRecipe:
     """A comparison.
 
-    ``base``: what the arms have in common. ``arms``: name -> settings of it, each a value or its text after --set; the first is
-    what the others are compared with. ``seeds``: runs an arm, with seeds plan.seed, plan.seed + 1, ...: other prompts,
-    completions and masks, the prompts of one seed the same in all arms of the same tasks. ``measures``: what the trained models
-    are judged by -> examples; ``parallel``: a rule to decode with then (None is exact). ``only``: arms to run now; empty is
-    all. ``split``: the examples of the measures, "validation" to choose by and "test" for final figures. ``alike``: what arms
-    with another number of updates a batch have in common with ``base``, the number of "updates" (base.plan.steps) or that of
-    "batches".
+    ``base``: the common recipe. ``arms``: overrides of it by name of the arm, each a value or its text after --set; the first arm
+    is the baseline. ``seeds``: runs per arm, with seeds plan.seed, plan.seed + 1, ...: other prompts, completions and masks; the
+    prompts of a seed are the same in all arms of the same tasks. ``measures``: number of examples by measure of the trained
+    models; ``parallel``: their unmasking rule (None: exact decoding). ``only``: arms to run now; empty: all. ``split``: of the
+    measures, "validation" for selection and "test" for final figures. ``alike``: arms with another number of updates per batch
+    have the same number of "updates" (base.plan.steps) or of "batches" as ``base``.
     """
 
     name: str
@@ -79,7 +77,9 @@ class StudyRecipe:
                 raise InputError(f"{name} of {self.name} is empty; name one at least")
         for arm in self.arms:
             if re.fullmatch(r"[A-Za-z0-9_-]+", arm) is None:
-                raise InputError(f"arms has the name {arm!r}, which is that of a folder too; keep to letters, digits, _ and -")
+                raise InputError(
+                    f"arms has the name {arm!r}, which is also the name of a folder; use only letters, digits, _ and -"
+                )
             try:
                 self.run_of(arm, 0)
             except InputError as error:
@@ -97,7 +97,7 @@ class StudyRecipe:
             texts = {name: value if isinstance(value, str) else text_of(value) for name, value in settings.items()}
         except yaml.YAMLError as error:
             raise InputError(
-                f"arms has settings of {arm!r} that are no plain values ({error}); give numbers, texts, lists"
+                f"arms has settings of {arm!r} that are not plain values ({error}); give numbers, texts, lists"
             ) from error
         made = override(self.base, texts)
         own = {*settings, *(f"plan.{name}" for name in yaml.safe_load(texts.get("plan", "{}")))}
@@ -110,17 +110,17 @@ class StudyRecipe:
         return replace(made, plan=plan)
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
-        """Train and judge what is not there yet, then report; returns the model of the first arm's first seed.
+        """Train and evaluate the missing runs, then report; returns the model of the first seed of the first arm.
 
-        Seeds come before arms, so that a study cut short has compared all arms.
+        Seeds are the outer loop, so that an interrupted study has compared all arms.
         """
         assert start is not None, "a study starts from a model"
         if (out / "start.json").exists() and not (resume or self.only):
-            raise InputError(f"out folder {out} already holds a study; add --resume to go on with it or choose another --out")
+            raise InputError(f"out folder {out} already holds a study; add --resume to continue it or choose another --out")
         self.check_runs({arm for arm, _, folder in self.runs(out) if not (folder / "results.json").exists()}, start)
         weights = weights_fingerprint(start, repr(known_checkpoint(start).preset))
         for arm, seed, folder in self.runs(out):
-            begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # one that was refused has done nothing
+            begun = ["begun.json"] if read_log(folder / "log.jsonl") else []  # a rejected run has no log
             for name in ("results.json", *begun):
                 self.same_as_before(folder / name, self.settings(weights, arm, seed))
         if not self.same_as_before(out / "start.json", self.settings(weights)):
@@ -137,7 +137,7 @@ class StudyRecipe:
         return out / next(iter(self.only or self.arms)) / "seed0" / "model"
 
     def check_runs(self, arms: Set[str], start: Path) -> None:
-        """Raises InputError for what would be found wrong in an arm when it begins, hours later, and for an arm twice."""
+        """Raise InputError now for errors that would stop an arm hours later, and for two equal arms."""
         read: list[tuple[object, object]] = []
         seen: dict[str, str] = {}
         for arm in (arm for arm in self.only or self.arms if arm in arms):
@@ -151,7 +151,7 @@ class StudyRecipe:
             except InputError as error:
                 raise InputError(f"arm {arm}: {error}") from error
             if (twin := seen.setdefault(repr(what_counts(recipe)), arm)) != arm:
-                raise InputError(f"arms {twin} and {arm} are the same run with these settings; name in only what is to run")
+                raise InputError(f"arms {twin} and {arm} are the same run with these settings; list in only the arms to run")
 
     def runs(self, out: Path) -> Iterator[tuple[str, int, Path]]:
         """Arm, seed and folder of every run, in order."""
@@ -166,7 +166,7 @@ class StudyRecipe:
         return {"settings": {"start": weights, **judged, "run": trained}}
 
     def same_as_before(self, file: Path, now: Mapping[str, Any]) -> bool:
-        """Whether results are there already. Raises InputError where they are of other settings, or damaged."""
+        """Whether results exist already. Raises InputError if they are of other settings, or damaged."""
         if not file.exists():
             return False
         try:
@@ -174,7 +174,7 @@ class StudyRecipe:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"results {file} are damaged; remove the file to make them again") from error
         if before != json.loads(json.dumps(now["settings"], default=str)):
-            raise InputError(f"results {file} are of other settings; go on with those, or choose another --out")
+            raise InputError(f"results {file} are of other settings; continue with those, or choose another --out")
         return True
 
     def judged(self, folder: Path, start: Path) -> dict[str, object]:
@@ -193,15 +193,15 @@ class StudyRecipe:
 
 
 def what_counts(recipe: RLRecipe) -> dict[str, Any]:
-    """Settings that a run depends on: two recipes that share them are one run."""
-    asked = {task: dict(sorted(recipe.fitting_rewards(task).items())) for task in recipe.active}
-    return {**plain(replace(recipe, rewards=asked)), "method": recipe.method.build()}
+    """Settings that determine a run: two recipes with the same ones are the same run."""
+    rewards = {task: dict(sorted(recipe.fitting_rewards(task).items())) for task in recipe.active}
+    return {**plain(replace(recipe, rewards=rewards)), "method": recipe.method.build()}
 
 
 def report(study: StudyRecipe, out: Path) -> None:
-    """``results.json``, ``study.png`` and a table of the runs that are there.
+    """Write ``results.json`` and ``study.png``, and print a table of the finished runs.
 
-    A measure that the start or a run of an arm lacks is left out of that arm, which a line under the table says.
+    A measure that the start or a run of an arm lacks is left out for that arm, with a note under the table.
     """
     start = read_found(out / "start.json")
     rows: list[dict[str, Any]] = []
@@ -246,7 +246,7 @@ def rewarded(study: StudyRecipe) -> list[str]:
 
 
 def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The measures for the plot: those that are no part of another, and that all arms have."""
+    """The measures for the plot: those that are not part of another, and that all arms have."""
     arms = {row["arm"] for row in rows}
     whole = [row["measure"] for row in rows if ":" not in row["measure"] or row["measure"].endswith(": answer")]
     return [name for name in dict.fromkeys(whole) if whole.count(name) == len(arms)]
@@ -264,11 +264,11 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 MEASURED = {"arithmetic": 384, "thought questions": 576, "geneval": 48, "quick geneval": 48}
-"""The three tasks of the paper's table 5, as the nano world has them."""
+"""The nano versions of the three tasks in table 5 of the paper."""
 
 
 def inner_updates(updates: int) -> RLRecipe:
-    """Problems alone, 40 batches of 24, several updates on each by one view of a completion, rewards as the paper has them."""
+    """Word problems only: 40 batches of 24 prompts, several updates per batch with one view each, rewards of the paper."""
     base = rl_math()
     plan = replace(base.plan, steps=40 * updates, optim=replace(base.plan.optim, lr=3e-5))
     sampling = replace(base.sampling, text=replace(base.sampling.text, temperature=1.0))
@@ -301,7 +301,7 @@ def study_noising() -> StudyRecipe:
 def study_stage() -> StudyRecipe:
     """The effect of stage 3 (table 5): `rl` and UniGRPO, each with the rewards of `rl` and with the paper's.
 
-    As many views and updates each. Two arms set their rewards themselves, so ``base.rewards`` is of the others alone.
+    All have equal views and updates. Two arms set their own rewards, so ``base.rewards`` applies to the others only.
     """
     unigrpo = {"method.name": "unigrpo", "method.samples": "4", "method.updates": "1"}
     return StudyRecipe(
@@ -319,12 +319,12 @@ def study_stage() -> StudyRecipe:
 
 
 def published(method: str, updates: int) -> dict[str, str]:
-    """A method with its own views, and its updates a batch."""
+    """A method with its default number of views, and its updates per batch."""
     return {"method.name": method, "method.updates": str(updates)}
 
 
 def study_league() -> StudyRecipe:
-    """The published methods, and ours, on problems at equal compute: the same rollouts, and as many views in their updates."""
+    """Published methods and `path_grpo` on word problems at equal compute: equal rollouts, equal total number of views."""
     return StudyRecipe(
         name="study_league",
         follows="cot",
@@ -344,7 +344,7 @@ def study_league() -> StudyRecipe:
 
 
 def study_tasks() -> StudyRecipe:
-    """Does training on all tasks help each of them (figure 6)?"""
+    """Effect of joint training: all tasks together, or one at a time (figure 6)."""
     return StudyRecipe(
         name="study_tasks",
         follows="cot",

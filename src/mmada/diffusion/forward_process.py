@@ -23,10 +23,9 @@ __all__ = ["Corrupted", "ForwardProcess", "corrupt", "systematic_times"]
 
 @dataclass(frozen=True)
 class ForwardProcess:
-    """How one modality is masked and weighted.
+    """Masking and weighting of one modality.
 
-    ``count``: ``"bernoulli"`` masks each position independently with probability ratio(t), ``"exact"`` masks a fixed number of
-    them.
+    ``count``: ``"bernoulli"`` masks each position independently with probability ratio(t), ``"exact"`` masks a fixed number.
     ``weight``: ``"inverse_ratio"`` is the weight of the likelihood bound, so that the weighted cross-entropy estimates eq. 1
     without bias for every schedule and count; ``"none"`` is the released image loss.
     ``min_ratio``: the smallest mask ratio drawn; above 0 it bounds the weight, at 1 every position is masked.
@@ -58,7 +57,7 @@ class ForwardProcess:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """``tokens_BL`` with masks; ``masked_BL`` marks them (the targets); ``weight_BL`` weighs the loss of each position."""
+    """A masked batch: tokens with masks, the masked positions (targets), and the loss weight of each position."""
 
     tokens_BL: Tensor
     masked_BL: Tensor
@@ -99,7 +98,7 @@ def corrupt(
         positions_S = torch.bincount(index_BL[editable_BL], minlength=len(ratio_S))
         masked_S = exact_counts(ratio_S, positions_S, process)
         masked_BL = exact_masks(draw_BL, masked_S, positions_S, editable_BL, index_BL)
-        ratio_S = masked_S / positions_S.clamp(min=1)  # the realised one
+        ratio_S = masked_S / positions_S.clamp(min=1)  # the realised ratio
     weight_S = torch.ones_like(ratio_S)
     if process.weight == "inverse_ratio":
         weight_S = process.schedule.rate(times_S) / ratio_S.clamp(min=1e-6)
@@ -113,11 +112,11 @@ def exact_counts(ratio_S: Tensor, positions_S: Tensor, process: ForwardProcess) 
     The released image loss rounds. With the weight of the likelihood bound the count is rounded up instead: of n positions, 1..n
     are then masked for ratio ranges of equal width 1/n, and with the realised ratio k/n in the weight the loss is
     1/n sum_k n/k f(k) = sum_k f(k)/k, where f(k) is the expected cross-entropy of k masked positions: exactly eq. 1. Rounding to
-    the nearest gives k = 1 half as much again and k = n half as much.
+    the nearest would give k = 1 one and a half times its weight, and k = n half of it.
     """
     if process.weight == "none":
         return (ratio_S * positions_S).round().long().clamp(min=1)
-    # Less by a rounding error, so that a ratio of k/n masks k.
+    # Slightly less, so that rounding errors do not turn a ratio of k/n into k + 1.
     return (ratio_S.double() * positions_S - 1e-6 * positions_S).ceil().long().clamp(min=1)
 
 

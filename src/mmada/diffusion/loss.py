@@ -22,7 +22,7 @@ Normaliser = Literal["example", "token", "masked"]
 
 
 def plain_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, certainty: float = 0.0) -> Tensor:
-    """Cross-entropy (M,) float32 from one product with the head; the slow twin.
+    """Cross-entropy (M,) float32 from one product with the head; the reference for `chunked_cross_entropy`.
 
     ``certainty`` times the entropy is added where the target is the most probable token (certainty-forcing distillation of
     dParallel, arXiv 2509.26488).
@@ -39,7 +39,7 @@ def plain_cross_entropy(hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, 
 def chunked_cross_entropy(
     hidden_MD: Tensor, weight_VD: Tensor, target_M: Tensor, *, chunk: int = 1024, certainty: float = 0.0
 ) -> Tensor:
-    """The same numbers, holding at most ``chunk`` x V logits at a time, forward and backward (recomputed there)."""
+    """`plain_cross_entropy` with at most ``chunk`` x V logits in memory; the backward pass recomputes them."""
     if len(target_M) <= chunk:
         return plain_cross_entropy(hidden_MD, weight_VD, target_M, certainty)
     parts = [
@@ -50,13 +50,13 @@ def chunked_cross_entropy(
 
 
 def normalised_weights(weight_M: Tensor, segment_M: Tensor, positions_S: Tensor, *, normaliser: Normaliser) -> Tensor:
-    """Weights (M,) under which the sum of the losses of the masked positions is their mean in the sense of ``normaliser``.
+    """Weights (M,) that turn the sum of the losses of the masked positions into the mean that ``normaliser`` names.
 
     ``"example"``: each example's weighted sum over its number of editable positions, averaged over examples: the released
     answer-length normalisation; with the weights of `corrupt` the mean bound per position (eq. 1 / length). ``"token"``: the
     weighted sum over all editable positions of the batch. ``"masked"``: the weighted mean over masked positions: the released
-    image loss. ``segment_M`` counts examples from 0; ``positions_S`` may hold fractions where some positions count less. Being a
-    sum, the loss may be computed a few rows at a time (gradient accumulation).
+    image loss. ``segment_M`` counts examples from 0; ``positions_S`` may hold fractions where some positions count less. As a
+    sum, the loss can be computed a few rows at a time (gradient accumulation).
     """
     if normaliser == "masked":
         return weight_M / weight_M.sum().clamp(min=1.0)
@@ -67,7 +67,7 @@ def normalised_weights(weight_M: Tensor, segment_M: Tensor, positions_S: Tensor,
 
 
 def weighted_mean(loss_M: Tensor, weight_M: Tensor, segment_M: Tensor, positions_S: Tensor, *, normaliser: Normaliser) -> Tensor:
-    """One number from the losses of the masked positions, as `normalised_weights` says."""
+    """Scalar loss: the mean of the losses of the masked positions as defined by `normalised_weights`."""
     return (loss_M * normalised_weights(weight_M, segment_M, positions_S, normaliser=normaliser)).sum()
 
 

@@ -118,5 +118,5 @@ SCHEDULES: dict[str, Schedule] = {
     "root": Power(0.5),
     "sigmoid": Sigmoid(),
 }
-"""Name -> schedule. In decoding, cosine and square unmask few positions at first and many at last, linear the same number all the
-time, root many at first and few at last, sigmoid most in the middle."""
+"""Name -> schedule. In decoding, cosine and square unmask few positions at first and many at the end, linear the same number
+in every step, root many at first and few at the end, sigmoid most in the middle."""

@@ -1,7 +1,7 @@
-"""Weight files: headers are checked first, then tensors are read one by one straight to their device and dtype.
+"""Reading of weight files: headers are checked first, then tensors are read one by one to their device and dtype.
 
 A folder holds one ``model.safetensors``, or shards and ``model.safetensors.index.json``, or the same as ``pytorch_model.bin``,
-which only torch's weights-only loader opens. Never more than `CHUNK` bytes are in memory twice.
+which is only opened with the weights-only loader of torch. At most `CHUNK` bytes are in memory twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 CHUNK = 4 * 2**20
-"""Bytes that are read at once."""
+"""Bytes per read."""
 MAX_HEADER = 100 * 2**20
 """Largest header of a safetensors file, the limit of the format's own library."""
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -59,7 +59,7 @@ class WeightFile:
 
 
 def share_weights(folder: Path) -> None:
-    """Give the weights of a folder the permissions of its config.json; safetensors makes files that only their owner may read."""
+    """Give the weights of a folder the permissions of its config.json; safetensors writes files readable by the owner only."""
     for config in folder.glob("*config.json"):
         for file in folder.glob("*.safetensors"):
             shutil.copymode(config, file)
@@ -68,7 +68,7 @@ def share_weights(folder: Path) -> None:
 def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model")) -> list[WeightFile]:
     """Find the weight files of a folder, safetensors before pickles, and read and check their headers.
 
-    Raises InputError: none there, an index that does not agree with its files, or a file that is truncated or damaged.
+    Raises InputError for a folder without weights, an index that does not match its files, or a truncated or damaged file.
     """
     for suffix, header in ((".safetensors", _safetensors_header), (".bin", _bin_header)):
         for stem in stems:
@@ -91,24 +91,24 @@ def check_fit(
     stored_names = [name for file in files for name in file.tensors]
     found = {names(name): (name, spec) for file in files for name, spec in file.tensors.items()}
     back = back if any(names(name) != name for name in stored_names) else str
-    said: list[str] = []
+    problems: list[str] = []
     for kind, bad in (
         ("missing", [back(name) for name in expected if name not in found]),
         ("unknown", [stored for name, (stored, _) in found.items() if name not in expected]),
         ("stored twice", [name for name in stored_names if found[names(name)][0] != name]),
     ):
         if bad:
-            said.append(f"{len(bad)} {kind} (such as {min(bad)})")
+            problems.append(f"{len(bad)} {kind} (such as {min(bad)})")
     known = [(stored, spec, expected[name]) for name, (stored, spec) in found.items() if name in expected]
     shapes = [f"{n} is {list(s.shape)} where {list(e)} is expected" for n, s, e in known if s.shape != tuple(e)]
     if shapes:
-        said.append(f"{len(shapes)} of another shape ({min(shapes)})")
+        problems.append(f"{len(shapes)} of another shape ({min(shapes)})")
     types = [f"{n} is {s.dtype} where {', '.join(FLOATS)} is expected" for n, s, _ in known if s.dtype not in FLOATS]
     if types:
-        said.append(f"{len(types)} of another dtype ({min(types)})")
-    if said:
+        problems.append(f"{len(types)} of another dtype ({min(types)})")
+    if problems:
         raise InputError(
-            f"weights in {folder} do not fit their config.json: {'; '.join(said)}; put the files of one model together"
+            f"weights in {folder} do not fit their config.json: {'; '.join(problems)}; put the files of one model together"
         )
 
 
@@ -117,7 +117,7 @@ def load_into(
 ) -> None:
     """Fill a module that was built on the meta device with the tensors of ``files``, parameters and buffers.
 
-    Each is allocated once on ``device`` in ``dtype``, None for its stored one, and filled chunk by chunk. Raises InputError for
+    Each is allocated once on ``device`` in ``dtype`` (None: its stored one) and filled chunk by chunk. Raises InputError for
     numbers that are not finite.
     """
     for file in files:
@@ -131,7 +131,7 @@ def load_into(
 
 
 def stored_tensor(file: WeightFile, name: str) -> Tensor | None:
-    """Read one small tensor of a file as it is stored; None where the file lacks it."""
+    """Read one small tensor of a file in its stored dtype; None if the file lacks it."""
     if name not in file.tensors:
         return None
     if file.path.suffix == ".bin":
@@ -143,23 +143,23 @@ def stored_tensor(file: WeightFile, name: str) -> Tensor | None:
 
 
 def _sharded(index: Path, header: Callable[[Path], dict[str, StoredTensor]]) -> list[WeightFile]:
-    """The shards that an index lists, each agreeing with it."""
-    places = read_fields(index, "index").get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(v, str) and v and Path(v).name == v for v in places.values()):
+    """The shards that an index lists, checked against it."""
+    weight_map = read_fields(index, "index").get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) and v and Path(v).name == v for v in weight_map.values()):
         raise InputError(f"index {quote(index)} is damaged (its weight_map must map tensor names to file names); get it again")
     files = []
-    for name in sorted(set(places.values())):
+    for name in sorted(set(weight_map.values())):
         path = index.parent / name
         if not path.is_file():
             raise InputError(f"shard {path} is missing, and {index.name} lists it; get it again")
         files.append(WeightFile(path, header(path)))
     stored = {tensor: file.path.name for file in files for tensor in file.tensors}
-    for tensor in sorted(stored.keys() | places.keys()):
-        listed, found = places.get(tensor), stored.get(tensor)
+    for tensor in sorted(stored.keys() | weight_map.keys()):
+        listed, found = weight_map.get(tensor), stored.get(tensor)
         if listed != found:
-            said = f"lacks {tensor}" if listed is None else f"has {tensor} in {listed}"
-            said += ", but no shard has it" if found is None else f", but {found} has it"
-            raise InputError(f"index {index} {said}; get index and shards of one model")
+            problem = f"lacks {tensor}" if listed is None else f"has {tensor} in {listed}"
+            problem += ", but no shard has it" if found is None else f", but {found} has it"
+            raise InputError(f"index {index} {problem}; get index and shards of one model")
     return files
 
 
@@ -193,11 +193,11 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
     """The state dict of a file of torch's."""
     check_not_pointer(path, "weights")
     try:
-        with warnings.catch_warnings():  # of the protocol that a pickle was written in
+        with warnings.catch_warnings():  # warnings about the pickle protocol
             warnings.simplefilter("ignore", UserWarning)
             try:
                 state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # the old format cannot be mapped
+            except RuntimeError:  # the old format cannot be memory-mapped
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each fail in their own ways
         raise InputError(
@@ -227,7 +227,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _check_finite(part: Tensor, dtype: torch.dtype, name: str, path: Path) -> None:
-    """Raise InputError for numbers, in a part of a tensor, that are not finite in ``dtype``."""
+    """Raise InputError if a part of a tensor has numbers that are not finite in ``dtype``."""
     low, high = (float(value) for value in part.aminmax()) if part.numel() else (0.0, 0.0)
     limit = torch.finfo(dtype).max
     if not -limit <= low <= high <= limit:

@@ -84,9 +84,9 @@ _ARCHITECTURE: dict[str, Any] = {
      "multi_query_attention": False, "partial_rotary_factor": 1.0, "rope_scaling": None,
      "tie_word_embeddings": False}  # fmt: skip
 # Upper bounds that catch typos.
-_MOST = {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 1000, "num_attention_heads": 2**10,
+_MAX_SIZES = {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 1000, "num_attention_heads": 2**10,
          "num_key_value_heads": 2**10, "max_position_embeddings": 2**24, "vocab_size": 2**24}  # fmt: skip
-# Fields that may be null, as the others imply them.
+# Fields that may be null, as other fields imply them.
 _IMPLIED = ("embedding_size", "mlp_hidden_size", "n_kv_heads", "num_key_value_heads")
 
 
@@ -109,7 +109,7 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
         for name in (released, ours):
             if name not in fields or (fields[name] is None and name in _IMPLIED):
                 continue
-            size = check_whole(f"{name} of config.json", fields[name], 1, _MOST[ours])
+            size = check_whole(f"{name} of config.json", fields[name], 1, _MAX_SIZES[ours])
             if sizes.setdefault(ours, size) != size:
                 raise InputError(
                     f"config.json has {released} {sizes[ours]} but {ours} {size}, which are the same size; fix one of them"
@@ -122,14 +122,14 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
     if width and fields.get("head_dim") not in (None, width // heads):
         raise InputError(f"head_dim of config.json is {fields['head_dim']!r}; only d_model / n_heads, LLaDA's own, is supported")
     rope = fields.get("rope_parameters") or {}
-    for name, values, least in (("rope_theta", fields, 1.0), ("rope_theta", rope, 1.0), ("rms_norm_eps", fields, 1e-12)):
+    for name, values, minimum in (("rope_theta", fields, 1.0), ("rope_theta", rope, 1.0), ("rms_norm_eps", fields, 1e-12)):
         if name in values:
-            check_number(f"{name} of config.json", values[name], least)
+            check_number(f"{name} of config.json", values[name], minimum)
     if fields.get("rope_theta", rope.get("rope_theta")) != rope.get("rope_theta", fields.get("rope_theta")):
         raise InputError(f"config.json has rope_theta {fields['rope_theta']} and another in rope_parameters; fix one of them")
-    for name, most in (("num_vq_tokens", 2**20), ("codebook_size", 2**18), ("mlp_ratio", 2**10)):
+    for name, maximum in (("num_vq_tokens", 2**20), ("codebook_size", 2**18), ("mlp_ratio", 2**10)):
         if fields.get(name) is not None:
-            check_whole(f"{name} of config.json", fields[name], 1, most)
+            check_whole(f"{name} of config.json", fields[name], 1, maximum)
     for name, choices in (
         ("attn_implementation", ("sdpa", "eager")),
         ("_attn_implementation", ("sdpa", "eager")),
@@ -148,12 +148,12 @@ def released_fields(config: Any) -> dict[str, Any]:
 
 
 def to_ours(name: str) -> str:
-    """Return a tensor's name in `transformers`; a name that is not of the released layout is kept."""
+    """Return a tensor's name in `transformers`; a name that is not of the released layout is returned unchanged."""
     return _renamed(name, TENSOR_NAMES)
 
 
 def to_released(name: str) -> str:
-    """Return a tensor's released name; a name that is not of `transformers` is kept."""
+    """Return a tensor's released name; a name that is not of `transformers` is returned unchanged."""
     return _renamed(name, _BACK)
 
 

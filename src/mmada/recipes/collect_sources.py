@@ -2,7 +2,7 @@
 
     gsm8k:train.jsonl        a public set, from a file in its own layout (`mmada.data.public_sets.READERS`)
     KIND:NAME:1000           a kind of `mmada.registry.SOURCES` that generates examples
-    folder:runs/reason       what an earlier run stored
+    folder:runs/reason       the folder of an earlier run
     self:SOURCE:200          the model's own answers to the first 200 prompts of any of these (rejection sampling)
 
 A source yields candidates: an example, and a function that judges answers to its prompt.
@@ -36,11 +36,11 @@ from mmada.tokenizers.prompt import split_thinking, well_formed
 __all__ = ["Candidate", "SelfGenerated", "Source", "SourceKind", "Verdict", "source_of", "task_of_example"]
 
 Verdict = Callable[[ReasoningExample], str]
-"""Why an example's answer is rejected, in two or three words; empty if it is right."""
+"""Judge of an answer: why it is rejected, in two or three words; empty if it is right."""
 MAX_EXAMPLES = 100_000_000
 """Upper bound of the number of examples of one source."""
 GOLD, SELF = 7, 17
-"""Random streams of generated examples: of those with their own answers, and of prompts that a model answers itself."""
+"""Random streams of generated examples: with reference answers, and as prompts that a model answers."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Candidate:
     """An example that may be stored.
 
     ``parse_error``: why the row of the source holds no example; empty if it does. ``reject_reason``: why a well-formed row is not
-    stored, in two or three words; empty if nothing is known against it. ``rejudgeable``: whether ``judge`` can also judge other
+    stored, in two or three words; empty if there is no known reason. ``rejudgeable``: whether ``judge`` can also judge other
     answers to the same prompt.
     """
 
@@ -60,17 +60,17 @@ class Candidate:
 
 
 class Source(Protocol):
-    """Candidates, their number not known beforehand; each iteration starts from the first."""
+    """A re-iterable stream of candidates of unknown number."""
 
     def __iter__(self) -> Iterator[Candidate]: ...
 
 
 class SourceKind(Protocol):
-    """A registered kind of source (`mmada.registry.SOURCES`): it generates examples and prompts of several names at random."""
+    """A registered kind of source (`mmada.registry.SOURCES`): a random generator of examples and prompts, by name."""
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """Name after the kind -> the task that scores its completions."""
+        """Names of the kind, each with the task that scores its completions."""
         ...
 
     def prompt(self, name: str, rng: np.random.Generator) -> Prompt:
@@ -87,7 +87,7 @@ class SourceKind(Protocol):
 
 
 def compared(example: ReasoningExample) -> str:
-    """The verdict on an answer by the set's own gold answer."""
+    """Verdict by comparison with the gold answer of the data set."""
     if not example.gold:
         return "no gold answer"
     return "" if same_answer(example.gold, example.answer) else "wrong answer"
@@ -95,7 +95,7 @@ def compared(example: ReasoningExample) -> str:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A file of a public set. ``images``: folders in which its pictures are looked for."""
+    """A file of a public set. ``images``: folders that are searched for its pictures."""
 
     name: str
     path: Path
@@ -106,7 +106,7 @@ class PublicSet:
         for row in rows(self.path):
             try:
                 example = READERS[self.name](row)
-                json.dumps(example.texts(), ensure_ascii=False).encode()  # refuses lone surrogates
+                json.dumps(example.texts(), ensure_ascii=False).encode()  # raises for lone surrogates
             except (ValueError, TypeError, AttributeError, KeyError) as error:
                 yield Candidate(
                     ReasoningExample(source=self.name, task="math", prompt=ascii(row)[:200]), compared, parse_error(error)
@@ -118,7 +118,7 @@ class PublicSet:
 
 
 def parse_error(error: Exception) -> str:
-    """Why a row is not an example, in terms of rows."""
+    """Why a row is not an example, in words about the row."""
     if isinstance(error, UnicodeError):
         return "its text is not valid Unicode"
     return str(error) if type(error) is ValueError else "it has another layout"
@@ -133,7 +133,7 @@ class Folder:
     def __iter__(self) -> Iterator[Candidate]:
         for example in read_reasoned(self.path):
             kind, _, name = example.source.rpartition("self:")[2].partition(":")
-            if example.task == "image":  # judged when it was made; what its prompt means is not stored
+            if example.task == "image":  # judged when it was made; the meaning of its prompt is not stored
                 yield Candidate(example, lambda _: "", rejudgeable=False)
             elif not example.gold:  # it was stored unchecked
                 yield Candidate(example, lambda _: "no gold answer", rejudgeable=False)
@@ -162,7 +162,7 @@ class Generated:
 class SelfGenerated:
     """Rejection sampling: a model's own answers, ``samples`` to each prompt, judged as the prompts' gold answers are.
 
-    A prompt whose new answers could not be judged is not answered; it is reported once as one that "cannot be judged".
+    A prompt whose new answers cannot be judged is not sampled; it is reported once as "cannot be judged".
     """
 
     model: Callable[[], MMaDA]
@@ -200,7 +200,7 @@ class SelfGenerated:
         for index, completion in enumerate(made):
             candidate = some[index // self.samples]
             answer, thinking = split_thinking(completion.raw_text)
-            # The set's only answer serves as the gold one, which a later `self:folder:` is judged by.
+            # An answer of a set without gold answers becomes the gold answer, for judging a later `self:folder:`.
             own = self_named(replace(candidate.example, thinking=thinking, answer=answer, gold=truth(candidate.example)))
             reason = "" if well_formed(completion.raw_text) else "not well formed"
             yield Candidate(own, candidate.judge, reject_reason=reason)
@@ -212,17 +212,17 @@ class SelfGenerated:
         made = roll_out(model, prompts, group_size=self.samples, seed=seed, sampling=sampling).completions
         for index, completion in enumerate(made):
             candidate = some[index // self.samples]
-            written = completion.raw_text.rstrip()
-            formed = written.endswith("</think>") and well_formed(f"{written} picture")
-            text, thinking = split_thinking(written)
+            raw_text = completion.raw_text.rstrip()
+            formed = raw_text.endswith("</think>") and well_formed(f"{raw_text} picture")
+            text, thinking = split_thinking(raw_text)
             own = self_named(replace(candidate.example, thinking=thinking or text, picture=completion.image))
             yield Candidate(own, candidate.judge, reject_reason="" if formed else "not well formed")
 
 
 def prompt_of(example: ReasoningExample) -> Prompt:
     """The prompt of an example, scored by its right answer."""
-    shown = picture(example) if example.task == "vision" else None
-    return Prompt(example.prompt, task_of_example(example), truth(example), () if shown is None else (shown,))
+    image = picture(example) if example.task == "vision" else None
+    return Prompt(example.prompt, task_of_example(example), truth(example), () if image is None else (image,))
 
 
 def task_of_example(example: ReasoningExample) -> Task:
@@ -252,12 +252,12 @@ def unreadable(example: ReasoningExample) -> str:
 
 
 def truth(example: ReasoningExample) -> str:
-    """The right answer to a prompt: the gold one, or the only one of its set."""
+    """The reference answer to a prompt: the gold answer, else the answer of its set."""
     return example.gold or example.answer
 
 
 def self_named(example: ReasoningExample) -> ReasoningExample:
-    """The example as one that a model made."""
+    """The example with its source marked as self-generated."""
     return replace(example, source=f"self:{example.source}")
 
 
@@ -274,13 +274,13 @@ def source_of(
     own: Callable[[Source, int], SelfGenerated],
     stream: int = GOLD,
 ) -> Source:
-    """A source by its name, see the top. ``own``: (prompts, their number) -> a model's own answers. Raises InputError."""
+    """A source by its name (see the module). ``own``: maps (prompts, number) to a model's own answers. Raises InputError."""
     kind, _, rest = text.partition(":")
     if kind == "self":
         inner, _, count = rest.rpartition(":")
         if not inner:
             raise InputError(f"source '{text}' is not complete; write self:SOURCE:PROMPTS, as in self:gsm8k:train.jsonl:200")
-        if inner.partition(":")[0] in SOURCES and inner.count(":") == 1:  # self:KIND:NAME:200, whose number serves both
+        if inner.partition(":")[0] in SOURCES and inner.count(":") == 1:  # self:KIND:NAME:200: one number for both
             inner = f"{inner}:{count}"
         if inner.startswith("self:"):
             raise InputError(f"source '{text}' asks for answers to a model's own answers; name the source of the prompts")
@@ -291,7 +291,7 @@ def source_of(
         check_choice(f"source '{text}': its task", name, SOURCES[kind].tasks)
         return Generated(SOURCES[kind], name, whole(text, count), seed, stream)
     if kind == "folder":
-        list(islice(read_reasoned(Path(rest)), 1))  # raises here, before any work
+        list(islice(read_reasoned(Path(rest)), 1))  # raise before any work is done
         return Folder(Path(rest))
     if kind not in READERS:
         raise unknown_name("source", kind, [*READERS, *SOURCES, "folder", "self"])

@@ -1,8 +1,8 @@
-"""Recipe for distillation: teach a model to unmask more tokens per forward pass (certainty forcing, as in dParallel and d3LLM).
+"""Recipe for self-distillation: train a model to unmask more tokens per forward pass (certainty forcing: dParallel, d3LLM).
 
-It learns from states of decoding its own right answers, the ones that fast decoding meets: what the masks of the current block
-became is the target, and positions that it predicts right are pushed to be more certain of it. True answers in blocks correct it
-where it is certain and wrong; a share of the stage before keeps everything else as it was.
+The training inputs are decoding states of the model's own correct answers, as fast decoding meets them. The targets are the final
+tokens of the current block, and the entropy of correctly predicted positions is penalised. Reference answers in blocks correct
+confident errors, and replay of the data of the stage before prevents forgetting.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ __all__ = ["EVERYTHING", "DistillRecipe"]
 
 Random = np.random.Generator
 EVERYTHING = ForwardProcess(min_ratio=1.0, weight="none")
-"""All editable positions are masked: the states of decoding say themselves which those are."""
+"""Masks all editable positions; a decoding state marks as editable the positions to learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillRecipe(SftRecipe):
-    """A stage whose examples are states of decoding, so its forward process masks whatever is editable.
+    """A distillation stage: its examples are decoding states, so the forward process masks all editable positions.
 
-    ``trajectories``: how many of the model's own right answers are collected of each source, ``parallel``: the unmasking rule
-    that they are decoded with. ``trajectory_weights``: weights of the sources, ``block_weights``: of data sets whose true answers
-    are learned in blocks, ``replay_weight``: of the curriculum's mixture, masked by ``text_noise`` and ``image_noise``.
+    ``trajectories``: number of the model's own correct answers to collect from each source, ``parallel``: the unmasking rule of
+    their decoding. ``trajectory_weights``: weights of the sources, ``block_weights``: weights of data sets whose reference
+    answers are learned in blocks, ``replay_weight``: weight of the curriculum's mixture, masked by ``text_noise`` and
+    ``image_noise``.
     """
 
     trajectories: Mapping[str, int]
@@ -69,11 +70,11 @@ class DistillRecipe(SftRecipe):
 
     @abstractmethod
     def answer_sources(self) -> Mapping[str, AnswerSource]:
-        """Sources of the model's own right answers by name; prompts and judgement are those of a world of tasks."""
+        """Sources of the model's own correct answers by name, which supply prompts and judge answers."""
 
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """As `SftRecipe.run`."""
-        for source, weight in self.trajectory_weights.items():  # here, as settings that belong together are set one by one
+        for source, weight in self.trajectory_weights.items():  # checked here, as overrides set the two one by one
             if weight > 0 and not self.trajectories.get(source):
                 raise InputError(
                     f"trajectory_weights gives {source} the weight {weight:g}, but there are no trajectories of it; "
@@ -99,7 +100,7 @@ class DistillRecipe(SftRecipe):
     def states(
         self, sampler: Sampler, answers: Mapping[str, list[DecodedAnswer]], block: int, step: int, rng: Random
     ) -> Iterator[Canvas]:
-        """Canvases whose editable positions are all to be masked."""
+        """Training states: canvases whose editable positions will all be masked."""
         keys, weights = zip(*self.weights_by_origin().items(), strict=True)
         shares = np.array(weights) / sum(weights)
         mask = sampler.formatter.prompter.vocabulary.mask
@@ -114,7 +115,7 @@ class DistillRecipe(SftRecipe):
                 yield self.noised(next(replayed), rng, mask)
 
     def noised(self, canvas: Canvas, rng: Random, mask: int) -> Canvas:
-        """The canvas with only those positions editable that the modality's noise masks."""
+        """The canvas with a random subset of positions editable, drawn by the forward process of each modality."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         times_S = torch.tensor([rng.random()])
         masked_BL = torch.zeros_like(canvas.editable_BL)

@@ -1,4 +1,4 @@
-"""Starts of training runs: a model folder of any known layout, or an image tokenizer alone; and a record of which one it was."""
+"""Start of a training run: a model folder of any known layout or only an image tokenizer, and a record of which it was."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ __all__ = [
 ]
 
 BEGUN_FROM = "begun_from.json"
-"""The file of a run folder that records where the run started from."""
+"""Name of the file in a run folder that records its start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """The contents of a start; ``text``, ``model`` and ``preset`` are None if it holds only an image tokenizer.
 
-    ``image_folder``: where the image tokenizer's files are. ``dtype``: type of the stored weights, in which the trained ones are
-    written.
+    ``image_folder``: folder of the image tokenizer. ``dtype``: type of the stored weights, in which the trained ones are written.
     """
 
     image: ImageTokenizer
@@ -63,20 +62,20 @@ class Start:
 
 
 def read_start(folder: Path, weights: torch.dtype = torch.float32) -> Start:
-    """Read a start, its weights cast to the type that they are trained in. Raises InputError for a folder that is none."""
+    """Read a start, its weights cast to the type that they are trained in. Raises InputError for an invalid folder."""
     own = folder / "image_tokenizer"
     if not (folder / "config.json").is_file():
         return Start(image=ImageTokenizer.load(own), image_folder=own, text=None, model=None, preset=None)
     card = known_checkpoint(folder)
-    place = image_source(folder, card)
-    if place is None:
+    source = image_source(folder, card)
+    if source is None:
         raise InputError(f"start {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
     model = read_model(folder, device=torch.device("cpu"))
     dtype = widest_type(model)
     cast_weights(model, weights)
     text = TextTokenizer.load(folder)
-    place = place if isinstance(place, Path) else find_folder(place)
-    return Start(image=read_image_tokenizer(place), image_folder=place, text=text, model=model, preset=card.preset, dtype=dtype)
+    source = source if isinstance(source, Path) else find_folder(source)
+    return Start(image=read_image_tokenizer(source), image_folder=source, text=text, model=model, preset=card.preset, dtype=dtype)
 
 
 def begun_from(start: Path) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Settings of recipes: override fields by dotted name, describe them, and write them as YAML.
 
-`override(config, {"plan.steps": "100"})` returns a checked copy of a frozen dataclass; the error for a wrong name suggests the
-nearest one, the error for a wrong value says what was expected.
+`override(config, {"plan.steps": "100"})` returns a checked copy of a frozen dataclass; the error for an unknown name suggests
+the nearest one, the error for a wrong value says what is expected.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Config = TypeVar("Config")
 def override(config: Config, values: Mapping[str, str]) -> Config:
     """A copy of a frozen dataclass with fields set by dotted name; values are read as YAML.
 
-    A mapping given for what has fields sets those that it names. All are set before any is checked against the others, so their
-    order means nothing, but that a part is set after its whole. Raises InputError for an unknown field or a value of the wrong
-    type or range.
+    A mapping given for a nested dataclass sets the fields that it names. All are set before they are checked against each other,
+    so their order does not matter, except that a nested field is set after its parent. Raises InputError for an unknown field or
+    a value of the wrong type or range.
     """
     return with_fields(config, {tuple(name.split(".")): text for name, text in values.items()})
 
 
 def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tuple[str, ...] = ()) -> Config:
-    """Replace fields, however deep; ``above``: names of what holds ``config``."""
+    """Replace fields at any depth; ``above``: dotted path of ``config``."""
     changed: dict[str, Any] = {}
     parts: dict[str, dict[tuple[str, ...], str]] = {}
     for path, text in values.items():
@@ -70,43 +70,43 @@ def parsed(full: str, text: str) -> Any:
 
 
 def checked(full: str, kind: Any, text: str) -> Any:
-    """A YAML value as the field's type, without names that it does not have."""
+    """A YAML value validated as the type of a field; unknown keys are rejected."""
     from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
     given = parsed(full, text)
-    strict = None if dataclasses.is_dataclass(kind) else ConfigDict(extra="forbid")  # of the dataclasses in it
+    strict = None if dataclasses.is_dataclass(kind) else ConfigDict(extra="forbid")  # reject unknown keys of nested dataclasses
     try:
         return TypeAdapter(plain_part(kind), config=strict).validate_python(given)
-    except PydanticSchemaGenerationError as error:  # a class of ours that text cannot name
+    except PydanticSchemaGenerationError as error:  # a class that cannot be given as text
         name = getattr(kind, "__name__", kind)
         raise InputError(f"setting {full!r} cannot be given as text: it is a {name}; give it in Python") from error
     except ValidationError as error:
-        said, place = first_fault([(one["loc"], one["type"], one["msg"]) for one in error.errors()], given)
-        at = f" (at {place})" if place else ""
-        raise InputError(f"setting {full!r} cannot be {text.strip()!r}: {said}{at}") from error
+        problem, path = nearest_error([(one["loc"], one["type"], one["msg"]) for one in error.errors()], given)
+        at = f" (at {path})" if path else ""
+        raise InputError(f"setting {full!r} cannot be {text.strip()!r}: {problem}{at}") from error
 
 
-def first_fault(errors: Sequence[tuple[tuple[int | str, ...], str, str]], given: Any) -> tuple[str, str]:
-    """What is wrong with a value, from pydantic's errors (location, kind, message), and where in it.
+def nearest_error(errors: Sequence[tuple[tuple[int | str, ...], str, str]], given: Any) -> tuple[str, str]:
+    """The problem with a value and its dotted path, from pydantic's errors (location, kind, message).
 
-    A union reports an error for each of its types. Only those that follow the value furthest count: where an object was given,
-    that it is not a text either says nothing.
+    A union reports an error for each of its types. Only the deepest ones count: for a mapping, the error that it is not a text
+    is not informative.
     """
-    first = place_in(errors[0][0], given).split(".")[0]
-    near = [one for one in errors if place_in(one[0], given).split(".")[0] == first]
+    first = path_in(errors[0][0], given).split(".")[0]
+    near = [one for one in errors if path_in(one[0], given).split(".")[0] == first]
     depth = max(len(location) for location, _, _ in near)
     near = [one for one in near if len(one[0]) == depth]
     location, kind, _ = near[0]
-    place = place_in(location, given)
+    path = path_in(location, given)
     if kind == "missing":
-        return f"{location[-1]} is missing; give it", place
+        return f"{location[-1]} is missing; give it", path
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{location[-1]} is not a field of it; correct the name or leave it out", place
-    return f"it should be {' or '.join(dict.fromkeys(reason(kind, message) for _, kind, message in near))}", place
+        return f"{location[-1]} is not a field of it; correct the name or leave it out", path
+    return f"it should be {' or '.join(dict.fromkeys(reason(kind, message) for _, kind, message in near))}", path
 
 
-def place_in(location: Sequence[int | str], given: Any) -> str:
-    """The part of a value that an error is about, as dotted names; names of types, which pydantic adds, are left out."""
+def path_in(location: Sequence[int | str], given: Any) -> str:
+    """Dotted path of an error within a value, without the names of types that pydantic adds."""
     found = []
     for part in location:
         inside = part in given if isinstance(given, dict) else isinstance(given, list) and part in range(len(given))
@@ -117,7 +117,7 @@ def place_in(location: Sequence[int | str], given: Any) -> str:
 
 
 def plain_part(kind: Any) -> Any:
-    """A union without the classes that text cannot give, such as objects beside their names; other types as they are."""
+    """A union without the protocol classes, which text cannot express; other types unchanged."""
     if get_origin(kind) not in (Union, UnionType):
         return kind
     plain_kinds = [one for one in get_args(kind) if not (isinstance(one, type) and getattr(one, "_is_protocol", False))]
@@ -125,13 +125,13 @@ def plain_part(kind: Any) -> Any:
 
 
 NAMED = "names with values, as in {name: value}"
-WANTED = {"tuple_type": "a list, as in [a, b]", "dataclass_type": NAMED, "dict_type": NAMED, "mapping_type": NAMED}
-"""What is asked for in words of YAML, by the kind of error."""
+EXPECTED = {"tuple_type": "a list, as in [a, b]", "dataclass_type": NAMED, "dict_type": NAMED, "mapping_type": NAMED}
+"""Expected values in terms of YAML, by type of error."""
 
 
 def reason(kind: str, message: str) -> str:
-    """What a value should have been."""
-    return WANTED.get(kind, message.removeprefix("Input should be ").partition(", unable to")[0])
+    """The expected value, for a message."""
+    return EXPECTED.get(kind, message.removeprefix("Input should be ").partition(", unable to")[0])
 
 
 def text_of(value: Any) -> str:
@@ -141,7 +141,7 @@ def text_of(value: Any) -> str:
 
 
 def dumped(config: Any) -> str:
-    """A dataclass as YAML, so that a run says what it was."""
+    """A dataclass as YAML, for the record of a run."""
     text: str = yaml.safe_dump(plain(config), sort_keys=False)
     return text
 
@@ -169,12 +169,12 @@ class FieldDoc:
 
 
 def describe_fields(config: Any, above: str = "") -> Iterator[FieldDoc]:
-    """Every field of a frozen dataclass, however deep, in order. A field that holds fields is followed by those."""
+    """Every field of a frozen dataclass in order; a nested dataclass is followed by its own fields."""
     docs = field_docs(type(config))
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{above}{field.name}"
-        written = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
-        kind = re.sub(r"\b[\w.<>]+\.(?=\w)", "", written)  # without modules
+        annotation = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+        kind = re.sub(r"\b[\w.<>]+\.(?=\w)", "", annotation)  # drop module prefixes
         if dataclasses.is_dataclass(value) and dataclasses.fields(value):
             yield FieldDoc(name, kind, f"({type(value).__name__})", docs.get(field.name, ""))
             yield from describe_fields(value, f"{name}.")
@@ -183,7 +183,7 @@ def describe_fields(config: Any, above: str = "") -> Iterator[FieldDoc]:
 
 
 def one_line(value: Any) -> str:
-    """A value as YAML on one line; what YAML cannot say is shown as Python does."""
+    """A value as YAML on one line, or its Python repr where YAML cannot express it."""
     try:
         text: str = yaml.safe_dump(plain(value), sort_keys=False, default_flow_style=True, width=10**6)
     except yaml.YAMLError:
@@ -192,7 +192,7 @@ def one_line(value: Any) -> str:
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """Field -> what the docstrings of a class and of those that it extends say after its name: "``steps``, ``seed``: ..."."""
+    """Documentation by field, parsed from the docstrings of a class and its bases: "``steps``, ``seed``: ..."."""
     named = r"``\w+``(?:, ``\w+``)*(?: and ``\w+``)?:"
     docs: dict[str, str] = {}
     for owner in reversed(kind.__mro__):

@@ -48,20 +48,20 @@ from mmada.training.loop import Plan, train
 __all__ = ["RLRecipe"]
 
 MAX_GROUP = 4096
-"""Maximum completions of a prompt, and prompts of a task, in a batch; more is taken for a typo."""
+"""Maximum completions of a prompt, and prompts of a task, in a batch; larger values are almost certainly typos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLRecipe:
     """A stage of policy optimisation.
 
-    ``tasks``: number of prompts of each task in a batch; their names are free. ``prompts``: the source of the prompts of each
-    task (`mmada.recipes.rl_prompts`), and ``image_folders``, in which pictures of these are looked for. ``rewards``: for each
+    ``tasks``: number of prompts of each task in a batch; task names are free. ``prompts``: the source of the prompts of each
+    task (`mmada.recipes.rl_prompts`), and ``image_folders``, which are searched for their pictures. ``rewards``: for each
     task the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt.
     ``timeout``: seconds that a reward may take for a batch of completions; ``isolation``: whether each reward runs in a
     "thread" or in a "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released
-    one, and ``reward_device`` where these run. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32;
-    "auto" is where the device is faster so. ``micro_batch``: maximum rows whose activations are in memory at once.
+    one, and ``reward_device`` their device. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32;
+    "auto": if the device is faster with it. ``micro_batch``: maximum rows whose activations are in memory at once.
     ``sample_prompts``: pictures drawn whenever samples are due.
     """
 
@@ -106,7 +106,7 @@ class RLRecipe:
         used = {name for task in self.active for name in self.rewards[task]}
         for name in self.reward_models:
             if not is_model(name):
-                raise InputError(f"reward_models has {name!r}, which is not a reward with a model; clip and image_reward are")
+                raise InputError(f"reward_models has {name!r}, which is not a reward with a model; choose clip or image_reward")
             if name not in used:
                 raise InputError(f"reward_models has {name!r}, which no task has as a reward; add the reward or leave it out")
 
@@ -138,7 +138,7 @@ class RLRecipe:
         return model
 
     def check(self) -> None:
-        """Raise InputError for what is wrong with these settings whatever the start, before a model or prompts are read."""
+        """Raise InputError for settings that are invalid for every start, before a model or prompts are read."""
         chosen_device(self.device)
         for folder in self.image_folders:
             check_is_folder("image_folders", Path(folder))
@@ -146,7 +146,7 @@ class RLRecipe:
             self.reward_of_task(task).close()
 
     def check_start(self, start: Path) -> None:
-        """Raise InputError for what is wrong with a start, or with these settings for it, before it is read."""
+        """Raise InputError for an invalid start, or settings that do not fit it, before it is read."""
         if not (start / "config.json").is_file():
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to train further")
         config, preset = read_config(start), known_checkpoint(start).preset
@@ -162,7 +162,7 @@ class RLRecipe:
     def fitting_rewards(self, task: str) -> dict[str, float]:
         """The rewards of a task with their weights, without optional ones that cannot judge its prompts.
 
-        Raises InputError for others that cannot judge them, or if none is left.
+        Raises InputError for a required one that cannot judge them, or if none is left.
         """
         found: dict[str, float] = {}
         reasons: list[str] = []
@@ -183,7 +183,7 @@ class RLRecipe:
         return found
 
     def others(self, task: str) -> str:
-        """Rewards that fit a task, as words."""
+        """Names of the rewards that fit a task, for a message."""
         tasks = tasks_of(task, self.prompts[task])
         fit = [name for name, made in rewards().items() if not any(misfit(made(), one) for one in tasks)]
         return " or ".join(fit)
@@ -211,10 +211,10 @@ class RLRecipe:
         bf16 = bf16_is_fast(device) if self.bf16 == "auto" else self.bf16
         model = with_network(begun, device, self.lora)
         drawing = {task: pools[task].drawing(task, model, self.sampling.text.length) for task in self.active}
-        wants_reference = method.kl.weight > 0 and method.kl.target == "reference"
+        needs_reference = method.kl.weight > 0 and method.kl.target == "reference"
         network: MMaDAModel = model.engine.parts.model  # type: ignore[assignment]
         reference: Reference | None = None
-        if wants_reference:
+        if needs_reference:
             reference = AdaptersOff(network) if self.lora.rank else FrozenCopy(network)
         return PolicyLearner(
             network,
@@ -279,7 +279,7 @@ class RLRecipe:
         return sample_images(folder, self.sample_prompts)
 
     def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
-        """Write the model as it is shipped, with the settings of its start."""
+        """Write the trained model, with the preset of its start."""
         if self.lora.rank:
             write_adapters(trained, folder)
             return
@@ -289,7 +289,7 @@ class RLRecipe:
 
 
 def check_spelling(name: str, given: Mapping[str, object], tasks: Mapping[str, int]) -> None:
-    """Raise InputError for the name of a task that looks like a typo; other unused ones are defaults of the recipe."""
+    """Raise InputError for the name of a task that looks like a typo; other unused names are defaults of the recipe."""
     for task in given:
         if task not in tasks and (near := difflib.get_close_matches(task, tasks, 1, cutoff=0.8)):
             raise InputError(f"{name} are given for {task!r}, which is not in tasks; did you mean {near[0]!r}?")
@@ -305,7 +305,7 @@ def with_network(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
         add_lora(network, lora)
     torch.nn.Module.to(network, device)
     if device.type == "cpu":
-        network.set_attn_implementation("eager")  # forward and backward take a third less time there than with the fused one
+        network.set_attn_implementation("eager")  # a third faster on CPUs than the fused kernel
     torch.nn.Module.eval(network)  # no LoRA dropout, so that the ratio starts at 1
     length = max_length(begun.preset, network.config)
     parts = ModelFolder(network, begun.text, begun.image, begun.vocabulary(begun.text), begun.preset, length)

@@ -1,4 +1,4 @@
-"""Methods of policy optimisation by name, with what a recipe changes of them."""
+"""Registry of policy-optimisation methods, and the settings that a recipe can override."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class MethodChoice:
-    """A method of policy optimisation by ``name`` (`mmada.rl.methods`), and what differs from its own settings.
+    """A method of policy optimisation by ``name`` (`mmada.rl.methods`), with overrides of its settings.
 
-    ``updates``: mu; None is the method's own number, and so for ``epsilon`` (the clip range) and ``kl`` (its weight).
-    ``masking``: which positions are masked to estimate likelihoods, in place of the method's own plan; "systematic" is the
-    default of UniGRPO's two. ``samples``: masked copies of a completion an update, for plans that draw some (espo: pairs of
-    copies); None is the plan's own number, mostly one where ``masking`` names it.
+    ``updates``: mu; None: the default of the method, and so for ``epsilon`` (the clip range) and ``kl`` (its weight).
+    ``masking``: the plan that masks positions to estimate likelihoods, in place of the method's own; "systematic" is the default
+    of the two of UniGRPO. ``samples``: masked copies of a completion an update, for plans with such a choice (espo: pairs of
+    copies); None: the default of the plan, mostly 1 if ``masking`` names it.
     """
 
     name: str = "path_grpo"
@@ -83,7 +83,7 @@ class MethodChoice:
         for name in ("epsilon", "kl"):
             if (value := getattr(self, name)) is not None:
                 check_number(f"method.{name}", value)
-        self.build()  # its parts check each other
+        self.build()  # checks that the parts fit each other
 
     def build(self) -> Method:
         """The combination of parts."""
@@ -102,7 +102,7 @@ MAX_SAMPLES = 64
 
 
 def with_samples(masking: MaskingPlan, samples: int) -> MaskingPlan:
-    """The plan with another number of masked copies an update. Raises InputError if it has no such choice."""
+    """The plan with another number of masked copies per update. Raises InputError if the number is fixed."""
     check_whole("method.samples", samples, 1, MAX_SAMPLES)
     if isinstance(masking, BlockMasks | CoupledCounts | SampledSteps | RandomMasks):
         return replace(masking, samples=samples)

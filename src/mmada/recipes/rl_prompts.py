@@ -1,12 +1,12 @@
-"""Prompts of policy optimisation, by the name of a task in the recipe.
+"""Prompt sources for policy optimisation, by name of the task.
 
-    math: gsm8k:train.jsonl         a public set, from a file in its own layout, as reasoning data is collected from
-    vision: folder:runs/reason      examples that were collected before
-    image: captions:wanted.txt      a caption a line, for rewards that judge a picture by its caption
+    math: gsm8k:train.jsonl         a public set, from a file in its own layout
+    vision: folder:runs/reason      collected examples
+    image: captions:wanted.txt      one caption per line, for rewards that compare picture and caption
     math: KIND:NAME                 a kind of `mmada.registry.SOURCES` that generates prompts
 
-Names of tasks are free. Of a folder, a task named "math", "vision" or "image" takes the examples of that kind, any other name
-all. Prompts are drawn at random with replacement.
+Task names are free. From a folder, a task named "math", "vision" or "image" takes the examples of that kind, and a task of
+another name takes all. Prompts are drawn at random with replacement.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ KINDS = ("math", "vision", "image")
 
 
 class PromptPool(Protocol):
-    """Prompts that have been read or can be generated."""
+    """A pool of prompts, read from a file or generated."""
 
     def drawing(self, task: str, model: MMaDA, length: int | None) -> DrawPrompt:
-        """Draws prompts that fit ``model`` with ``length`` tokens to answer in (None: the preset's).
+        """A function that draws prompts which fit ``model`` with ``length`` tokens for the answer (None: the preset's).
 
-        Raises InputError if none does; ``task`` is the name in the recipe, for messages.
+        Raises InputError if none fits; ``task`` is the name in the recipe, for messages.
         """
         ...
 
@@ -102,12 +102,12 @@ class StoredPrompts:
         fitting = [one for one in self.examples if fits(one, model, room)]
         if not fitting:
             raise InputError(
-                f"prompts of {task} hold none that fits: of the model's {model.engine.parts.max_length} positions {room} "
-                "are for the answer; give shorter prompts, or a smaller sampling.text.length"
+                f"no prompt of {task} fits: {room} of the model's {model.engine.parts.max_length} positions are "
+                "reserved for the answer; give shorter prompts, or a smaller sampling.text.length"
             )
         if lost := len(self.examples) - len(fitting):
             logging.getLogger(__name__).warning(
-                "prompts of %s: %d of %d are too long and left out", task, lost, len(self.examples)
+                "prompts of %s: %d of %d are too long and are left out", task, lost, len(self.examples)
             )
         return partial(one_of, fitting)
 
@@ -115,7 +115,7 @@ class StoredPrompts:
 def read_prompts(prompts: Mapping[str, str], images: Sequence[Path] = ()) -> dict[str, PromptPool]:
     """Read the sources of a recipe, before any model is read.
 
-    ``images``: folders in which pictures of public sets are looked for, beside their own. Raises InputError if a source is
+    ``images``: further folders that are searched for the pictures of public sets. Raises InputError if a source is
     missing or damaged, or holds no prompt.
     """
     return {name: pool_of(name, source, images) for name, source in prompts.items()}
@@ -131,23 +131,23 @@ def pool_of(name: str, source: str, images: Sequence[Path]) -> PromptPool:
 
 def questions(name: str, source: str, images: Sequence[Path]) -> list[ReasoningExample]:
     """The prompts of a set, with a warning that says which rows are left out and why."""
-    found, wrong = list[ReasoningExample](), Counter[str]()
+    found, rejected = list[ReasoningExample](), Counter[str]()
     try:
         for candidate in source_of(source, images=tuple(images), seed=0, own=no_model):
             if reason := reject_reason(candidate, name):
-                wrong[reason] += 1
+                rejected[reason] += 1
             else:
                 found.append(replace(candidate.example, thinking=""))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"prompts of {name} from {source!r} cannot be read ({error}); check the path") from error
-    said = ", ".join(f"{reason} ({number})" for reason, number in wrong.most_common(3))
+    said = ", ".join(f"{reason} ({number})" for reason, number in rejected.most_common(3))
     if not found:
         raise InputError(f"prompts of {name} from {source!r} hold no usable prompt ({said or 'empty'}); give another source")
-    if wrong:
-        rows = wrong.total() + len(found)
-        logging.getLogger(__name__).warning("%s: %d of %d rows left out: %s", source, wrong.total(), rows, said)
+    if rejected:
+        rows = rejected.total() + len(found)
+        logging.getLogger(__name__).warning("%s: %d of %d rows left out: %s", source, rejected.total(), rows, said)
     return found
 
 
@@ -176,7 +176,7 @@ def no_model(prompts: Source, count: int) -> SelfGenerated:
 
 
 def captions(name: str, source: str) -> list[ReasoningExample]:
-    """The lines of a text file."""
+    """The captions in a text file, one per line."""
     path = Path(source.partition(":")[2])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -189,7 +189,7 @@ def captions(name: str, source: str) -> list[ReasoningExample]:
 
 
 def one_of(pool: Sequence[ReasoningExample], rng: np.random.Generator) -> Prompt:
-    """A random prompt, its picture read now. If that fails, a warning says so and another one is drawn.
+    """A random prompt with its picture; if the picture cannot be read, another one is drawn after a warning.
 
     Raises InputError if ten pictures in a row cannot be read.
     """
@@ -211,6 +211,6 @@ def fits(example: ReasoningExample, model: MMaDA, room: int) -> bool:
     if example.task == "image":
         canvas = engine.prompter.draw(example.prompt, codes=[-1] * codes)
     else:
-        shown = [[0] * codes] if codes else []
-        canvas = engine.prompter.chat([Message("user", example.prompt)], images=shown, thinking=True, answer_length=room)
+        images = [[0] * codes] if codes else []
+        canvas = engine.prompter.chat([Message("user", example.prompt)], images=images, thinking=True, answer_length=room)
     return canvas.length <= engine.parts.max_length

@@ -1,6 +1,6 @@
-"""Running a recipe: settings, start, and what a run folder says of its run.
+"""Execution of a recipe: settings, start, and the records in a run folder.
 
-Everything that can be checked is checked before any work is done, and a run that is refused leaves nothing behind.
+Everything that can be checked is checked before any work is done, and a rejected run leaves no files behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Recipe", "run"]
 
 
 class Recipe(Protocol):
-    """All settings of a run."""
+    """The settings of a run, and the run itself."""
 
     @property
     def follows(self) -> str:
@@ -62,18 +62,18 @@ def run(
     start = start_of(recipe, out, start_from, resume=resume)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     if start is not None and not startable(start):
-        wanted, first = "an image tokenizer", ""
+        needed, first = "an image tokenizer", ""
         if resume and remembered(out).get("start") == str(start):
             raise InputError(f"start {start} of the run in {out} is gone; give --start-from with where it is now")
         if (start / "adapter_config.json").is_file():
             raise InputError(f"--start-from {start} holds adapters; give the whole model that they were trained from")
         if recipe.follows:
-            wanted, first = f"the model of {recipe.follows}", f"run `mmada train {recipe.follows}` first or "
-        raise InputError(f"recipe {name} starts from {wanted}, not found at {start}; {first}give another --start-from")
+            needed, first = f"the model of {recipe.follows}", f"run `mmada train {recipe.follows}` first or "
+        raise InputError(f"recipe {name} starts from {needed}, not found at {start}; {first}give another --start-from")
     if resume and start is not None:
         check_begun_from(out, start)
     make_folder("out", out)
-    with folder_lock(out):  # found now that another process trains here, not once the data is made
+    with folder_lock(out):  # fail now if another process trains here, not after the data is prepared
         pass
     before, logs = progress(out), [file for name in ("log.jsonl", "groups.jsonl") if not (file := out / name).exists()]
     undo = [write_settings(recipe, out / "recipe.yaml", resume=resume)]
@@ -94,8 +94,10 @@ def run(
 
 
 def start_of(recipe: Recipe, out: Path, start_from: str | Path | None, *, resume: bool) -> Path | None:
-    """The folder that a run starts from, None if it needs none. A name is looked up, a path is used as it is; a resumed run
-    starts from where it began."""
+    """The folder that a run starts from; None if it needs none.
+
+    A name is looked up, a path is used as it is; a resumed run keeps its start.
+    """
     if start_from is None:
         if resume and recipe.follows and (before := remembered(out)):
             return Path(before["start"])
@@ -123,7 +125,7 @@ def check_run_folder(name: str, out: Path, *, resume: bool) -> None:
 
 
 PER_CALL = {"only"}
-"""Settings that may differ between calls of one run, such as which arms of a study are run now."""
+"""Settings that may differ between calls of one run, such as the arms of a study to run now."""
 
 
 def nothing() -> None:
@@ -131,8 +133,10 @@ def nothing() -> None:
 
 
 def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], object]:
-    """Write ``recipe.yaml``. Earlier settings are kept as ``recipe_1.yaml``, ``recipe_2.yaml``, ..., and a resumed run
-    warns which of them differ. Returns a function that undoes it."""
+    """Write ``recipe.yaml``; returns a function that undoes it.
+
+    Earlier settings are renamed to ``recipe_1.yaml``, ``recipe_2.yaml``, ..., and a resumed run warns which of them differ.
+    """
     text = dumped(recipe)
     if not path.exists():
         write_text(path, text)
@@ -143,10 +147,10 @@ def write_settings(recipe: Recipe, path: Path, *, resume: bool) -> Callable[[], 
     changed = sorted({*differing(yaml.safe_load(before), yaml.safe_load(text))} - PER_CALL) if resume else []
     if changed:
         logging.getLogger(__name__).warning("the resumed run has other settings than before: %s", ", ".join(changed))
-    kept = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())
-    shutil.copyfile(path, kept)
+    backup = next(file for n in count(1) if not (file := path.with_name(f"recipe_{n}.yaml")).exists())
+    shutil.copyfile(path, backup)
     write_text(path, text)
-    return lambda: os.replace(kept, path)
+    return lambda: os.replace(backup, path)
 
 
 def differing(before: object, now: object, above: str = "") -> Iterator[str]:
@@ -159,17 +163,17 @@ def differing(before: object, now: object, above: str = "") -> Iterator[str]:
 
 
 def progress(out: Path) -> dict[Path, int]:
-    """Logs and results of a folder with their sizes, by which a run that has taken a step differs from one that was refused."""
+    """Sizes of the logs and results in a folder: they tell a run that has taken a step from one that was rejected."""
     sizes: dict[Path, int] = {}
     for file in out.rglob("*.json*"):
-        with suppress(FileNotFoundError):  # of a process that is writing another arm
+        with suppress(FileNotFoundError):  # another process may be writing another arm
             if file.name != BEGUN_FROM and ".part" not in file.parent.suffixes and (size := file.stat().st_size):
                 sizes[file] = size
     return sizes
 
 
 def write_start(start: Path, path: Path) -> Callable[[], object]:
-    """Write where a run starts from. Returns a function that undoes it."""
+    """Write the record of the start of a run; returns a function that undoes it."""
     before = path.read_bytes() if path.exists() else None
     write_results(path, begun_from(start))
     return path.unlink if before is None else lambda: path.write_bytes(before)

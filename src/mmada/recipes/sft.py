@@ -2,7 +2,7 @@
 
     mmada train sft --start-from MODEL --set "data={captions: FOLDER, chat: FILE.jsonl}"
 
-Stages of a model are settings of it: a curriculum over named data sets, each from the model of the stage before.
+The training stages of a model are instances of it: each has a curriculum over named data sets, and starts from the stage before.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class SftRecipe:
 
     ``data``: data sets by name, as a path (the name is then the kind of reader) or a `DataSource`. ``curriculum``: mixtures of
     named data sets over the run; without one, the sources of ``data`` are mixed by their weights. With one, those sources that it
-    does not name take ``data_share`` of every mixture. ``image_size``: pixels of a picture, None: the model's own; where it is
-    given, the written model's preset has it. ``answer_lengths``, ``thought_length``: as in `Formatter`. ``sample_prompts``:
+    does not name take ``data_share`` of every mixture. ``image_size``: pixels of a picture, None: the model's own; if given, it
+    is written to the preset of the trained model. ``answer_lengths``, ``thought_length``: as in `Formatter`. ``sample_prompts``:
     pictures drawn whenever samples are due. ``rows`` x ``row_length``: tokens of a batch, of which ``micro_batch`` rows are
-    computed at a time (0: all). ``weights``: type that the weights are trained in; activations are in bfloat16 in any case.
-    ``factored_codes``: train the rows of image codes as sums over their bits (`mmada.model.factored_codes`).
-    ``text_tokenizer``: folder of the text tokenizer for a new model.
+    computed at a time (0: all). ``weights``: type that the weights are trained in; activations are always in bfloat16.
+    ``factored_codes``: train the rows of image codes as sums over their bits (`mmada.model.factored_codes`). ``text_tokenizer``:
+    folder of the text tokenizer for a new model.
     """
 
     name: str
@@ -210,7 +210,7 @@ class SftRecipe:
         return found
 
     def datasets(self, begun: Start, formatter: Formatter, read: Mapping[str, Dataset], cache: Path) -> dict[str, DatasetLike]:
-        """Data sets by name, ready to be sampled: what a row holds whole, with pictures encoded."""
+        """Data sets by name, ready for sampling: the examples that fit a row, with pictures encoded."""
         size, how = self.picture_size(begun), begun.preset.fit if begun.preset else "crop"
         found: dict[str, DatasetLike] = {}
         for name, dataset in read.items():
@@ -229,7 +229,7 @@ class SftRecipe:
         if size % cell:
             raise InputError(f"image_size {size} is not a multiple of {cell}, the pixels of a code; choose another")
         instruction = begun.preset.cot_instruction if begun.preset else COT_INSTRUCTION
-        # Attention in packed rows ends at an example, so pads, which nothing attends to, can be left out.
+        # Nothing attends to pads, and attention in packed rows is within an example, so pads can be left out.
         rules = replace(begun.preset.prompt_format, pads="none") if begun.preset else PromptFormat()
         prompter = Prompter(text, vocabulary, instruction, (size // cell) ** 2, rules)
         return Formatter(prompter, self.answer_lengths, self.thought_length)
@@ -240,7 +240,7 @@ class SftRecipe:
         return self.image_size or own or begun.image.config.image_size
 
     def examples(self, sampler: Sampler, start: Path, cache: Path) -> Callable[[int, Random], Iterator[Canvas]]:
-        """(step, generator) -> training canvases without end; what is computed once for all steps is stored in ``cache``."""
+        """(step, generator) -> an endless stream of training canvases; results that all steps share are stored in ``cache``."""
         return lambda step, rng: sampler.canvases(self.mixture(step), rng)
 
     def new_text_tokenizer(self) -> TextTokenizer:
@@ -271,7 +271,7 @@ class SftRecipe:
             write_adapters(trained, folder)
             return
         preset = begun.preset or self.new_preset()
-        if self.image_size is not None:  # pictures of this size are what it draws best from here on
+        if self.image_size is not None:  # the trained model draws best at this size
             preset = replace(preset, image_size=self.image_size)
         write_model(trained, text, begun, folder, preset)
 

@@ -29,7 +29,7 @@ from mmada.training.optim import Optim
 __all__ = ["ImageTokenizerRecipe", "UnlabelledBatch"]
 
 SHOWN_STEP = 10**9
-"""A step that no run reaches: its batch holds the sample pictures."""
+"""Step number of the batch of sample pictures; no run reaches it."""
 SHOWN = 8
 
 

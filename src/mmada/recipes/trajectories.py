@@ -1,7 +1,7 @@
-"""A model's own right answers with the step at which each token was decided, to distil from.
+"""Decoding trajectories of a model's own correct answers, for self-distillation.
 
-Every state of such a trajectory is one that fast decoding meets, and what its masks became is known. Sources of answers ask only
-about the training split.
+A trajectory has the step at which each token was decided. Every state of it is one that fast decoding meets, with known final
+tokens. Sources of answers use the training split only.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ class DecodedAnswer:
     block: int
 
     def state(self, rng: Random, mask: int) -> Canvas:
-        """A random state of its decoding, to learn from: decided tokens are context, masks of the current block are editable and
-        hold what they became, later blocks hold masks."""
+        """A random decoding state as a training example.
+
+        Decided tokens are context, masked positions of the current block are editable and hold their final tokens, and later
+        blocks hold masks.
+        """
         decided_BL, canvas = self.trajectory.decided_BL, self.trajectory.canvas
         steps = torch.unique(decided_BL[decided_BL > 0])
         now = int(steps[int(rng.integers(len(steps)))])
@@ -49,11 +52,11 @@ class DecodedAnswer:
 
 
 AnswerSource = Callable[[MMaDA, Random, int], Iterator[DecodedAnswer]]
-"""(model, generator, number of prompts) -> the answers that are right."""
+"""Maps (model, generator, number of prompts) to the correct answers."""
 
 
 def unfinished(canvas: Canvas, hidden_BL: Tensor, block: int, mask: int) -> Canvas:
-    """A complete canvas as the state in which the positions ``hidden_BL`` are still masked; their first block is the current."""
+    """The decoding state of a complete canvas in which ``hidden_BL`` is still masked; its first block is the current one."""
     part_BL = (canvas.editable_BL.cumsum(1) - 1) // block if block else torch.zeros_like(canvas.tokens_BL)
     current_BL = hidden_BL & (part_BL == part_BL[hidden_BL].min())
     tokens_BL = canvas.tokens_BL.masked_fill(hidden_BL & ~current_BL, mask)
@@ -61,7 +64,7 @@ def unfinished(canvas: Canvas, hidden_BL: Tensor, block: int, mask: int) -> Canv
 
 
 def in_blocks(canvas: Canvas, block: int, rng: Random, mask: int) -> Canvas:
-    """A true answer as a state of block-wise decoding: one block partly masked at random, known before it, masked after it."""
+    """A reference answer as a state of blockwise decoding: a random block partly masked, all later ones masked."""
     count = int(canvas.editable_BL.sum())
     rank_BL = canvas.editable_BL.cumsum(1) - 1
     first = int(rng.integers(-(-count // block))) * block
@@ -87,7 +90,7 @@ def collect(
     seed: int,
     advance: Callable[[], None] = lambda: None,
 ) -> list[DecodedAnswer]:
-    """``count`` right answers of a source. Raises InputError for a model that is hardly ever right."""
+    """Collect ``count`` correct answers of a source. Raises InputError if the model is correct too rarely."""
     found: list[DecodedAnswer] = []
     batch = 0
     while len(found) < count:
@@ -108,8 +111,10 @@ def stored_answers(
     seed: int,
     cache: Path,
 ) -> dict[str, list[DecodedAnswer]]:
-    """Right answers of the model in ``folder``, decoded at ``speed``; stored in ``cache`` and read from there as long as weights
-    and settings stay what they were."""
+    """Correct answers of the model in ``folder``, decoded with the acceleration ``speed``.
+
+    They are stored in ``cache`` and read from there while weights and settings are unchanged.
+    """
     made_by = weights_fingerprint(folder, repr((speed, seed, known_checkpoint(folder).preset)))[:16]
     paths = {s: cache / f"answers_{s}_{n}_{made_by}.safetensors" for s, n in counts.items() if n}
     if missing := [source for source, path in paths.items() if not path.is_file()]:
@@ -127,7 +132,7 @@ def stored_answers(
 
 
 def write(answers: Sequence[DecodedAnswer], path: Path) -> None:
-    """Store answers in a file, end to end."""
+    """Store answers in a file, concatenated."""
     rows = [(a.trajectory.canvas, a.trajectory.decided_BL) for a in answers]
     tensors = {
         "tokens": torch.cat([canvas.tokens_BL[0] for canvas, _ in rows]),

@@ -1,7 +1,7 @@
-"""Exact checkpoints: weights, averaged weights, optimiser state and step in one safetensors file, renamed into place.
+"""Checkpoints: weights, averaged weights, optimiser state and step in one safetensors file, written atomically.
 
-A checkpoint is checked whole before any of it is used: a resumed run never continues from damaged numbers, and never writes
-them over a model that was good.
+A checkpoint is validated completely before it is used: a resumed run never continues from damaged values, and never overwrites a
+good model with them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["check_finite", "load_checkpoint", "read_step", "save_checkpoint"]
 Optimisers = Sequence[torch.optim.Optimizer]
 
 STATE = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, Muon: {"momentum_buffer"}}
-"""Names of the state that an optimiser has of each parameter that it has updated."""
+"""Names of the state per updated parameter, by optimiser."""
 RESTART = "delete it to start the run again"
 
 
 def save_checkpoint(path: Path, step: int, module: nn.Module, average: Mapping[str, Tensor], optimisers: Optimisers) -> None:
     """Write everything that a resumed run needs to continue with the same losses. ``step``: number of finished steps.
 
-    Frozen weights are left out: they are those of the run's start.
+    Frozen weights are left out: they are equal to those of the start.
     """
     frozen = frozen_names(module)
     tensors = {f"model.{k}": v for k, v in module.state_dict().items() if k not in frozen}
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, module: nn.Module, average: Mapping[str, Tensor]
         raise InputError(f"checkpoint {quote(path)} is at step {step}, beyond plan.steps {steps}; give at least {step} steps")
     for name, value in tensors.items():
         if not value.is_floating_point():
-            if name.startswith("model."):  # a counter among the buffers
+            if name.startswith("model."):  # an integer buffer, such as a counter
                 continue
             raise InputError(f"checkpoint {quote(path)} is damaged ({name} is {value.dtype}); {RESTART}")
         if not bool(torch.isfinite(value).all()):
@@ -89,11 +89,11 @@ def read_step(path: Path) -> int:
 
 
 def check_finite(module: nn.Module, average: Mapping[str, Tensor], step: int) -> None:
-    """Raise InputError where training has ended in numbers that are not finite, so that they are not written."""
+    """Raise InputError if weights are not finite, so that they are not saved."""
     for name, value in [*module.named_parameters(), *average.items()]:
         if not bool(torch.isfinite(value).all()):
             raise InputError(
-                f"weights are not finite after step {step}, in {name}; what was saved before is kept: resume from it with "
+                f"weights are not finite after step {step}, in {name}; the last checkpoint is unchanged: resume from it with "
                 f"a lower plan.optim.lr"
             )
 
@@ -145,24 +145,24 @@ def optimiser_tensors(optimisers: Optimisers) -> dict[str, Tensor]:
 def optimiser_state(
     path: Path, tensors: Mapping[str, Tensor], i: int, optimiser: torch.optim.Optimizer
 ) -> dict[int, dict[str, Tensor]]:
-    """The stored state of one optimiser, checked: parameters that it has, each with its whole state, in its shape."""
+    """The stored state of one optimiser, checked: known parameters, each with its complete state, in its shape."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    wanted = STATE[type(optimiser)]
+    expected = STATE[type(optimiser)]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if not name.startswith(f"optim.{i}."):
             continue
         index, _, key = name.removeprefix(f"optim.{i}.").partition(".")
         number = int(index) if index.isdecimal() and index.isascii() else len(parameters)
-        if number >= len(parameters) or key not in wanted or (value.ndim and value.shape != parameters[number].shape):
+        if number >= len(parameters) or key not in expected or (value.ndim and value.shape != parameters[number].shape):
             raise InputError(f"checkpoint {quote(path)} is damaged (optimiser state {name} fits no weight); {RESTART}")
         if key in ("step", "exp_avg_sq") and value.numel() and float(value.min()) < 0:
             raise InputError(f"checkpoint {quote(path)} is damaged ({name} is negative); {RESTART}")
-        if value.shape == parameters[number].shape:  # keep the parameter's memory layout: fused kernels count on it
+        if value.shape == parameters[number].shape:  # keep the memory layout of the parameter, which fused kernels require
             value = torch.empty_like(parameters[number]).copy_(value)
         state.setdefault(number, {})[key] = value
     for number, values in state.items():
-        if values.keys() != wanted:
-            lacking = min(wanted - values.keys())
+        if values.keys() != expected:
+            lacking = min(expected - values.keys())
             raise InputError(f"checkpoint {quote(path)} is damaged (it lacks optim.{i}.{number}.{lacking}); {RESTART}")
     return state

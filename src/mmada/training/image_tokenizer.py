@@ -1,9 +1,9 @@
 """Training of the image tokenizer: reconstruction, commitment and entropy losses of a lookup-free VQ autoencoder (MAGVIT-v2).
 
-A recipe may add one auxiliary loss on the quantised latent, such as a head that classifies what a picture shows. Perceptual and
-adversarial terms are not offered: flat-coloured scenes reach the wanted fidelity without them (experiments/log.md).
+A recipe may add one auxiliary loss on the quantised latent, such as a classification head. Perceptual and adversarial
+losses are not implemented: flat-coloured scenes reach a sufficient fidelity without them (experiments/log.md).
 
-Shapes: B pictures, H x W pixels, N code positions, K bits, V codes, h x w codes of a picture.
+Shapes: B pictures, H x W pixels, N code positions, K bits, V codes, h x w latent grid.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = ["AuxiliaryLoss", "ImageBatch", "ImageLosses", "ImageTokenizerLearner"
 class ImageLosses:
     """Coefficients of the losses.
 
-    ``absolute``: absolute error of the reconstruction, beside the squared error of weight 1. ``commitment``: distance of the
+    ``absolute``: absolute error of the reconstruction, added to the squared error of weight 1. ``commitment``: distance of the
     latent from its signs. ``entropy_penalty``: entropy of each position's code distribution, which makes codes decisive.
     ``codebook_usage``: bonus on the entropy of the batch's mean distribution, which makes a batch use many codes; both entropies
     are those of MAGVIT-v2, with ``sharpness`` as inverse temperature. ``auxiliary``: weight of the auxiliary loss (0: none).
-    Over the first ``soft_steps`` steps the quantised share of the latent rises from 0 to 1: the decoder learns to draw first.
+    Over the first ``soft_steps`` steps the quantised share of the latent rises from 0 to 1, so that the decoder learns first.
     """
 
     absolute: float = 0.2
@@ -62,7 +62,7 @@ def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, p
     each = F.binary_cross_entropy_with_logits(latent_NK, p_NK, reduction="none").sum(1).mean()
     stride = max(1, len(latent_NK) // positions)
     some_NK = latent_NK[::stride]
-    # With bits of -1 and 1 the logit of a code is half the product: ln p(1) - ln p(-1) is the whole of it.
+    # With bits of -1 and 1 the logit of a code is half the dot product, since ln p(1) - ln p(-1) equals 2 * sharpness * z.
     mean_V = torch.softmax(some_NK @ codebook_VK.float().T * 0.5, dim=1).mean(0)
     return each, -(mean_V * (mean_V + 1e-9).log()).sum()
 
@@ -77,7 +77,7 @@ class ImageBatch(Protocol):
 
 
 class AuxiliaryLoss(Protocol):
-    """A module with a loss on the quantised latent, trained along with the tokenizer and thrown away afterwards."""
+    """A module with a loss on the quantised latent, trained with the tokenizer and discarded afterwards."""
 
     def loss(self, latent_BKhw: Tensor, labels: Any) -> Tensor:
         """The loss of a batch; ``labels`` are those of its `ImageBatch`."""
@@ -87,15 +87,15 @@ class AuxiliaryLoss(Protocol):
 class ImageTokenizerLearner:
     """Learner of an image tokenizer, as `mmada.training.loop.train` runs it.
 
-    ``batches(step)``: the batch of a step. ``shown``: uint8 (n, H, W, 3), pictures to reconstruct as samples. ``auxiliary``: a
-    module that is an `AuxiliaryLoss`, used where ``losses.auxiliary`` is not 0.
+    ``batches(step)``: the batch of a step. ``sample_pictures``: uint8 (n, H, W, 3), pictures to reconstruct as samples.
+    ``auxiliary``: a module that is an `AuxiliaryLoss`, used if ``losses.auxiliary`` is not 0.
     """
 
     def __init__(
         self,
         tokenizer: ImageTokenizer,
         batches: Callable[[int], ImageBatch],
-        shown: np.ndarray,
+        sample_pictures: np.ndarray,
         losses: ImageLosses,
         device: torch.device,
         *,
@@ -106,18 +106,18 @@ class ImageTokenizerLearner:
         parts = {"tokenizer": tokenizer, **({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})}
         self.module = nn.ModuleDict(parts).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
-        self.batches, self.shown, self.coefficients = batches, shown, losses
+        self.batches, self.sample_pictures, self.coefficients = batches, sample_pictures, losses
         self.examples = 0
         self.statistics: dict[str, float] = {}
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """Squared and absolute error of the reconstruction and, where the codes are still learned, `code_losses`."""
+        """Squared and absolute error of the reconstruction and, if the encoder is trained, `code_losses`."""
         batch = self.batches(step)
         pixels = to_pixels(batch.pixels).to(self.device, memory_format=torch.channels_last)
         self.examples = len(pixels)
         self.module.train()
         with torch.autocast(self.device.type, torch.bfloat16):
-            torch.manual_seed(step)  # which elements stay soft depends on the step alone
+            torch.manual_seed(step)  # the choice of unquantised elements depends on the step only
             rebuilt, latent = self.tokenizer(pixels, min(1.0, step / max(1, self.coefficients.soft_steps)))
             codes = self.code_losses(latent, batch.labels) if latent.continuous.requires_grad else {}
         error = rebuilt.float() - pixels
@@ -137,10 +137,10 @@ class ImageTokenizerLearner:
         return found
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
-        """The shown pictures above their reconstructions."""
+        """The sample pictures, followed by their reconstructions."""
         saved = ImageTokenizer.load(folder / "image_tokenizer")
-        rebuilt = saved.decode(saved.encode(to_pixels(self.shown)))
-        return [Image.fromarray(p) for p in self.shown] + to_images(rebuilt)
+        rebuilt = saved.decode(saved.encode(to_pixels(self.sample_pictures)))
+        return [Image.fromarray(p) for p in self.sample_pictures] + to_images(rebuilt)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/image_tokenizer``."""

@@ -24,24 +24,24 @@ __all__ = ["RunLog", "read_log"]
 Array = NDArray[np.float64]
 
 TERM = re.compile(r"reward_[^_]+_")
-"""Names of single terms of a reward, by task, which have scales of their own."""
+"""Log names of single reward terms by task; they are plotted apart, as their scales differ."""
 EVERY = 60.0
-"""Seconds between printed lines where no progress bar can be shown; a step of policy optimisation takes half a minute."""
+"""Seconds between printed lines where there is no terminal for a progress bar; a step of RL can take half a minute."""
 
 
 def rows_before(path: Path, start: int) -> list[dict[str, float]]:
-    """The rows that a resumed run keeps: one of each step before its checkpoint; it repeats the steps since.
+    """The log rows before step ``start``, which a resumed run keeps; later steps are repeated.
 
-    A log that was emptied begins where the run was resumed then. Raises InputError for one that is damaged, or in which steps
+    A log that was emptied may begin at a later step. Raises InputError for one that is damaged, or in which steps
     are missing, doubled or out of order.
     """
-    kept = [row for row in read_log(path) if row["step"] < start]
-    if kept and [row["step"] for row in kept] != list(range(int(kept[0]["step"]), start)):
+    rows = [row for row in read_log(path) if row["step"] < start]
+    if rows and [row["step"] for row in rows] != list(range(int(rows[0]["step"]), start)):
         raise InputError(
             f"log {quote(path)} does not have each step before its checkpoint's {start} once; restore it, empty the file to "
             f"continue without it, or give another folder"
         )
-    return kept
+    return rows
 
 
 class RunLog:
@@ -84,7 +84,7 @@ class RunLog:
             print(json.dumps(row), flush=True)
 
     def sync(self) -> None:
-        """Wait until the log is on the disk: it must not lack steps that a checkpoint has."""
+        """Flush the log to disk, so that it never lacks steps that a checkpoint has."""
         sync(self.path)
 
     def pictures(self, step: int, pictures: Sequence[Image.Image]) -> None:
@@ -110,7 +110,7 @@ class RunLog:
         rows = read_log(self.path)
         if len(rows) < 2:
             return
-        # The loss of policy optimisation is no measure: with one update per batch it is 0 up to rounding.
+        # The loss of policy optimisation is not informative: with one update per batch it is 0 up to rounding.
         kinds = [kind for kind in ("reward", "diversity") if any(kind in row for row in rows)] or ["loss"]
         kinds += ["kl"] if any(row.get("kl") for row in rows) else []
         panels = {kind: sorted({k for row in rows for k in row if k.startswith(kind) and not TERM.match(k)}) for kind in kinds}

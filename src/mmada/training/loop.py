@@ -1,7 +1,7 @@
-"""The training loop. A stage is a recipe: it gives the loop a learner and a plan.
+"""The training loop, which runs the learner of a recipe by a plan.
 
-The state of a run is its step number: a learner makes batches and masks from (seed, step) alone, so a run killed at any moment
-and resumed from its last checkpoint has the same losses as one that was never stopped.
+Batches and masks are functions of (seed, step), so a run that is killed at any moment and resumed from its last checkpoint has
+the same losses as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ CHECKPOINT = "checkpoint.safetensors"
 class Plan:
     """Length of a run, its optimisers, and how often it saves.
 
-    ``average``: decay of the exponential moving average of the weights, which are the ones that a run ships. ``save_every``:
-    steps between checkpoints; ``sample_every``: steps between saved models with sample images. ``threads``: CPU threads, 0 is
-    torch's own choice.
+    ``average``: decay of the exponential moving average of the weights, which are saved as the model. ``save_every``:
+    steps between checkpoints; ``sample_every``: steps between saved models with sample images. ``threads``: CPU threads; 0:
+    the default of torch.
     """
 
     steps: int
@@ -59,12 +59,12 @@ class Plan:
 
 
 class Learner(Protocol):
-    """What is trained: a module, the losses of each step, and how the model is saved."""
+    """The interface of a trained model: a module, the losses of each step, and saving."""
 
     module: nn.Module
 
     def losses(self, step: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the losses of the batch of ``step``, whole or in parts that add up to them; their sum is minimised.
+        """Yield the losses of the batch of ``step``, at once or in parts that add up to them; their sum is minimised.
 
         The backward pass of a part runs before the next part is computed, so only one part's activations are in memory. Must
         depend on (seed, step) and the weights alone.
@@ -78,7 +78,7 @@ class Learner(Protocol):
 
     @property
     def statistics(self) -> Mapping[str, float]:
-        """Further figures of the last batch, for the log."""
+        """Further statistics of the last batch, for the log."""
         ...
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
@@ -86,12 +86,12 @@ class Learner(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the model as it is shipped into an empty folder."""
+        """Write the final model into an empty folder."""
         ...
 
 
 def averaged_decay(step: int, decay: float) -> float:
-    """Decay of the moving average: smaller at the start, so that the first weights are forgotten."""
+    """Decay of the moving average: smaller at the start, so that the initial weights are forgotten quickly."""
     return min(decay, (1 + step) / (10 + step))
 
 
@@ -109,7 +109,7 @@ def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) 
 
 
 class Averaged:
-    """Context in which the module holds the averaged weights; afterwards its own again."""
+    """Context manager that swaps the averaged weights into the module, and restores its own on exit."""
 
     def __init__(self, module: nn.Module, average: dict[str, Tensor]) -> None:
         self.module, self.average = module, average
@@ -130,10 +130,10 @@ class Averaged:
 
 
 def train(learner: Learner, plan: Plan, *, name: str, out: Path, resume: bool = False) -> Path:
-    """Run the plan in folder ``out``; returns the folder of the shipped model, ``out/model``.
+    """Run the plan in folder ``out``; returns the folder of the final model, ``out/model``.
 
-    The folder is locked while the run lasts. Raises InputError if it is in use, or already holds a run and ``resume`` is not set,
-    or the other way round; for a damaged checkpoint or log; and where the weights are not finite when they are to be saved.
+    The folder is locked while the run lasts. Raises InputError if it is in use; if it holds a run and ``resume`` is not set, or
+    holds none and it is set; for a damaged checkpoint or log; and if the weights to save are not finite.
     """
     if resume and not (out / "log.jsonl").exists():
         raise InputError(f"out folder {quote(out)} holds no run to resume; leave --resume out to start one")
@@ -153,7 +153,7 @@ def check_new(out: Path, *, resume: bool) -> None:
 
 
 def run_steps(learner: Learner, plan: Plan, name: str, out: Path) -> Path:
-    """The steps from the last checkpoint on."""
+    """Run the steps after the last checkpoint."""
     module, checkpoint = learner.module, out / CHECKPOINT
     optimisers = build_optimisers(module, plan.optim)
     average = {n: p.detach().clone() for n, p in trained(module).items()}
@@ -162,17 +162,17 @@ def run_steps(learner: Learner, plan: Plan, name: str, out: Path) -> Path:
         for step in range(start, plan.steps):
             log.step(one_step(learner, plan, step, optimisers, average))
             last = step + 1 == plan.steps
-            shown = last or (step + 1) % plan.sample_every == 0
-            saved = last or (step + 1) % plan.save_every == 0
-            if shown or saved:
+            sample_due = last or (step + 1) % plan.sample_every == 0
+            save_due = last or (step + 1) % plan.save_every == 0
+            if sample_due or save_due:
                 check_finite(module, average, step)
-            if shown:  # before the checkpoint, so that a run killed between the two writes its last model when it is resumed
+            if sample_due:  # before the checkpoint: a run that is killed in between writes its last model when resumed
                 with Averaged(module, average), atomic_folder(out / "model", replace=True) as folder:
                     learner.save(folder)
-            if saved:
+            if save_due:
                 log.sync()
                 save_checkpoint(checkpoint, step + 1, module, average, optimisers)
-            if shown:
+            if sample_due:
                 log.pictures(step + 1, learner.samples(out / "model"))
                 log.plot()
     return out / "model"
@@ -191,7 +191,7 @@ def backward(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
 def one_step(
     learner: Learner, plan: Plan, step: int, optimisers: Sequence[torch.optim.Optimizer], average: dict[str, Tensor]
 ) -> dict[str, float]:
-    """One update; returns its line of the log."""
+    """One update; returns its row of the log."""
     began = time.perf_counter()
     scale = learning_rate_scale(step, plan.steps, plan.optim)
     for optimiser in optimisers:

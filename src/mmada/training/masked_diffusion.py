@@ -27,14 +27,14 @@ __all__ = ["LossSettings", "MaskedDiffusionLearner", "compiled"]
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """How each modality is masked, weighted and averaged.
+    """Masking, weighting and averaging of the loss of each modality.
 
     ``text``, ``image``: the forward process of the modality; ``..._normaliser``: how its losses are averaged
-    (`normalised_weights`); ``..._coefficient``: its weight in the sum. ``eos_weight``: what a trailing end-of-text token counts,
-    as a target and in the answer-length normaliser (1 = the released behaviour, where padding dominates short answers).
+    (`normalised_weights`); ``..._coefficient``: its weight in the sum. ``eos_weight``: weight of a trailing end-of-text token, as
+    a target and in the answer-length normaliser (1 is the released behaviour, where padding dominates short answers).
     ``whole_vocabulary``: the softmax runs over all ids, not only over those of the modality; ``frame_targets``: the two visible
-    tokens around a picture are targets too. Both are so in the released code. ``certainty``: weight of the entropy of text
-    positions that are predicted right (certainty forcing of dParallel, for `distill`).
+    tokens around a picture are targets too. The released code does both. ``certainty``: weight of the entropy of text
+    positions that are predicted correctly (certainty forcing of dParallel, for `distill`).
     """
 
     text: ForwardProcess = field(default_factory=ForwardProcess.paper)
@@ -63,7 +63,7 @@ class LossSettings:
         """The settings of one modality."""
         if modality == "text":
             return ModalityLoss(self.text, self.text_normaliser, self.text_coefficient, self.certainty)
-        # No certainty term: which of many right pictures is drawn is not a matter of being sure.
+        # No certainty term: many pictures fit a caption, so their codes are legitimately uncertain.
         return ModalityLoss(self.image, self.image_normaliser, self.image_coefficient, 0.0)
 
 
@@ -79,7 +79,7 @@ class ModalityLoss:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is predicted of one modality: ``masked_BL`` the positions, ``weight_BL`` their normalised weights (0 elsewhere)."""
+    """Targets of one modality: the masked positions, and their normalised weights (0 elsewhere)."""
 
     masked_BL: Tensor
     weight_BL: Tensor
@@ -87,20 +87,20 @@ class Targets:
 
 def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
     """`model.hidden` compiled for one fixed shape, or as it is (with a warning) where no C++ compiler is found."""
-    # Written-out attention: at rows this short it beats the fused kernel, whose backward pass is slow on CPUs.
+    # Eager attention: for short rows it is faster than the fused kernel, whose backward pass is slow on CPUs.
     model.set_attn_implementation("eager")
     plain = model.hidden
     fast = torch.compile(plain, dynamic=False)
     state = {"fast": True}
 
-    def hidden(tokens_BL: Tensor, **where: Tensor) -> Tensor:
+    def hidden(tokens_BL: Tensor, **options: Tensor) -> Tensor:
         if state["fast"]:
             try:
-                return fast(tokens_BL, **where)
+                return fast(tokens_BL, **options)
             except RuntimeError as error:
-                logging.getLogger(__name__).warning("compiling failed (%s); going on without", error)
+                logging.getLogger(__name__).warning("compiling failed (%s); continuing without it", error)
                 state["fast"] = False
-        return plain(tokens_BL, **where)
+        return plain(tokens_BL, **options)
 
     return hidden
 
@@ -141,7 +141,7 @@ class MaskedDiffusionLearner:
         batch = self.batches(step)
         self.examples = batch.examples
         tokens_BL, masks = self.corrupted(batch, step)
-        # Batches and masks are drawn on the CPU, whatever the device, so that a seed means the same everywhere.
+        # Batches and masks are drawn on the CPU, whatever the device, so that a seed gives the same ones everywhere.
         batch, tokens_BL = batch.to(self.device), tokens_BL.to(self.device)
         targets = {
             modality: self.targets(batch, modality, masked_BL.to(self.device), weight_BL.to(self.device))

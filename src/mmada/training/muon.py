@@ -1,7 +1,7 @@
 """Muon for matrices and convolution kernels: momentum, then the nearest orthogonal matrix by Newton-Schulz iteration.
 
-`torch.optim.Muon` takes 2-D parameters one by one; this one flattens kernels to (out, rest) and treats all parameters of one
-shape as a single batched product. On 2-D parameters the two agree (tests).
+`torch.optim.Muon` updates 2-D parameters one by one; this one also takes kernels, flattened to (out, rest), and updates all
+parameters of one shape in one batched product. On 2-D parameters the two agree (tested).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
                 self.update(parameters, group)
 
     def update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update parameters of one shape together."""
+        """Update parameters of one shape in one batch."""
         directions = []
         for p in parameters:
             assert p.grad is not None

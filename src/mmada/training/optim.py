@@ -16,7 +16,7 @@ __all__ = ["MAX_UPDATES", "Optim", "build_optimisers", "learning_rate_scale"]
 
 
 MAX_UPDATES = 10**9
-"""Largest number of steps of a run; more are a typo."""
+"""Largest number of steps of a run; larger values are almost certainly typos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Optim:
     """Settings of the optimisers.
 
     ``muon_lr`` = 0 leaves every parameter to AdamW. Learning rates rise linearly over ``warmup`` steps, stay constant, and fall
-    along a cosine to ``final`` times their value over the last ``decay`` share of the run. ``clip``: largest gradient norm.
+    along a cosine to ``final`` times their value over the last ``decay`` share of the run. ``clip``: maximum gradient norm.
     """
 
     lr: float = 1e-3

@@ -1,4 +1,4 @@
-"""Worded arithmetic of one to three steps with traces that are checked, and plain equations to read first."""
+"""Arithmetic word problems of one to three steps with checkable traces, and plain equations for pre-training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EquationStep:
 
 @dataclass(frozen=True)
 class Problem:
-    """A worded question with its steps in order; a step's left or right may be an earlier result."""
+    """A word problem with its solution steps in order; operands of a step may be earlier results."""
 
     text: str
     answer: str
@@ -55,7 +55,7 @@ class Problem:
         return extract_answer(answer) == self.answer
 
     def solved(self, reasoning: str, answer: str) -> bool:
-        """Whether the answer is the right number alone and every step of the reasoning right."""
+        """Whether the answer is exactly the right number, and every step of the reasoning is correct."""
         return answer.strip() == self.answer and check_steps(reasoning, self)
 
 
@@ -85,7 +85,7 @@ def word(rng: Random, words: tuple[str, ...]) -> str:
 
 
 def possession(rng: Random) -> tuple[str, tuple[EquationStep, ...], str, str]:
-    """The opening, a person with things of two kinds or boxes of things: (text, first step, name, item)."""
+    """The opening of a problem, a person with items of two kinds or boxes of items: (text, first step, name, item)."""
     name, item = word(rng, NAMES), word(rng, ITEMS)
     if rng.random() < 0.3:
         boxes, each = number(rng, 2, 9), number(rng, 2, 9)
@@ -99,7 +99,7 @@ def possession(rng: Random) -> tuple[str, tuple[EquationStep, ...], str, str]:
 
 
 def change(rng: Random, have: int, name: str, item: str) -> tuple[str, EquationStep]:
-    """A change of the number of things: (text, step)."""
+    """A change of the number of items: (text, step)."""
     if have > 1 and rng.random() < 0.5:
         n = number(rng, 1, min(have - 1, 20))
         return word(rng, (f"{name} gives away {n}.", f"{name} loses {n} {item}.", f"{name} sells {n} {item}.",
@@ -110,9 +110,9 @@ def change(rng: Random, have: int, name: str, item: str) -> tuple[str, EquationS
 
 
 def story(rng: Random) -> Problem:
-    """Possession, then up to two changes."""
+    """A word problem: an amount, then up to three changes of it."""
     name, item = word(rng, NAMES), word(rng, ITEMS)
-    if rng.random() < 0.35:  # starts from a plain number: one change is already the first step
+    if rng.random() < 0.35:  # starts from a number, so that the first change is the first step
         have = number(rng, 2, 30)
         text = f"{name} has {have} {item}."
         steps: tuple[EquationStep, ...] = ()
@@ -122,8 +122,8 @@ def story(rng: Random) -> Problem:
         have = steps[-1].result
         changes = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
     for _ in range(changes):
-        said, step = change(rng, have, name, item)
-        text, steps, have = f"{text} {said}", (*steps, step), step.result
+        sentence, step = change(rng, have, name, item)
+        text, steps, have = f"{text} {sentence}", (*steps, step), step.result
     left = f"how many {item} are left?" if changes else "how many in total?"
     ask = (f"how many {item} does {name} have{' now' if changes else ''}?", f"how many {item} are there?", "how many?",
            f"how many {item} does {name} have in total?", left)  # fmt: skip
@@ -131,7 +131,7 @@ def story(rng: Random) -> Problem:
 
 
 def difference(rng: Random) -> Problem:
-    """A comparison: how many more, or who has more."""
+    """A word problem on two amounts: their difference or their sum."""
     one, two = (str(n) for n in rng.choice(NAMES, 2, replace=False))
     item, a, b = word(rng, ITEMS), number(rng, 1, 30), number(rng, 1, 30)
     if a == b:
@@ -185,7 +185,7 @@ MAKERS: tuple[Callable[[Random], Problem], ...] = (story, difference, bare)
 
 
 def problem(rng: Random, split: Split = "train", *, held_out: bool = False, steps: int | None = None) -> Problem:
-    """A worded problem of the split; ``steps`` 1..3 or any. ``held_out``: with a number that no training problem uses."""
+    """A word problem of the split with ``steps`` steps (1..3; None: any). ``held_out``: with a number unseen in training."""
     while True:
         made = MAKERS[int(rng.choice(3, p=(0.74, 0.16, 0.1)))](rng)
         if not in_range(made.steps) or (steps is not None and len(made.steps) != steps) or len(made.steps) > 3:
@@ -195,22 +195,22 @@ def problem(rng: Random, split: Split = "train", *, held_out: bool = False, step
 
 
 def plain_equation(rng: Random, split: Split = "train") -> str:
-    """One line of equations: "7 + 5 = 12." """
+    """One to three equations: "7 + 5 = 12." """
     return " ".join(str(equation_step(rng, split)) for _ in range(number(rng, 1, 3)))
 
 
 EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.?")
 
 
-def check_steps(reasoning: str, asked: Problem) -> bool:
-    """Whether a trace solves the problem step by step: every equation true, each number given or found before, the end right.
+def check_steps(reasoning: str, problem: Problem) -> bool:
+    """Whether a trace solves the problem: all equations true, operands given or already computed, and the last result right.
 
-    The problem's own order of steps is not demanded, only that each equation follows and that the last gives the answer.
+    Any valid order of the steps is accepted.
     """
     equations = EQUATION.findall(reasoning)
     if not equations or EQUATION.sub("", reasoning).strip():
         return False
-    known = [int(n) for n in re.findall(r"\d+", asked.text)]
+    known = [int(n) for n in re.findall(r"\d+", problem.text)]
     for left, operator, right, result in equations:
         a, b, c = int(left), int(right), int(result)
         if c != {"+": a + b, "-": a - b, "*": a * b}[operator]:
@@ -220,7 +220,7 @@ def check_steps(reasoning: str, asked: Problem) -> bool:
                 return False
             known.remove(used)
         known.append(c)
-    return str(known[-1]) == asked.answer and len(equations) == len(asked.steps)
+    return str(known[-1]) == problem.answer and len(equations) == len(problem.steps)
 
 
 def extract_answer(text: str) -> str:

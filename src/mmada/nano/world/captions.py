@@ -1,6 +1,6 @@
-"""Captions of scenes, their checkable meaning, and the scenes behind the pictures that the model learns to draw.
+"""Captions of scenes with a checkable meaning, and the scenes that the model learns to draw for them.
 
-Where a caption leaves places open, training pictures use a tidy layout, things in the order in which they are named.
+For a caption without positions, training pictures use a fixed layout, with things in the order in which they are named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFIXES = ("", "", "", "", "draw ", "a picture of ", "an image of ", "a photo o
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` equal things; None leaves an attribute open. ``place`` is the (row, col) of the grid."""
+    """``count`` equal things; an attribute of None matches any. ``place`` is the (row, col) of the grid."""
 
     count: int
     color: str | None = None
@@ -50,7 +50,7 @@ class Drawable:
 
 
 class Found(Protocol):
-    """A thing of a scene, or one that a detector found; ``y`` and ``x`` are its centre in cells (0..2, fractions allowed)."""
+    """Interface of a thing in a scene or a detection; ``y`` and ``x`` are its centre in cells (0..2, fractions allowed)."""
 
     @property
     def color(self) -> str: ...
@@ -68,8 +68,8 @@ def fits(thing: Found, group: Group) -> bool:
     """Whether a thing matches a group."""
     if group.place is not None and (round(thing.y), round(thing.x)) != group.place:
         return False
-    wanted = ((group.color, thing.color), (group.shape, thing.shape), (group.size, thing.size))
-    return all(want is None or want == have for want, have in wanted)
+    pairs = ((group.color, thing.color), (group.shape, thing.shape), (group.size, thing.size))
+    return all(expected is None or expected == actual for expected, actual in pairs)
 
 
 def holds(relation: str, a: Found, b: Found) -> bool:
@@ -93,7 +93,8 @@ def satisfies(meaning: Meaning, things: Sequence[Found]) -> bool:
 def share(meaning: Meaning, things: Sequence[Found]) -> float:
     """Share of a meaning that the things show, 0 to 1; 1 exactly if they satisfy it.
 
-    Promised things that are there, each by a thing of its own, over the larger of the two numbers; a relation counts as one more.
+    The size of a maximum matching of promised things to found ones, over the larger of the two numbers; a relation counts as one
+    more.
     """
     if satisfies(meaning, things):
         return 1.0
@@ -134,8 +135,8 @@ def describe(scene: Scene) -> str:
     return ", ".join(listed) + "."
 
 
-# The tidy layout (row, col) for captions that leave the places open: one a number of things, so that a caption has one picture
-# and places decoded in parallel cannot disagree about it (experiments/log.md).
+# Layout (row, col) by number of things, for captions without positions: a caption then has one correct picture, and positions
+# decoded in parallel cannot contradict each other (experiments/log.md).
 LAYOUTS: dict[int, tuple[tuple[int, int], ...]] = {
     1: ((1, 1),),
     2: ((1, 0), (1, 2)),
@@ -155,7 +156,7 @@ def pairs(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 
 
 def listing(rng: np.random.Generator) -> tuple[str, Meaning, list[Thing]]:
-    """One to four different things by name; sometimes a colour is left out or a size is named."""
+    """A caption that lists one to four different things; sometimes without the colour or with a size."""
     count = int(rng.choice(4, p=(0.3, 0.38, 0.26, 0.06))) + 1
     sized, plain = rng.random() < 0.15, rng.random() < 0.1 and count == 1
     groups, things, words = [], [], []

@@ -1,7 +1,7 @@
-"""Detector of coloured shapes in pictures of any renderer, the judge of drawings.
+"""Detector of coloured shapes in pictures, which judges drawings; it is not tied to one renderer.
 
-Background by the commonest colour, things as connected regions that differ from it, colour by hue, shape by the best overlap with
-rendered templates.
+The background is the most frequent colour, things are connected regions that differ from it, with colour by hue and shape by the
+best overlap with rendered templates.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mmada.nano.world.render import PALETTE, corners_of, polygon_field
 __all__ = ["FoundThing", "color_name", "detect", "shows_flag"]
 
 GRID = 24  # templates and things are compared on a grid of this side
-CONTRAST = 28.0  # a pixel is a thing's if a channel differs this much from the background
-LEAST_AREA = 14  # pixels of 64 x 64; smaller regions are specks
+CONTRAST = 28.0  # foreground pixels differ this much from the background in a channel
+MIN_AREA = 14  # pixels of 64 x 64; smaller regions are specks
 
 
 @dataclass(frozen=True)
 class FoundThing:
-    """A thing in a picture. ``y`` and ``x`` in cells of the 3 x 3 grid (0..2); ``box`` (top, left, bottom, right) in pixels."""
+    """A detected thing. ``y`` and ``x`` in cells of the 3 x 3 grid (0..2); ``box`` (top, left, bottom, right) in pixels."""
 
     color: str
     shape: str
@@ -106,12 +106,12 @@ def regions(picture: np.ndarray, background: np.ndarray) -> list[np.ndarray]:
         raise InputError("judging pictures needs scikit-learn and scipy; install them with pip install 'mmada[nano]'") from error
 
     foreground = np.abs(picture - background).max(-1) > CONTRAST
-    least = LEAST_AREA * foreground.size / 4096
+    min_area = MIN_AREA * foreground.size / 4096
     found: list[np.ndarray] = []
     labels, count = ndimage.label(foreground)
     for index in range(1, count + 1):
         region = labels == index
-        if region.sum() < least:
+        if region.sum() < min_area:
             continue
         inside = ndimage.binary_erosion(region)
         pixels = np.argwhere(inside)
@@ -120,12 +120,12 @@ def regions(picture: np.ndarray, background: np.ndarray) -> list[np.ndarray]:
         if len(common) < 2:
             found.append(region)
             continue
-        for name in common:  # two colours touch: each keeps the pixels nearest to its own
+        for name in common:  # two colours touch: split the region, each pixel going to the nearer colour
             core = np.zeros_like(region)
             core[tuple(pixels[names == name].T)] = True
             parts, number = ndimage.label(core)
             grown = [ndimage.binary_dilation(parts == p + 1) & region for p in range(number)]
-            found += [g for g in grown if g.sum() >= least]
+            found += [g for g in grown if g.sum() >= min_area]
     return found
 
 
@@ -145,7 +145,7 @@ def detect(picture: np.ndarray) -> tuple[FoundThing, ...]:
             np.clip((pixels - background) @ (color - background) / ((color - background) @ (color - background)), 0, 1) * region
         )
         cut = np.pad(cover[top:bottom, left:right], 2)
-        if (cut > 0.5).sum() < LEAST_AREA / 2:
+        if (cut > 0.5).sum() < MIN_AREA / 2:
             continue
         reach = max((bottom - top) * 64 / height, (right - left) * 64 / width)
         size = "small" if reach < 13.5 else "medium" if reach < 19.5 else "large"
@@ -156,20 +156,20 @@ def detect(picture: np.ndarray) -> tuple[FoundThing, ...]:
 
 
 def shows_flag(picture: np.ndarray, flag: Flag) -> bool:
-    """Whether the bands, and the disc if any, have the flag's colours in the right places."""
+    """Whether the bands, and the disc if any, have the colours of the flag at the right positions."""
     side = picture.shape[0]
-    wanted: list[tuple[float, float, str]] = []
+    expected: list[tuple[float, float, str]] = []
     if flag.layout == "disc":
-        wanted = [(0.5, 0.5, flag.disc), *((y, x, flag.bands[0]) for y in (0.1, 0.9) for x in (0.1, 0.9))]
+        expected = [(0.5, 0.5, flag.disc), *((y, x, flag.bands[0]) for y in (0.1, 0.9) for x in (0.1, 0.9))]
     else:
         for i, name in enumerate(flag.bands):
-            for along in ((i + share) / len(flag.bands) for share in (0.2, 0.5, 0.8)):  # the edges tell two bands from three
-                wanted += [
+            for along in ((i + share) / len(flag.bands) for share in (0.2, 0.5, 0.8)):  # the edges tell 2 bands from 3
+                expected += [
                     (along, across, name) if flag.layout == "horizontal" else (across, along, name) for across in (0.2, 0.8)
                 ]
     reach = max(1, side // 32)
     palette = {name: np.array(rgb, float) for name, rgb in PALETTE.items()}
-    for y, x, name in wanted:
+    for y, x, name in expected:
         row, column = int(y * side), int(x * side)
         mean = picture[row - reach : row + reach, column - reach : column + reach].reshape(-1, 3).mean(0)
         if min(palette, key=lambda n: float(np.abs(palette[n] - mean).sum())) != name:

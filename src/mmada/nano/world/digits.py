@@ -1,4 +1,4 @@
-"""Real handwritten digits (scikit-learn's 8 x 8 scans) as pictures, their fixed splits, and a classifier fitted on them."""
+"""Handwritten digits (8 x 8 scans of scikit-learn) as pictures, with fixed splits and a classifier fitted on them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
 def digit_indices(split: Split) -> tuple[int, ...]:
     """Indices of the scans of a split; the splits share none. Test is a tenth, validation a twentieth."""
     _, labels = scans()
-    wanted = {"test": ("test", "validation"), "validation": (), "train": ()}  # two hash slots make a tenth
-    halves = [i for i in range(len(labels)) if split_of(f"digit {i}") in wanted["test"]]
+    # Two hash slots of a twentieth each make the test split of a tenth.
+    test = [i for i in range(len(labels)) if split_of(f"digit {i}") in ("test", "validation")]
     if split == "test":
-        return tuple(halves)
-    rest = [i for i in range(len(labels)) if i not in set(halves)]
+        return tuple(test)
+    rest = [i for i in range(len(labels)) if i not in set(test)]
     return tuple(rest[::19]) if split == "validation" else tuple(i for k, i in enumerate(rest) if k % 19)
 
 
@@ -42,7 +42,7 @@ def digit_label(index: int) -> int:
 
 
 def digit_image(index: int, rng: np.random.Generator | None = None, size: int = 64) -> np.ndarray:
-    """uint8 (size, size, 3), white on black: canonical (bicubic, full frame), or with ``rng`` moved, rotated and resampled."""
+    """uint8 (size, size, 3), white on black: canonical (bicubic, full frame), or with ``rng`` shifted, rotated and resampled."""
     scan = Image.fromarray(np.clip(scans()[0][index] * 255 / 16, 0, 255).astype(np.uint8))
     if rng is None:
         picture = scan.resize((size, size), Image.Resampling.BICUBIC)

@@ -1,9 +1,8 @@
-"""Drills: pairs of questions for training only: an open question, then the same fact as yes or no.
+"""Drills: pairs of training questions about one fact, an open question followed by a yes-or-no question.
 
-"Is the circle above the star?" is answered by yes or no, which is the exclusive or of what the picture shows and which word was
-asked: nothing that looks at one of them alone tells anything, and training on such questions stays at chance. "Is the circle
-above or below the star?" has the answer that the picture shows; asked first, it lends the other what it needs
-(experiments/log.md).
+The answer to "Is the circle above the star?" is the exclusive or of what the picture shows and which word the question has.
+Neither of the two alone is informative, and training on such questions alone stays at chance. "Is the circle above or below the
+star?" is answered by the picture alone; it is learned first and makes the other learnable (experiments/log.md).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ OPPOSITE = {"above": "below", "below": "above", "left": "right", "right": "left"
 
 
 def drill(scene: Scene, rng: Random) -> list[Question]:
-    """Two questions about the same things, of the kind relation or compare; empty if the scene does not allow any."""
+    """Two questions about the same things, of kind "relation" or "compare"; empty if the scene allows neither."""
     return sides(scene, rng) if rng.random() < 0.5 else amounts(scene, rng)
 
 

@@ -14,7 +14,7 @@ __all__ = ["FLAGS", "Flag", "flag_picture"]
 
 @dataclass(frozen=True)
 class Flag:
-    """``bands`` run down (``horizontal``) or across (``vertical``); a ``disc`` lies in the middle of a one-band flag."""
+    """A flag of ``bands``, from top to bottom (horizontal) or left to right (vertical), or of one band with a ``disc``."""
 
     country: str
     layout: Literal["horizontal", "vertical", "disc"]
@@ -39,7 +39,7 @@ FLAGS = (
 
 
 def flag_picture(flag: Flag, size: int = 64) -> np.ndarray:
-    """uint8 (size, size, 3), the whole frame."""
+    """The flag as a picture, uint8 (size, size, 3)."""
     colors = np.array([PALETTE[name] for name in flag.bands], np.uint8)
     band = np.arange(size) * len(colors) // size
     if flag.layout == "vertical":

@@ -1,4 +1,4 @@
-"""The six categories of GenEval in the nano world, judged by the detector: exactly the named things, nothing else."""
+"""GenEval's six categories for the nano world; the detector must find exactly the named things."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class GenPrompt:
-    """A prompt with what the picture must show."""
+    """A prompt with its checkable meaning."""
 
     category: str
     text: str
@@ -32,9 +32,9 @@ class GenPrompt:
 
 def random_pair(rng: Random, held_out: bool) -> Pair:
     """(colour, shape), held out or not."""
-    held = sorted(HELD_OUT)
+    pairs = sorted(HELD_OUT)
     if held_out:
-        return held[int(rng.integers(len(held)))]
+        return pairs[int(rng.integers(len(pairs)))]
     while True:
         pair = (str(rng.choice(COLORS)), str(rng.choice(SHAPES)))
         if pair not in HELD_OUT:
@@ -59,7 +59,7 @@ def made(category: str, rng: Random, held_out: bool) -> GenPrompt:
 
 
 def fair(prompt: GenPrompt) -> bool:
-    """Whether two things differ: in shape for "two objects", in shape and colour for "color attribution", in either otherwise."""
+    """Whether the two things differ: in shape for "two objects", in both for "color attribution", else in shape or colour."""
     if len(prompt.meaning.groups) < 2:
         return True
     a, b = prompt.meaning.groups
@@ -73,9 +73,9 @@ def fair(prompt: GenPrompt) -> bool:
 def of_split(meaning: Meaning, split: Split) -> bool:
     """Whether a prompt of one or two groups belongs to a split, independent of its wording.
 
-    With two groups, in their order, the split is that of captions. With one there are too few for that, and captions of all are
-    trained on; but what the test asks for is in no prompt that rewards see: "a circle" and "a star" where the colour is open,
-    and a third of the rest.
+    With two groups, in their order, the split is that of captions. With one group there are too few combinations, and supervised
+    training has captions of all of them; but no prompt of policy optimisation is in the test set, which has "a circle" and
+    "a star" without a colour, and a third of the rest.
     """
     group = meaning.groups[0]
     if len(meaning.groups) > 1:
@@ -88,7 +88,7 @@ def of_split(meaning: Meaning, split: Split) -> bool:
 
 
 def words(meaning: Meaning) -> str:
-    """Text of a prompt without its opening."""
+    """Text of a prompt, without an opening such as "a photo of"."""
     names = [named(group.color, str(group.shape), None, group.count) for group in meaning.groups]
     return (f" {RELATIONS[meaning.relation]} " if meaning.relation else " and ").join(names)
 
@@ -109,7 +109,7 @@ class Promise(Protocol):
 
     @property
     def meaning(self) -> Meaning:
-        """What a picture must show."""
+        """The things that a picture must show."""
         ...
 
 

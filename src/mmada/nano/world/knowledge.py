@@ -1,4 +1,4 @@
-"""Knowledge to picture: flags, and shapes and colours described by known facts."""
+"""Prompts that need world knowledge: flags, and shapes and colours described by facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmada.nano.world.scenes import HELD_OUT, Scene, Split, Thing, split_of
 
 __all__ = ["COLOR_FACTS", "SHAPE_FACTS", "KnowledgeItem", "fact_sentence", "knowledge_item"]
 
-# What has a colour, and how one speaks of it.
+# Things that are known for a colour.
 COLOR_FACTS = {
     "grass": "green", "leaves": "green", "the sky": "blue", "the sea": "blue", "blood": "red", "a tomato": "red",
     "a strawberry": "red", "a banana": "yellow", "a lemon": "yellow", "the sun": "yellow", "snow": "white", "milk": "white",
@@ -29,7 +29,7 @@ SHAPE_FACTS = {
 
 @dataclass(frozen=True)
 class KnowledgeItem:
-    """A prompt that describes a thing by facts, the thought that names it, and what the picture must show."""
+    """A prompt that describes a picture by facts, the thought that names it, and the correct scene or flag."""
 
     prompt: str
     think: str
@@ -74,12 +74,12 @@ def of_facts(rng: np.random.Generator, split: Split) -> KnowledgeItem:
 
 
 def knowledge_item(rng: np.random.Generator, split: Split = "train", *, flags: float = 0.3) -> KnowledgeItem:
-    """A prompt of the split. Combinations of colour clue and shape clue are split; flags, as facts, are in all splits."""
+    """A prompt of the split. Combinations of colour and shape clues are split; flags are facts, and in all splits."""
     return of_flag(rng) if rng.random() < flags else of_facts(rng, split)
 
 
 def fact_sentence(rng: np.random.Generator) -> str:
-    """A fact to read: "grass is green." """
+    """A sentence that states a fact: "grass is green." """
     kind = rng.random()
     if kind < 0.4:
         known = str(rng.choice(list(COLOR_FACTS)))

@@ -1,6 +1,6 @@
-"""Questions on scenes with answers and reasoning traces, and the check that every step of a trace is true.
+"""Questions about scenes with answers and reasoning traces, and a check of traces.
 
-A trace first lists what there is in reading order (`describe`), then draws the conclusion.
+A trace first lists the things in reading order (`describe`), then states the conclusion.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Random = np.random.Generator
 
 @dataclass(frozen=True)
 class Question:
-    """``kind`` of question, with the right answer and the trace that leads to it. ``negative`` says how a "no" was made."""
+    """A question about a scene with its answer and trace. ``negative``: how the absent thing of a "no" was chosen (POPE)."""
 
     kind: str
     text: str
@@ -41,7 +41,7 @@ def choose(rng: Random, options: Sequence[str]) -> str:
 
 
 def attributes(rng: Random, thing: Thing) -> tuple[str | None, str | None]:
-    """(colour, shape) to name a thing by: both, or one of them."""
+    """(colour, shape) by which a thing is named: both, or one of them and None."""
     kind = rng.random()
     return (thing.color, thing.shape) if kind < 0.5 else (None, thing.shape) if kind < 0.8 else (thing.color, None)
 
@@ -57,7 +57,7 @@ def plural(color: str | None, shape: str | None, noun: str = "objects") -> str:
 
 
 def reason(scene: Scene, conclusion: str) -> str:
-    """The listing, then the conclusion."""
+    """A trace: the listing of all things, then the conclusion."""
     return f"{describe(scene)} {conclusion}"
 
 
@@ -74,7 +74,7 @@ def absent(rng: Random, scene: Scene) -> tuple[str | None, str | None, str]:
             return None, choose(rng, missing), "popular"
     while True:
         color, shape = choose(rng, COLORS), choose(rng, SHAPES)
-        if kind < 0.8:  # share one attribute with something there
+        if kind < 0.8:  # share one attribute with a thing of the scene
             color, shape = (choose(rng, colors), shape) if rng.random() < 0.5 else (color, choose(rng, shapes))
         if not matching(scene, color, shape):
             return color, shape, "random"
@@ -261,8 +261,7 @@ def ask_about(scene: Scene, rng: Random, kind: str | None = None) -> Question:
 
 
 def check_reasoning(trace: str, question: Question) -> bool:
-    """Whether a trace is the listing of all things (for kinds that list) followed by the conclusion that answers the question,
-    in the question's own words, ignoring spaces."""
+    """Whether a trace equals the reference trace of the question, ignoring spaces."""
     return " ".join(trace.split()) == question.reasoning
 
 

@@ -1,4 +1,4 @@
-"""Scenes -> pixels, fast: each shape is a distance-like field on its own patch, so anti-aliasing is a clipped ramp."""
+"""Fast renderer of scenes: each shape is a signed-distance field on its own patch, anti-aliased by a clipped ramp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmada.nano.world.scenes import Scene, Thing
 
 __all__ = ["AUGMENTED", "CANONICAL", "PALETTE", "Style", "render"]
 
-# What the model learns to draw: one pure colour a name.
+# The colours that the model learns to draw, one per name.
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (230, 25, 25),
     "green": (0, 160, 50),
@@ -24,7 +24,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "black": (12, 12, 12),
 }
 CANONICAL_BACKGROUND = {"grey": (140, 140, 140), "light": (228, 228, 228)}
-# (hue in degrees, saturation, value) ranges of what others may mean by a name.
+# (hue in degrees, saturation, value) ranges that a colour name may stand for in pictures by others.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "red": ((-8, 7), (0.78, 1.0), (0.72, 1.0)),
     "orange": ((22, 40), (0.8, 1.0), (0.88, 1.0)),
@@ -35,7 +35,7 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, f
     "white": ((0, 360), (0.0, 0.03), (0.95, 1.0)),
     "black": ((0, 360), (0.0, 0.3), (0.0, 0.14)),
 }
-# What most others draw a name with.
+# Colours that other renderers commonly use for a name.
 COMMON: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((255, 0, 0), (220, 30, 30), (200, 30, 40)),
     "orange": ((255, 165, 0), (255, 140, 0), (255, 128, 0)),
@@ -51,8 +51,10 @@ COMMON_BACKGROUND = {"grey": (128.0, 128.0, 120.0, 150.0), "light": (200.0, 220.
 
 @dataclass(frozen=True)
 class Style:
-    """``jitter``: colours, sizes, angles and edges vary, and centres move by up to a share of that many pixels (of 64), the
-    share drawn once a picture; 0 = canonical."""
+    """A drawing style: ``jitter`` above 0 varies colours, sizes, angles and edges, and moves centres; 0 is the canonical style.
+
+    Centres move by up to a share of ``jitter`` pixels (of 64); the share is drawn once per picture.
+    """
 
     jitter: float
 
@@ -61,8 +63,8 @@ class Style:
             raise InputError(f"jitter of a style must lie in 0..6 pixels, got {self.jitter}")
 
 
-CANONICAL = Style(0.0)  # the style that the model learns to draw, on the grid of the codes
-AUGMENTED = Style(4.0)  # the styles that it learns to look at, as other renderers might draw
+CANONICAL = Style(0.0)  # the style that the model learns to draw, aligned with the grid of codes
+AUGMENTED = Style(4.0)  # the styles that it learns to read, as other renderers might draw
 DIAMETER = {"small": 10.0, "medium": 16.0, "large": 22.0}
 AUGMENTED_DIAMETER = {"small": (9.0, 11.0), "medium": (13.0, 17.0), "large": (19.0, 22.0)}
 
@@ -109,7 +111,7 @@ def augmented_color(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def draw_thing(canvas: np.ndarray, thing: Thing, rng: np.random.Generator, style: Style, hard: bool) -> None:
-    """Blend one shape into the float canvas (H, W, 3); it stands up to ``style.jitter`` pixels (of 64) off its cell's centre."""
+    """Blend one shape into the float canvas (H, W, 3); its centre is up to ``style.jitter`` pixels (of 64) off its cell's."""
     size = canvas.shape[0]
     unit = size / 64
     color = np.array(PALETTE[thing.color], float)
@@ -161,7 +163,7 @@ def render(scene: Scene, rng: np.random.Generator, style: Style = CANONICAL, siz
         background, style = (
             augmented_background(scene, rng),
             Style(rng.uniform(0, style.jitter)),
-        )  # some keep to the grid
+        )  # a small jitter stays close to the grid
         hard, noise = rng.random() < 0.3, float(rng.uniform(0, 4)) if rng.random() < 0.15 else 0.0
     canvas = np.empty((size, size, 3))
     canvas[:] = background

@@ -1,4 +1,4 @@
-"""Scenes of the nano world: one to four coloured shapes on a 3 x 3 grid, and splits that cannot overlap."""
+"""Scenes of the nano world: one to four coloured shapes on a 3 x 3 grid, and disjoint splits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACES = (
     ("left", "center", "right"),
     ("bottom left", "bottom", "bottom right"),
 )
-# (colour, shape) pairs that no training scene holds: composition is measured on them.
+# (colour, shape) pairs that are in no training scene, to measure compositional generalisation.
 HELD_OUT = frozenset({("purple", "star"), ("orange", "triangle"), ("blue", "square")})
 Split = Literal["train", "validation", "test"]
 
@@ -53,7 +53,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """Colour and shape."""
+        """Colour and shape, such as "red circle"."""
         return f"{self.color} {self.shape}"
 
     @property
@@ -120,8 +120,8 @@ def sample_scene(
 ) -> Scene:
     """A scene of the split, with ``count`` things (1..4; drawn if None).
 
-    ``held_out``: at least one thing is a held-out pair (then the split is not looked at: no training scene holds one);
-    otherwise none is.
+    ``held_out``: at least one thing is a held-out pair, and the split is ignored, as no training scene has one; otherwise
+    no thing is.
     """
     while True:
         number = count or int(rng.choice(4, p=(0.25, 0.33, 0.27, 0.15))) + 1
