@@ -35,6 +35,7 @@ __all__ = [
     "quote",
     "system_reason",
     "unknown_name",
+    "with_article",
 ]
 
 MAX_ROWS = 2**20
@@ -88,8 +89,12 @@ def quote(value: object, limit: int = 80) -> str:
 
 def kind_of(value: object) -> str:
     """Say in words of which type a value is: "a list", "an object", "None"."""
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+    return "None" if value is None else with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """A name with "a" or "an" before it."""
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def unknown_name(field: str, value: str, known: Iterable[str]) -> InputError:

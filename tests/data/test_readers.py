@@ -159,6 +159,21 @@ def test_a_byte_order_mark_is_not_text(pictures: Path) -> None:
     assert captions(pictures)[0].text == "a red square"
 
 
+@pytest.mark.parametrize("half", ["\ud800", "a\udfff b"])
+def test_half_characters_are_counted(pictures: Path, half: str) -> None:
+    """JSON can escape them and no tokenizer takes them."""
+    whole = "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")
+    rows = [{"messages": [user(one), user(two, "assistant")]} for one, two in ((half, "a"), ("a", half), (whole, "a"))]
+    found = chat(lines(pictures / "chat.jsonl", *rows))
+    assert (len(found), found.rejected) == (1, {"text is not valid Unicode": 2})
+    found = text(lines(pictures / "t.jsonl", {"text": half}, {"text": whole}))
+    assert (len(found), found.rejected) == (1, {"text is not valid Unicode": 1})
+    lines(pictures / "metadata.jsonl", {"file_name": "a.png", "text": half}, {"file_name": "a.png", "text": whole})
+    for describe in ("", "what is this?"):
+        found = captions(pictures, describe=describe)
+        assert (len(found), found.rejected) == (1, {"text is not valid Unicode": 1})
+
+
 def test_captions_in_another_encoding_are_counted(pictures: Path) -> None:
     (pictures / "a.txt").write_bytes("caf\xe9".encode("latin-1"))
     (pictures / "b.txt").write_text("a caf\xe9", encoding="utf-8")

@@ -1,5 +1,6 @@
 """Fast decoding: rules for parallel unmasking, reuse between steps, and looking ahead, on a small random transformer."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -45,6 +46,7 @@ from mmada.sampling import (
     denoise,
     row_generators,
 )
+from mmada.sampling.parallel import Rule
 
 TEXT = Phase(modality="text", schedule=UniformSchedule(4), remasking=LowConfidence(), token_sampler=Greedy(), blocks=Blocks(4))
 IMAGE = Phase(modality="image", schedule=MaskSchedule(Cosine(), 5), remasking=GumbelConfidence(), token_sampler=Temperature(1.0))
@@ -309,6 +311,34 @@ def test_choices_by_name() -> None:
         Acceleration.of("threshold", lookahead=2)
     with pytest.raises(InputError, match="lookahead"):
         Acceleration.of(lookahead=-1)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda seen: seen.confidence_N, "a tensor of float64 and shape"),
+        (lambda seen: (seen.confidence_N > 0).long(), "a tensor of int64 and shape"),
+        (lambda seen: (seen.confidence_N > 0)[:-1], "a tensor of bool and shape"),
+        (lambda seen: (seen.confidence_N > 0)[:, None], "a tensor of bool and shape"),
+        (lambda seen: [True] * len(seen.confidence_N), "a list"),
+        (lambda seen: None, "None"),
+    ],
+)
+def test_a_rule_that_returns_something_else_is_told_so(
+    model: MMaDAModel, returned: Callable[[Candidates], Tensor], said: str
+) -> None:
+    class Odd(Rule):
+        def accept(self, seen: Candidates) -> Tensor:
+            return returned(seen)
+
+    with pytest.raises(InputError, match=rf"parallel Odd accepts with {said}.*let accept return a bool tensor of shape"):
+        frames(model, answer_row(21, 2, 9), replace(TEXT, parallel=Odd()))
+
+
+@pytest.mark.parametrize("choice", [{"parallel": Threshold}, {"reuse": BlockCache}])
+def test_a_class_in_place_of_a_rule_is_told_so(choice: dict[str, type]) -> None:
+    with pytest.raises(InputError, match=r"is the class (\w+); give an instance, such as \1\(\)"):
+        Acceleration(**choice)
 
 
 def test_a_rule_without_the_defaults_is_refused_before_any_step() -> None:

@@ -78,6 +78,8 @@ class Example:
         check_choice("learn", self.learn, ("image", "thought"))
         if self.objective == "text":
             check_text("text", self.text)
+        for words in (self.text, self.thought, *(turn.content for turn in self.messages)):
+            check_text(f"text of an example of {self.objective}", words, empty=True)
         if self.objective == "infill" and not any(learned and piece for piece, learned in self.parts):
             raise InputError("parts have nothing to learn; mark at least one piece of text as learned")
         if self.objective == "chat" and not any(m.role == "assistant" for m in self.messages):

@@ -59,6 +59,18 @@ class Examples:
         return Examples(tuple(items), rejected)
 
 
+NOT_UNICODE = "text is not valid Unicode"
+
+
+def is_unicode(*texts: str) -> bool:
+    """Whether texts can be tokenised: JSON can escape half a character ("\\ud800"), which no tokenizer takes."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def captions(path: Path, *, describe: str = "") -> Examples:
     """Pictures of a folder with their captions, to be drawn; with ``describe``, as answers to that question about the picture.
 
@@ -100,6 +112,8 @@ def captioned(picture: Path | str, caption: str, describe: str) -> Example | str
         return picture
     if not caption.strip():
         return "no caption"
+    if not is_unicode(caption):
+        return NOT_UNICODE
     caption = caption.strip()
     if describe:
         turns = (Message("user", describe), Message("assistant", caption))
@@ -122,9 +136,14 @@ def text(path: Path) -> Examples:
         lines: Iterable[Any] = (row.get("text") for row in rows_of(path))
     else:
         lines = (line.rstrip("\r\n") for line in read_lines(path, "data"))
-    return Examples.of(
-        Example(objective="text", text=line) if isinstance(line, str) and line.strip() else "no text" for line in lines
-    )
+    return Examples.of(plain_text(line) for line in lines)
+
+
+def plain_text(line: object) -> Example | str:
+    """The example of a text, or why there is none."""
+    if not isinstance(line, str) or not line.strip():
+        return "no text"
+    return Example(objective="text", text=line) if is_unicode(line) else NOT_UNICODE
 
 
 def chat(path: Path, *, images: str = "", reasoning: bool = False) -> Examples:
@@ -179,6 +198,8 @@ def turn_of(one: Any) -> Message | str:
         return "unknown role"
     if not isinstance(content, str):
         return "message without text"
+    if not is_unicode(content):
+        return NOT_UNICODE
     return Message(ROLES[role], content)  # type: ignore[arg-type]
 
 

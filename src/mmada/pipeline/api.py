@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmada.errors import InputError, kind_of
+from mmada.errors import InputError, kind_of, with_article
 from mmada.model.quantize import Quantisation
 from mmada.pipeline.engine import Engine
 from mmada.pipeline.image_methods import ImageMethods
@@ -46,7 +46,7 @@ class MMaDA(TextMethods, ImageMethods):
         """The same model with other defaults: options of all texts and of images, on top of ``preset`` or of its own."""
         for name, value, kind in (("text", text, TextSampling), ("image", image, ImageSampling), ("preset", preset, Preset)):
             if value is not None and not isinstance(value, kind):
-                raise InputError(f"{name} is {kind_of(value)}; give a {kind.__name__}")
+                raise InputError(f"{name} is {kind_of(value)}; give {with_article(kind.__name__)}")
         return MMaDA(self.engine, self.source, (preset or self.preset).with_options(text, image))
 
     @classmethod

@@ -13,7 +13,18 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar, cast
 
 from mmada.diffusion.schedule import SCHEDULES
-from mmada.errors import MAX_STEPS, InputError, check_choice, check_number, check_text, check_whole, kind_of, quote, unknown_name
+from mmada.errors import (
+    MAX_STEPS,
+    InputError,
+    check_choice,
+    check_number,
+    check_text,
+    check_whole,
+    kind_of,
+    quote,
+    unknown_name,
+    with_article,
+)
 from mmada.sampling import (
     Acceleration,
     Blocks,
@@ -237,7 +248,7 @@ def chosen(kind: type[Kind], sampling: object, options: Mapping[str, Any], other
         if name not in names:
             raise unknown_name("option", name, [*names, *others])
     if sampling is not None and not isinstance(sampling, kind):
-        raise InputError(f"sampling is {kind_of(sampling)}; give a {kind.__name__}, or its fields by name")
+        raise InputError(f"sampling is {kind_of(sampling)}; give {with_article(kind.__name__)}, or its fields by name")
     given = {name: value for name, value in options.items() if value is not None}
     return kind(**given) if sampling is None else replace(sampling, **given)
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from mmada.errors import InputError, check_choice, check_flag, check_whole, kind_of, quote, unknown_name
+from mmada.errors import InputError, check_choice, check_flag, check_whole, kind_of, quote, unknown_name, with_article
 from mmada.io.atomic import write_json
 from mmada.io.documents import read_json
 from mmada.pipeline.grids import Fit
@@ -49,7 +49,7 @@ class Preset:
     def __post_init__(self) -> None:
         for name, kind in _PARTS.items():
             if not isinstance(getattr(self, name), kind):
-                raise InputError(f"{name} is {kind_of(getattr(self, name))}; give a {kind.__name__}")
+                raise InputError(f"{name} is {kind_of(getattr(self, name))}; give {with_article(kind.__name__)}")
         for name in ("answer", "reasoning", "thought"):
             object.__setattr__(self, name, getattr(self, name).over(TEXT_DEFAULTS))
         object.__setattr__(self, "image", self.image.over(IMAGE_DEFAULTS))

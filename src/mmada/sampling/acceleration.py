@@ -41,6 +41,8 @@ class Acceleration:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise InputError(f"{name} {quote(value)} is a name, not a rule; read it with Acceleration.of({name}=...)")
+            if isinstance(value, type):
+                raise InputError(f"{name} is the class {value.__name__}; give an instance, such as {value.__name__}()")
             if value is not None and not hasattr(value, method):
                 raise InputError(f"{name} cannot be {quote(value)}; give a rule, or its name, such as {example}")
         if self.parallel is not None and not isinstance(self.parallel.verify, (int, float)):

@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mmada.errors import check_number, check_whole
+from mmada.errors import InputError, check_number, check_whole, kind_of
 from mmada.sampling.logits_ops import log_odds
 from mmada.sampling.model_calls import ModelCalls, Positions, Query
 
@@ -290,6 +290,19 @@ def remasked(again_MV: Tensor, token_M: Tensor, verify_RL: Tensor, unmasked_R: T
     return (p_RL < verify) & (rank_RL < unmasked_R[:, None] - 1)
 
 
+def check_accepted(rule: UnmaskingRule, accepted_N: object, candidates: int) -> None:
+    """Raise InputError for what a rule returns if that is not one boolean for each candidate. Type and shape only: no wait."""
+    if isinstance(accepted_N, Tensor) and accepted_N.dtype == torch.bool and accepted_N.shape == (candidates,):
+        return
+    given = kind_of(accepted_N)
+    if isinstance(accepted_N, Tensor):
+        given = f"a tensor of {str(accepted_N.dtype).removeprefix('torch.')} and shape {tuple(accepted_N.shape)}"
+    raise InputError(
+        f"parallel {type(rule).__name__} accepts with {given}; let accept return a bool tensor of shape ({candidates},), "
+        "one value for each candidate"
+    )
+
+
 class ParallelSelection:
     """What a rule adds to the steps of one block: candidates that it unmasks, and decided tokens that it remasks."""
 
@@ -313,6 +326,7 @@ class ParallelSelection:
         """The candidates that the rule unmasks, bool (N,)."""
         seen = Candidates(logits_NV, token_N, at.row_N, at.position_N, self.before)
         accepted_N = self.rule.accept(seen)
+        check_accepted(self.rule, accepted_N, len(token_N))
         self.before = recent(seen, self.rule.history)
         return accepted_N
 
