@@ -127,6 +127,7 @@ def test_what_is_not_used_is_said(start: Path, data: Path, tmp_path: Path, capsy
         ({"data": "{a: {kind: text}}"}, r"path is missing; give it \(at a\)"),
         ({"data": "{a: {kind: text, path: X/lines.txt, wieght: 1}}"}, r"wieght is not a field of it; .* \(at a.wieght\)"),
         ({"data": "{a: {kind: text, path: [1]}}"}, r"it should be a valid string \(at a.path\)"),
+        ({"data.text": "X/lines.txt"}, r"set 'data' itself, as in data=\{text: \.\.\.\}"),
         ({"data": "{a: 3}"}, r"it should be a valid string or .* \(at a\)"),
         ({"data": "{pictures: X}"}, "data 'pictures' is of kind 'pictures'; choose from captions, chat"),
         ({"data": "{captions: X/gone}"}, "data 'X/gone' does not exist"),

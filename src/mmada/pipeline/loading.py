@@ -227,5 +227,5 @@ def _download(name: str, field: str) -> Path:
     except Exception as error:  # the hub's client has an error class for each of a dozen causes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{field} {quote(name)} is neither a folder nor could it be downloaded from the hub: {reason}"
+            f"{field} {quote(name)} is not a folder here and could not be downloaded ({reason}); check the path or the hub id"
         ) from error

@@ -41,7 +41,8 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
     for path, text in values.items():
         full = ".".join((*above, *path))
         if not dataclasses.is_dataclass(config) or isinstance(config, type):
-            raise InputError(f"setting {full!r} goes too deep: {above[-1]!r} is a plain value; set {'.'.join(above)!r} itself")
+            given = f", as in {above[-1]}={{{path[0]}: ...}}" if isinstance(config, Mapping) else ""
+            raise InputError(f"setting {full!r} goes too deep: {above[-1]!r} is one value; set {'.'.join(above)!r} itself{given}")
         names = [f.name for f in dataclasses.fields(config)]
         if path[0] not in names:
             near = difflib.get_close_matches(path[0], names, 1)
