@@ -16,7 +16,7 @@ SHADE = 2e-3
 
 
 def differences(stored: Any, found: Any, close: float, at: str = "") -> list[str]:
-    """Where two values differ, with both; fractions may differ by ``close``."""
+    """Differences of two values, by path; fractions may differ by ``close``."""
     if isinstance(stored, dict) and isinstance(found, dict):
         names = [*stored, *(name for name in found if name not in stored)]
         pairs = [(stored.get(name, "nothing"), found.get(name, "nothing"), f"{at} > {name}") for name in names]

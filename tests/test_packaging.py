@@ -1,4 +1,4 @@
-"""What an installation gets: bounds that lock nobody out, and exact versions for development alone."""
+"""Dependencies of an installation: lower bounds for users, and exact versions for development only."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Every test of the command line runs in an empty folder, with the fake in the place of the pipeline."""
+"""Every test of the command line runs in an empty folder, with the fake instead of the pipeline."""
 
 import sys
 import types
@@ -11,7 +11,7 @@ from tests.cli.fake_model import CALLS, FakeMMaDA
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty working folder, and the fake in the place of the pipeline (so nothing here imports torch)."""
+    """An empty working folder, and the fake instead of the pipeline (so nothing here imports torch)."""
     pipeline = types.ModuleType("mmada.pipeline")
     pipeline.MMaDA = FakeMMaDA  # type: ignore[attr-defined]
     options = types.ModuleType("mmada.pipeline.options")

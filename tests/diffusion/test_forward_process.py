@@ -97,18 +97,18 @@ def test_the_smallest_ratio_of_1_masks_everything() -> None:
     assert (noised.weight_BL == 1).all()
 
 
-@pytest.mark.parametrize("places", [1, 2, 5, 7])
-def test_exact_counts_weigh_by_the_realised_ratio(places: int) -> None:
-    tokens = torch.ones(400, places, dtype=torch.long)
-    segment = torch.arange(1, 401)[:, None].expand(400, places)
+@pytest.mark.parametrize("positions", [1, 2, 5, 7])
+def test_exact_counts_weigh_by_the_realised_ratio(positions: int) -> None:
+    tokens = torch.ones(400, positions, dtype=torch.long)
+    segment = torch.arange(1, 401)[:, None].expand(400, positions)
     noised = corrupt(
         tokens, tokens.bool(), segment, mask_id=MASK, process=ForwardProcess(count="exact", min_ratio=0.0), generator=generator()
     )
     masked_S = noised.masked_BL.sum(1)
-    assert torch.allclose(noised.weight_BL[:, 0], places / masked_S)
-    counts = torch.bincount(masked_S, minlength=places + 1)
+    assert torch.allclose(noised.weight_BL[:, 0], positions / masked_S)
+    counts = torch.bincount(masked_S, minlength=positions + 1)
     assert counts[0] == 0
-    assert (counts[1:] - 400 / places).abs().max() <= 1, "every count is equally likely"
+    assert (counts[1:] - 400 / positions).abs().max() <= 1, "every count is equally likely"
 
 
 @pytest.mark.parametrize("count", ["bernoulli", "exact"])

@@ -42,7 +42,7 @@ FEW = {
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Which models were judged, by a measure that takes no time."""
+    """The models that were evaluated, by an instantaneous measure."""
     seen: list[Path] = []
 
     def toy(model: Any, rng: np.random.Generator, count: int, split: str) -> Measured:
@@ -55,7 +55,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def test_a_study_goes_on_where_it_stopped(
+def test_a_study_resumes_where_it_stopped(
     judged: list[Path], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, real, runs = tmp_path / "study", RLRecipe.run, []
@@ -90,7 +90,7 @@ def test_a_study_goes_on_where_it_stopped(
     assert (out / "study.png").stat().st_size > 5000
 
 
-def test_a_run_killed_in_the_middle_goes_on_with_its_own_settings_alone(
+def test_a_run_killed_in_the_middle_resumes_with_its_own_settings_only(
     judged: list[Path], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few, out, real = FEW | {"seeds": "1", "arms": "{a: {}}"}, tmp_path / "study", PolicyLearner.losses
@@ -235,8 +235,8 @@ def test_a_short_run_of_every_study(name: str, folder: Path, tmp_path: Path, mon
     [
         ({"only": "[three]"}, "only"),
         ({"measures": "{arithmetics: 3}"}, "measures"),
-        ({"arms": "{'a/b': {}}"}, "is that of a folder"),
-        ({"arms": "{'..': {}}"}, "is that of a folder"),
+        ({"arms": "{'a/b': {}}"}, "is also the name of a folder"),
+        ({"arms": "{'..': {}}"}, "is also the name of a folder"),
         ({"arms": "{}"}, "arms of study_league is empty"),
         ({"measures": "{}"}, "measures of study_league is empty"),
         ({"base.sampling.text.length": "0"}, r"length"),
@@ -280,7 +280,7 @@ def test_what_is_wrong_with_an_arm_is_found_before_any_model_is_judged(
     assert not (tmp_path / "study").exists()
 
 
-def test_a_study_from_what_is_no_model(judged: list[Path], folder: Path, tmp_path: Path) -> None:
+def test_a_study_from_an_invalid_start(judged: list[Path], folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "image_tokenizer", tmp_path / "start" / "image_tokenizer")
     with pytest.raises(InputError, match="holds no trained model, only an image tokenizer"):
         run("study_noising", overrides=FEW, out=tmp_path / "study", start_from=tmp_path / "start")

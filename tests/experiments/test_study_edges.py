@@ -1,4 +1,4 @@
-"""What a study and a setting meet at their edges: no reward, kept rollouts of another course, adapters as a start."""
+"""Edge cases of studies: no reward, stored rollouts of another training_config, adapters as a start."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a study compares: as many views for every method, the same examples for every model, means with their spread."""
+"""Fairness of studies: equal views for every method, the same examples for every model, means with their spread."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the goldens ask: prompts, captions, questions and pictures, all written out here and free of the package."""
+"""Inputs of the goldens: prompts, captions, questions and pictures, all literal and independent of the package."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the goldens must know of the package beyond its public calls: mend this file where names or folders move."""
+"""Internals of the package that the goldens depend on; update this file if names or folders move."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,7 +19,7 @@ NANO = Path(mmada.__file__).parent / "nano" / "assets"
 
 
 def speed_of(**names: Any) -> Any:
-    """How fast to decode, by the names of the command line."""
+    """The acceleration, by the names of the command line."""
     return Acceleration.of(**names)
 
 
@@ -76,7 +76,7 @@ def thoughts(frame: Any) -> list[list[int]]:
 
 
 def canvases(frame: Any) -> list[Values]:
-    """The rows of a frame: ids, and runs of (value, times) of what is said of the places."""
+    """The rows of a frame: ids, and runs of (value, times) of the state of its positions."""
     canvas = frame.canvas
     parts = {"editable": canvas.editable_BL, "valid": canvas.valid_BL, "modality": canvas.modality_BL}
     named = {name: [runs(row) for row in part.int().tolist()] for name, part in parts.items()}

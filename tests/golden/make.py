@@ -47,7 +47,7 @@ class Enough(Exception):
 
 
 def key(*parts: object) -> str:
-    """What names a value in its file."""
+    """The key of a value in its file."""
     return " | ".join(str(part) for part in parts)
 
 
@@ -83,7 +83,7 @@ def infills() -> Values:
 
 
 def answers(batches: list[tuple[inputs.Options, list[tuple[str, str]]]] = inputs.QUESTIONS, **options: Any) -> Values:
-    """What it says about pictures."""
+    """Answers about pictures."""
     found: dict[str, Any] = {}
     for given, asked in batches:
         pictures = [inputs.picture(inputs.SCENES[name]) for name, _ in asked]
@@ -93,7 +93,7 @@ def answers(batches: list[tuple[inputs.Options, list[tuple[str, str]]]] = inputs
 
 
 def own_answers() -> Values:
-    """What it says about pictures that it drew."""
+    """Answers about pictures that the model drew."""
     captions = ["a red circle above a blue square", "two green stars", "a yellow triangle"]
     asked = ["what color is the circle?", "how many stars are there?", "what shape is the yellow object?"]
     results = nano().ask(nano().draw(captions, seed=40, steps=6), asked)

@@ -222,7 +222,7 @@ def odd_sources(folder: Path) -> list[tuple[object, str]]:
 
 
 @pytest.mark.parametrize("number", range(26))
-def test_what_is_no_image_is_one_sentence_that_names_the_argument(tmp_path: Path, number: int) -> None:
+def test_invalid_images_raise_one_sentence_that_names_the_argument(tmp_path: Path, number: int) -> None:
     source, said = odd_sources(tmp_path)[number]
     for load in (load_image, lambda given, name: load_mask(given, (4, 4), name)):
         with pytest.raises(InputError, match=said) as caught:
@@ -273,7 +273,7 @@ def test_mask_is_where_it_is_white() -> None:
     assert load_mask(np.array(expected), (4, 1)).tolist() == expected
 
 
-def test_zeros_and_ones_are_a_mask_and_what_is_transparent_is_no_hole() -> None:
+def test_zeros_and_ones_are_a_mask_and_transparency_is_not_a_hole() -> None:
     wanted = np.zeros((4, 6), bool)
     wanted[1, 2] = True
     assert (load_mask(torch.from_numpy(wanted).long(), (6, 4)) == wanted).all()

@@ -97,7 +97,7 @@ def test_every_form_and_type_reads_the_same(original: Path, tmp_path: Path) -> N
         assert all(torch.equal(value.bfloat16().to(kind), small[name]) for name, value in expected.items())
 
 
-def test_each_tensor_keeps_its_type_unless_one_is_asked_for(folder: Path) -> None:
+def test_each_tensor_keeps_its_type_unless_one_is_given(folder: Path) -> None:
     save_file({name: value.bfloat16() for name, value in load_file(folder / FIRST).items()}, folder / FIRST)
     stored = {to_ours(name): value for name, value in state(folder).items()}
     model = read_model(folder, device=CPU)

@@ -1,4 +1,4 @@
-"""What needs torchao or peft; run where they are installed: pip install 'mmada[quant,peft]'."""
+"""Features that need torchao or peft; run where they are installed: pip install 'mmada[quant,peft]'."""
 
 import shutil
 from importlib.metadata import PackageNotFoundError

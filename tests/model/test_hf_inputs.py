@@ -1,4 +1,4 @@
-"""What transformers users may hand to the model: refused by field, or computed as meant."""
+"""Inputs in the conventions of transformers: rejected by field, or computed as intended."""
 
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def test_wrong_inputs_are_named(model: MMaDAModel, name: str, value: object, sai
         logits(model, **{name: value})
 
 
-def test_what_of_causal_models_is_asked_for_says_what_to_use(model: MMaDAModel, tmp_path: Path) -> None:
+def test_features_of_causal_models_name_what_to_use_instead(model: MMaDAModel, tmp_path: Path) -> None:
     assert not hasattr(model, "generate")
     assert not hasattr(model, "prepare_inputs_for_generation")
     model.save_pretrained(tmp_path)

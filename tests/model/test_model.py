@@ -22,7 +22,7 @@ def tokens(length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 50, (1, length), generator=torch.Generator().manual_seed(seed))
 
 
-def test_every_place_sees_every_other(model: MMaDAModel) -> None:
+def test_every_position_attends_to_every_other(model: MMaDAModel) -> None:
     ids = tokens(9)
     other = ids.clone()
     other[0, -1] = (ids[0, -1] + 1) % 50
@@ -30,7 +30,7 @@ def test_every_place_sees_every_other(model: MMaDAModel) -> None:
         assert not torch.allclose(model.hidden(ids)[0, 0], model.hidden(other)[0, 0])
 
 
-def test_predict_answers_only_the_places_and_columns_asked_for(model: MMaDAModel) -> None:
+def test_predict_returns_only_the_query_positions_and_vocabulary_slice(model: MMaDAModel) -> None:
     ids = tokens(12)
     at = torch.zeros_like(ids, dtype=torch.bool)
     at[0, [2, 7]] = True

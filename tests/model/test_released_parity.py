@@ -139,7 +139,7 @@ def test_the_prompt_about_a_picture_is_that_of_the_reference(released: MMaDA) ->
 
 
 def captions(released: MMaDA) -> list[str]:
-    """What stands between bos and eos of the two stored prompts."""
+    """The tokens between bos and eos of the two stored prompts."""
     rows = TRANSFORMER["t2i.cond_ids"].tolist()
     return [spelt(released, ids[ids.index(RELEASED.bos) + 1 : ids.index(RELEASED.eos)]) for ids in rows]
 
@@ -169,7 +169,7 @@ def partial(released: MMaDA, pads: str, words: list[str]) -> Canvas:
 
 
 def image_logits(network: MMaDAModel, canvas: Canvas) -> Tensor:
-    """At the 64 image places of each row, (B, 64, codes)."""
+    """Logits at the 64 image positions of each row, (B, 64, codes)."""
     query_BL = canvas.modality_BL == 1
     return network.predict(canvas.tokens_BL, query_BL=query_BL, vocab=IMAGE, valid_BL=canvas.valid_BL).view(canvas.rows, 64, -1)
 
@@ -191,7 +191,7 @@ def test_guided_logits_are_those_of_the_reference(released: MMaDA, network: MMaD
 
 
 def test_the_image_schedule_is_that_of_the_reference() -> None:
-    # The reference keeps one place nominally masked at the end; ours commits it in the last step.
+    # The reference keeps one position nominally masked at the end; ours commits it in the last step.
     count, left = MaskSchedule(Cosine(), 15), torch.tensor([64, 64])
     kept = []
     for step in range(15):

@@ -49,7 +49,7 @@ def test_importing_mmada_changes_nothing_and_imports_little() -> None:
     )
 
 
-def test_a_folder_that_does_not_say_its_type_is_told_in_words(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_type_raises_a_sentence(tmp_path: Path) -> None:
     """`transformers` goes through all registered types then."""
     (tmp_path / "tokenizer.json").write_text("{}")
     code = "import mmada.transformers, sys; from transformers import AutoConfig\nAutoConfig.from_pretrained(sys.argv[1])"

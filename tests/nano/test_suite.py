@@ -149,7 +149,7 @@ def test_who_knows_all_scores_one_and_who_knows_nothing_scores_none(
 
 
 @pytest.mark.parametrize("knows", [True, False])
-def test_pictures_are_drawn_in_four_steps_where_quickly_is_asked(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_pictures_are_drawn_in_four_steps(knows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle: Any = Oracle(monkeypatch, knows)
     drawn: list[tuple[int, float]] = []
 

@@ -129,7 +129,7 @@ def test_a_caption_that_names_every_color_has_one_picture() -> None:
     assert len(pictures) > 1000
 
 
-def test_relations_and_places_are_judged() -> None:
+def test_relations_and_positions_are_judged() -> None:
     rng = random(6)
     prompt = next(p for p in prompts("position", rng, 50) if p.meaning.relation == "above")
     first, second = prompt.meaning.groups
@@ -141,14 +141,14 @@ def test_relations_and_places_are_judged() -> None:
 def test_arithmetic_traces_are_verified_and_wrong_ones_refused() -> None:
     rng = random(7)
     for _ in range(200):
-        asked = problem(rng)
-        assert check_steps(asked.reasoning, asked)
-        assert asked.answer == extract_answer(f"the answer is {asked.answer}.")
-        last = asked.steps[-1]
-        assert not check_steps(asked.reasoning.replace(f"= {last.result}.", f"= {last.result + 1}."), asked)
-        assert not check_steps("1 + 1 = 2.", asked) or asked.reasoning == "1 + 1 = 2."
-        assert not check_steps("", asked)
-        assert not check_steps(asked.reasoning + " 3 + 4", asked)
+        question = problem(rng)
+        assert check_steps(question.reasoning, question)
+        assert question.answer == extract_answer(f"the answer is {question.answer}.")
+        last = question.steps[-1]
+        assert not check_steps(question.reasoning.replace(f"= {last.result}.", f"= {last.result + 1}."), question)
+        assert not check_steps("1 + 1 = 2.", question) or question.reasoning == "1 + 1 = 2."
+        assert not check_steps("", question)
+        assert not check_steps(question.reasoning + " 3 + 4", question)
 
 
 @pytest.mark.parametrize(("style", "blur", "least"), [(CANONICAL, 0.0, 60), (CANONICAL, 0.7, 58), (AUGMENTED, 0.0, 56)])
@@ -165,7 +165,7 @@ def test_the_detector_finds_what_was_drawn(style: Style, blur: float, least: int
     assert right >= least
 
 
-def test_places_found_are_the_places_drawn() -> None:
+def test_detected_positions_are_those_drawn() -> None:
     things = tuple(Thing(r, c, "circle", "red") for r in range(3) for c in range(3))
     found = detect(render(Scene(things), random(9), CANONICAL))
     assert [(round(t.y), round(t.x)) for t in found] == [(t.row, t.col) for t in things]

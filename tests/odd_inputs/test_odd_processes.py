@@ -90,7 +90,7 @@ def test_two_processes_make_one_folder(tmp_path: Path, folder: Path) -> None:
     assert refused.count("\n") == 1
 
 
-def test_a_closed_reader_is_no_error(tmp_path: Path, folder: Path) -> None:
+def test_a_closed_reader_is_not_an_error(tmp_path: Path, folder: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     source = str(Path(__file__).parents[2] / "src")

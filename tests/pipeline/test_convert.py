@@ -155,7 +155,7 @@ def test_bad_input_is_named_and_nothing_is_written(folder: Path, tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(InputError, match="file/out' cannot be a folder"):
         convert(folder, tmp_path / "file" / "out")

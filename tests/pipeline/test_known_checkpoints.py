@@ -1,4 +1,4 @@
-"""Which card a folder gets: its own preset first, then its hub name, then its config."""
+"""Settings of known checkpoints for a folder: its own preset first, then its hub name, then its config."""
 
 import json
 from pathlib import Path

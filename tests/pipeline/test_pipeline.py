@@ -18,7 +18,7 @@ from mmada.pipeline.options import TEXT_DEFAULTS
 
 
 class Script:
-    """Writes ``answer`` from the first masked place of the prompt on, whatever the prompt."""
+    """Writes ``answer`` from the first masked position of the prompt on, whatever the prompt."""
 
     def __init__(self, answer: list[int], certainty: float = 9.0) -> None:
         self.answer, self.certainty = answer, certainty
@@ -30,9 +30,9 @@ class Script:
         if self.start is None:
             self.start = int(query_BL[0].nonzero()[0])
         logits_BLV = torch.zeros(*tokens_BL.shape, len(vocab))
-        for place, token in enumerate(self.answer, start=self.start):
-            if place < tokens_BL.shape[1]:
-                logits_BLV[:, place, token] = self.certainty
+        for position, token in enumerate(self.answer, start=self.start):
+            if position < tokens_BL.shape[1]:
+                logits_BLV[:, position, token] = self.certainty
         return logits_BLV[query_BL]
 
 

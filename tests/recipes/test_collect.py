@@ -96,7 +96,7 @@ def test_a_set_is_read_from_its_own_fields(name: str, row: dict[str, Any], wante
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_row_of_another_layout_is_no_example(name: str) -> None:
+def test_a_row_of_another_layout_is_not_an_example(name: str) -> None:
     with pytest.raises(ValueError, match=r"missing|has no"):
         READERS[name]({"text": "hello", "answer": "no mark", "conversations": []})
 
@@ -221,7 +221,7 @@ def test_what_is_dropped_is_counted_by_reason(sets: Path) -> None:
     assert {p.name for p in out.glob("pictures/*")} == {k.picture.name for k in kept if isinstance(k.picture, Path)}
 
 
-def test_choices_limit_what_is_kept(sets: Path) -> None:
+def test_the_selection_limits_stored_examples(sets: Path) -> None:
     both = [f"llava:{sets / 'llava.json'}", "nano:math:30"]
     report = collected(sets, *both, choice=Selection(unchecked=True, max_tokens=40))
     assert report.unchecked == {"llava": 1, "nano:math": 0}
@@ -319,7 +319,7 @@ def test_own_answers_come_of_each_prompt_and_of_the_seed(model: MMaDA) -> None:
     assert all(m.gold == gold[m.prompt] for m in made)
 
 
-def test_own_right_answers_of_the_bundled_model_are_kept(tmp_path: Path) -> None:
+def test_correct_answers_of_the_bundled_model_are_stored(tmp_path: Path) -> None:
     report = collect_reasoning(
         ["self:nano:math:2"], tmp_path / "out", load=lambda: MMaDA.load("nano"), samples=2, choice=Selection(per_prompt=1)
     )

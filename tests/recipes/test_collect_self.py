@@ -1,4 +1,4 @@
-"""What a model makes itself is never kept unjudged or in a form that it did not write; test questions stay out, however read."""
+"""Self-generated examples are never stored unjudged or edited; test questions are excluded however they are read."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ def writing(
     return seen
 
 
-def test_new_pictures_for_the_prompts_of_a_folder_are_not_kept_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_pictures_for_prompts_of_a_folder_are_not_stored_unjudged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = {c.example.prompt: c.example for c in (NANO["image"](np.random.default_rng(seed)) for seed in range(3))}
     folder = kept_folder(tmp_path / "kept", *right.values())
     seen = writing(monkeypatch, lambda prompt: [f"<think> {right[prompt.text].thinking}</think>"])
@@ -68,7 +68,7 @@ def test_new_pictures_for_the_prompts_of_a_folder_are_not_kept_unseen(tmp_path: 
     assert gathered(tmp_path / "again", f"folder:{folder}").kept["nano:image"] == 3  # what was judged once stays
 
 
-def test_what_was_kept_unchecked_is_no_gold_for_new_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchecked_answers_are_not_gold_for_new_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = kept_folder(
         tmp_path / "kept", ReasoningExample(source="llava", task="math", prompt="2+2?", thinking="hm.", answer="5")
     )
@@ -111,7 +111,7 @@ def test_own_answers_are_dropped_in_another_form_than_the_one_that_is_learnt(
     assert [one.thinking for one in read_reasoned(tmp_path / "out") if one.source == "self:llava"] == ["9 + 3 = 12."]
 
 
-def test_a_picture_that_cannot_be_read_is_not_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_with_unreadable_pictures_are_not_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"question": f"what is in {name}?", "answer": "3", "image_filename": name, "program": []} for name in "ab"]
     rows.append({**rows[0], "image_filename": "c" * 5000})  # no file can have this name
     source = dump(tmp_path / "clevr.json", {"questions": rows})

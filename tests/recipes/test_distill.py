@@ -23,9 +23,9 @@ MASK = 99
 NANO = Path(nano.__path__[0]) / "assets"
 
 
-def answer(places: int) -> Canvas:
+def answer(positions: int) -> Canvas:
     """Two tokens of a question and an answer 10, 11, ..."""
-    return Canvas.join([Segment([1, 2]), Segment(list(range(10, 10 + places)), editable=True), Segment([3])])
+    return Canvas.join([Segment([1, 2]), Segment(list(range(10, 10 + positions)), editable=True), Segment([3])])
 
 
 def learnt(canvas: Canvas) -> list[int]:
@@ -56,19 +56,19 @@ def test_a_picture_is_one_block() -> None:
     assert states == {(10, 11, 12, 13, 14, 15), (11, 12, 14, 15), (12, 15)}
 
 
-@pytest.mark.parametrize(("places", "block"), [(6, 4), (8, 4), (3, 16)])
-def test_true_answers_in_blocks(places: int, block: int) -> None:
+@pytest.mark.parametrize(("positions", "block"), [(6, 4), (8, 4), (3, 16)])
+def test_true_answers_in_blocks(positions: int, block: int) -> None:
     rng, counts = np.random.default_rng(0), set()
     for _ in range(200):
-        state = in_blocks(answer(places), block, rng, MASK)
+        state = in_blocks(answer(positions), block, rng, MASK)
         written = state.tokens_BL[0, 2:-1].tolist()
         targets = learnt(state)
         first = (targets[0] - 10) // block
         assert {(t - 10) // block for t in targets} == {first}
-        known = min(places, (first + 1) * block)
-        assert written == [*range(10, 10 + known), *[MASK] * (places - known)]
+        known = min(positions, (first + 1) * block)
+        assert written == [*range(10, 10 + known), *[MASK] * (positions - known)]
         counts.add((first, len(targets)))
-    whole = {(part, n + 1) for part in range(-(-places // block)) for n in range(min(block, places - part * block))}
+    whole = {(part, n + 1) for part in range(-(-positions // block)) for n in range(min(block, positions - part * block))}
     assert counts == whole
 
 
@@ -165,7 +165,7 @@ def test_wrong_settings(settings: dict[str, str], message: str, tmp_path: Path) 
         run("distill", overrides=settings, out=tmp_path / "run", start_from=NANO)
 
 
-def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
+def test_an_image_tokenizer_alone_is_not_a_start(tmp_path: Path) -> None:
     (tmp_path / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
     with pytest.raises(InputError, match="holds no trained model"):
         run("distill", out=tmp_path / "run", start_from=tmp_path)

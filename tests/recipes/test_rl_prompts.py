@@ -52,7 +52,7 @@ def model(folder: Path) -> MMaDA:
     return MMaDA.load(folder, device="cpu")
 
 
-def test_a_public_set_is_asked_and_judged_by_its_answers(sums: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_public_set_gives_prompts_and_reference_answers(sums: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
     with sums.open("a") as file:
         file.write(
             json.dumps({"question": "and so?"}) + "\n" + json.dumps({"question": "why? " * 400, "answer": "#### 3"}) + "\n"
@@ -78,7 +78,7 @@ def test_an_answer_that_never_ends_is_wrong_and_stops_nothing(sums: Path, model:
     assert scores.total_B.tolist() == [0, 1]
 
 
-def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
+def test_prompts_with_unreadable_pictures_are_not_drawn(tmp_path: Path, model: MMaDA, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"question": f"what is in {name}?", "answer": "3", "image_filename": name, "program": []} for name in "abc"]
     (tmp_path / "clevr.json").write_text(json.dumps({"questions": rows}))
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a", "png")
@@ -92,7 +92,7 @@ def test_a_picture_that_cannot_be_read_is_not_asked(tmp_path: Path, model: MMaDA
     assert "another prompt is drawn" in said
 
 
-def test_rows_that_are_no_prompts_are_told_in_words_of_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_are_not_prompts_are_reported_in_words_about_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = ["[1]", "null", json.dumps({"question": "\ud800?", "answer": "#### 1"})]
     (tmp_path / "p.jsonl").write_text("\n".join([*broken, json.dumps({"question": "1 + 1?", "answer": "#### 2"})]))
     with caplog.at_level(logging.WARNING):
@@ -100,7 +100,7 @@ def test_rows_that_are_no_prompts_are_told_in_words_of_rows(tmp_path: Path, capl
     assert "3 of 4 rows left out: it has another layout (2), its text is not valid Unicode (1)" in caplog.text
 
 
-def test_what_was_kept_unchecked_is_no_prompt(tmp_path: Path, model: MMaDA) -> None:
+def test_unchecked_examples_are_not_prompts(tmp_path: Path, model: MMaDA) -> None:
     with Writer(tmp_path) as writer:
         writer.add(ReasoningExample(source="openthoughts", task="math", prompt="1 + 1?", thinking="1 + 1 = 3.", answer="3"))
     with pytest.raises(InputError, match=r"hold no usable prompt \(there is no gold answer \(1\)\)"):
@@ -170,7 +170,7 @@ def test_a_run_on_prompts_from_files(folder: Path, sums: Path, tmp_path: Path) -
         ("{math: 'nano:math'}", "prompts of vision are missing"),
     ],
 )
-def test_prompts_that_cannot_be_asked(
+def test_prompts_that_cannot_be_used(
     prompts: str,
     message: str,
     folder: Path,
@@ -179,7 +179,7 @@ def test_prompts_that_cannot_be_asked(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Which is told before a model is read: that may take minutes."""
+    """The error is raised before a model is read, which may take minutes."""
     monkeypatch.setattr(importlib.import_module("mmada.recipes.rl"), "read_start", None)
     settings = SHORT | {"tasks": "{math: 1, vision: 1, image: 1}", "prompts": prompts.replace("HERE", str(sums))}
     with pytest.raises(InputError, match=message):

@@ -123,7 +123,7 @@ def test_rewards_that_teach_nothing_change_nothing_and_are_counted(
         assert "reward" not in first
 
 
-def test_training_goes_on_with_what_was_judged(folder: Path, tmp_path: Path) -> None:
+def test_training_continues_with_the_judged_completions(folder: Path, tmp_path: Path) -> None:
     settings = FEW | rewarded("half_broken") | {"plan.steps": "2", "tasks": "{math: 2}"}
     run("rl", overrides=settings, out=tmp_path / "run", start_from=folder)
     first = rows(tmp_path / "run")[0]
@@ -281,7 +281,7 @@ def test_a_refused_run_leaves_a_folder_as_it_was(folder: Path, tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_an_image_tokenizer_alone_is_no_start(tmp_path: Path) -> None:
+def test_an_image_tokenizer_alone_is_not_a_start(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "image_tokenizer").symlink_to(NANO / "image_tokenizer")
     with pytest.raises(InputError, match="holds no trained model"):
@@ -309,7 +309,7 @@ def test_a_method_is_its_parts() -> None:
 @pytest.mark.parametrize(
     ("name", "updates"), [("path_grpo", 1), ("unigrpo", 5), ("diffu_grpo", 12), ("mask_grpo_text", 12), ("espo", 8)]
 )
-def test_a_method_has_its_own_number_of_updates_unless_it_is_told(name: str, updates: int) -> None:
+def test_a_method_has_its_own_number_of_updates_unless_one_is_given(name: str, updates: int) -> None:
     assert MethodChoice(name=name).build().updates == updates
     assert MethodChoice(name=name, updates=3).build().updates == 3
     assert isinstance(masking := MethodChoice(name="mask_grpo_text").build().masking, RandomMasks)

@@ -70,7 +70,7 @@ def run_until(stop: int, monkeypatch: pytest.MonkeyPatch, *, made: bool = True, 
 
 
 @pytest.mark.parametrize(("stop", "lost"), [(1, False), (2, False), (3, False), (5, False), (6, False), (6, True)])
-def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
+def test_a_run_stopped_in_the_middle_of_a_batch_resumes_exactly(
     stop: int, lost: bool, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checkpoints are written after 2, 4 and 6 steps, batches begin at 0, 3 and 6; one of which no update is done can be lost."""
@@ -84,7 +84,7 @@ def test_a_run_stopped_in_the_middle_of_a_batch_goes_on_as_if_it_had_not_been(
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_a_killed_run_goes_on_too(nano: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_too(nano: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
     script = "from mmada.recipes.run import run; from pathlib import Path; "
     script += f"run('rl', overrides={mixed()!r}, out=Path({str(out)!r}), start_from=Path({str(NANO)!r}))"
@@ -106,10 +106,10 @@ def test_the_runs_that_are_compared_learn_something(folder: Path, whole: Path) -
     assert len(list((whole / "rollouts").glob("*.safetensors"))) == 1  # what no checkpoint needs is gone
 
 
-def test_a_run_goes_on_from_its_own_start_and_from_no_other(
+def test_a_run_resumes_from_its_own_start_and_from_no_other(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is new in a resumed run, such as the reference, is read from the start again."""
+    """State that a checkpoint lacks, such as the reference, is read from the start again."""
     settings, out = mixed() | {"plan.steps": "2", "tasks": "{math: 1}"}, tmp_path / "run"
     run("rl", overrides=settings, out=out, start_from=folder)
     with pytest.raises(InputError, match=f"other weights than the run in .* give --start-from {folder}"):

@@ -117,7 +117,7 @@ def test_a_recipe_that_refuses_leaves_nothing(tmp_path: Path) -> None:
     assert tree(out) == before
 
 
-def test_settings_that_differ_are_kept_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_that_differ_are_stored_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "runs" / "toy"
     run("toy", out=out)
     run("toy", out=out, resume=True)

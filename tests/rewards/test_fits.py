@@ -1,4 +1,4 @@
-"""Which rewards fit which tasks: every pair, and rewards that are added."""
+"""Fit of rewards and tasks: every pair, and registered rewards."""
 
 import importlib
 import pickle

@@ -148,7 +148,7 @@ def test_steps_of_a_problem_may_come_in_another_order() -> None:
         Reasoning()([drawn()])
 
 
-def test_terms_are_weighted_and_asked_in_batches() -> None:
+def test_terms_are_weighted_and_computed_in_batches() -> None:
     sizes: list[int] = []
 
     def counted(completions: Sequence[Completion]) -> list[float]:
@@ -176,7 +176,7 @@ def test_a_reward_that_raises_is_reported_and_leaves_one_completion_without_a_to
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_reward_that_is_no_number_is_reported(value: float) -> None:
+def test_a_reward_that_is_not_a_number_is_reported(value: float) -> None:
     def odd(completions: Sequence[Completion]) -> list[float]:
         return [value if c.answer == "bad" else 1.0 for c in completions]
 
@@ -209,7 +209,7 @@ def test_terms_that_add_up_to_no_number_are_a_failure(weights: tuple[float, floa
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_a_reward_that_would_end_the_program_is_told_at_once(error: type[BaseException]) -> None:
+def test_a_reward_that_would_end_the_program_is_reported_at_once(error: type[BaseException]) -> None:
     def ending(completions: Sequence[Completion]) -> list[float]:
         if any(c.answer == "bad" for c in completions):
             raise error("enough")
@@ -272,7 +272,7 @@ def test_a_wrong_count_of_rewards_is_reported() -> None:
 
 
 @pytest.mark.parametrize("given", [{0: 1.0}, "1", ["1"], {1.0}, [[1.0, 2.0]], 1.0, None])
-def test_what_is_no_list_of_numbers_is_no_reward(given: Any) -> None:
+def test_rewards_must_be_lists_of_numbers(given: Any) -> None:
     scores = RewardSum([WeightedReward("odd", lambda completions: given)])([written("a")])
     assert scores.total_B.isnan().all()
     assert {f.kind for f in scores.failures} == {"raised"}
@@ -300,7 +300,7 @@ def test_rewards_by_name() -> None:
 
 
 @pytest.mark.parametrize("body", ["raise RuntimeError('no licence')", "import sys; sys.exit(5)", "def f(:", "x = 1 / 0"])
-def test_a_module_of_rewards_that_fails_is_told(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_of_rewards_that_fails_is_reported(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"failing_rewards_{len(body)}"
     (tmp_path / f"{name}.py").write_text(body)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -367,7 +367,7 @@ def test_models_are_read_before_the_time_out_counts(where: Literal["thread", "pr
 
 
 @pytest.mark.multiprocess
-def test_a_process_that_dies_while_it_reads_its_model_is_told() -> None:
+def test_a_process_that_dies_while_it_reads_its_model_is_reported() -> None:
     said = "^reward model: its process did not start"
     with (
         RewardSum([WeightedReward("model", Model("dying"), isolation="process")]) as judge,

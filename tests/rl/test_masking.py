@@ -1,4 +1,4 @@
-"""What each masking plan of policy optimisation masks and scores."""
+"""Masked and scored positions of each masking plan of policy optimisation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PLANS: list[Any] = [
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=repr)
-def test_every_plan_scores_masked_places_of_the_completion_and_repeats_itself(plan: Any) -> None:
+def test_every_plan_scores_masked_positions_of_the_completion_and_is_deterministic(plan: Any) -> None:
     canvas = rows(9, 1, 0, 6, 7, 2)
     for views, again in zip(drawn(plan, canvas, 4, 2), drawn(plan, canvas, 4, 2), strict=True):
         assert torch.equal(views.tokens_KBL, again.tokens_KBL)
@@ -98,12 +98,12 @@ def test_random_masks_follow_their_ratio() -> None:
         torch.testing.assert_close(weight_B * share_B, torch.ones(40))
 
 
-def test_one_place_at_least_is_masked() -> None:
+def test_at_least_one_position_is_masked() -> None:
     views = drawn(RandomMasks(Iid(0, 0)), rows(9, 1, 0, 5))[0]
     assert views.scored_KBL.sum(2).tolist() == [[1, 1, 0, 1]]
 
 
-def test_fading_masks_later_places_more_often_and_as_many() -> None:
+def test_fading_masks_later_positions_more_often_and_equally_many() -> None:
     canvas = rows(*[20] * 200)
     plan = RandomMasks(Truncated(0.4, 0.7), "fading")
     scored_BL = drawn(plan, canvas, 1)[0].scored_KBL[0]
@@ -282,7 +282,7 @@ def test_samples_of_steps_overlap_as_little_as_possible() -> None:
     assert all(len(steps) == 5 and set(steps) == {1, 2, 3, 4} for steps in steps_of(5))
 
 
-def test_moments_of_rows_that_take_no_part_stay_clean() -> None:
+def test_sampled_steps_of_rows_without_completion_stay_clean() -> None:
     canvas = rows(5, 3)
     idle = replace(canvas, editable_BL=canvas.editable_BL & torch.tensor([[True], [False]]))
     steps_BL = canvas.editable_BL.long()

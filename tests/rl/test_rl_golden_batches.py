@@ -73,7 +73,7 @@ def test_golden_rows_that_read_alike_are_computed_once(together: int, monkeypatc
     assert_same(model, *(sum(s * pair[i] for s, pair in zip(share, ours, strict=True)) for i in (0, 1)))
 
 
-def test_golden_gradients_of_places_that_are_asked_for_often_repeat_themselves() -> None:
+def test_golden_gradients_of_repeated_positions_are_deterministic() -> None:
     """Bit by bit on two threads, where indexing adds them up in any order."""
     hidden_CLD = torch.randn(1, 3, 1024, generator=generator()).requires_grad_()
     row_M, column_M = torch.zeros(1024, dtype=torch.long), torch.arange(1024) % 3
@@ -104,16 +104,16 @@ def test_golden_rows_that_run_together_change_nothing(monkeypatch: pytest.Monkey
         assert_same(new, loss, plain(*found, canvas))
 
 
-@pytest.mark.parametrize("held", [1, 3])
+@pytest.mark.parametrize("micro_batch", [1, 3])
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
+def test_golden_parts_of_a_batch_add_up_to_it(name: str, micro_batch: int) -> None:
     """Loss, statistics and gradients, whatever the aggregation averages over."""
     method, _ = COMBINATIONS[name]
     canvas, old = a_canvas(), a_model()
     new, ref = moved(old, 1, 0.01), moved(old, 2, 0.01)
     update = updates_of(method, old, canvas, ref)[-1]
     loss = partial(policy_loss, new, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL)
-    spans = parts(canvas, update.views, micro_batch=held)
+    spans = parts(canvas, update.views, micro_batch=micro_batch)
     assert len(spans) > 1
     assert [row for span in spans for row in range(span.start, span.stop)] == list(range(canvas.rows))
     found = [loss(rows=span) for span in spans]
@@ -123,16 +123,16 @@ def test_golden_parts_of_a_batch_add_up_to_it(name: str, held: int) -> None:
         assert sum(float(one[key]) for _, one in found) == pytest.approx(float(value), rel=1e-6, abs=1e-6), key
 
 
-@pytest.mark.parametrize("held", [1, 3, 128])
-def test_golden_the_old_policy_is_asked_as_the_update_asks(held: int) -> None:
+@pytest.mark.parametrize("micro_batch", [1, 3, 128])
+def test_golden_the_old_policy_has_the_inputs_of_the_update(micro_batch: int) -> None:
     """Byte for byte, so that the ratio is 1 before the policy moves, in bfloat16 too."""
     method, recorder, canvas = diffu_grpo(updates=2, kl=0.0), Recorder(a_model()), a_canvas()
-    drawn = prepare(recorder, canvas, method=method, vocabulary=SMALL, group=2, generator=generator(), micro_batch=held)
+    drawn = prepare(recorder, canvas, method=method, vocabulary=SMALL, group=2, generator=generator(), micro_batch=micro_batch)
     inputs, recorder.inputs = recorder.inputs, []
     for update in drawn:
-        for rows in parts(canvas, update.views, micro_batch=held):
+        for rows in parts(canvas, update.views, micro_batch=micro_batch):
             policy_loss(recorder, canvas, ADVANTAGE, update, method=method, vocabulary=SMALL, rows=rows)
-    assert len(inputs) >= (2 if held == 128 else 4)
+    assert len(inputs) >= (2 if micro_batch == 128 else 4)
     assert inputs == recorder.inputs
 
 

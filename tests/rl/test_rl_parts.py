@@ -178,7 +178,7 @@ def test_a_frozen_copy_stays_and_is_refreshed() -> None:
 
 
 class Adapted(nn.Module):
-    """What `transformers` offers after ``add_adapter``: the model with something beside its weights, that can be switched off."""
+    """The interface of `transformers` after ``add_adapter``: a model with additional weights that can be disabled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Adapted(nn.Module):
 
 
 class Wrapped(Adapted):
-    """What ``peft.PeftModel`` offers instead."""
+    """The interface of ``peft.PeftModel``."""
 
     def disable_adapters(self) -> None:
         raise AssertionError("peft's own way is asked for first")

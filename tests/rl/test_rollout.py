@@ -80,7 +80,7 @@ def test_a_row_depends_on_its_seed_and_not_on_its_batch(model: MMaDA, asked: lis
 
 
 @pytest.mark.parametrize("parallel", [None, "threshold=0.05"])
-def test_moments_are_states_that_the_sampler_saw(
+def test_sampled_steps_are_states_that_the_sampler_saw(
     model: MMaDA, asked: list[Prompt], parallel: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Padding behind an early end included: every noised row is one of the frames of its rollout."""

@@ -166,7 +166,7 @@ def test_rows_that_are_alike_are_computed_once_and_answer_as_alone(guidance: flo
             assert batch.row(i).tokens_BL.tolist() == alone.tokens_BL.tolist()
 
 
-def test_rows_are_alike_in_tokens_and_in_what_is_asked_and_valid() -> None:
+def test_rows_are_alike_in_tokens_query_positions_and_validity() -> None:
     batch = Canvas.stack([row([21, 22], 3)] * 3 + [row([21], 4)] * 2)
     query_BL = batch.editable_BL.clone()
     query_BL[1, 2], query_BL[3] = False, False

@@ -96,7 +96,7 @@ def test_a_row_ends_with_the_block_of_its_end_token() -> None:
     assert [rows for rows, _, _ in oracle.queries] == [2, 1, 1]  # the ended row leaves the batch
 
 
-def test_without_a_stop_the_text_goes_on_after_its_end_token() -> None:
+def test_without_a_stop_the_text_continues_after_its_end_token() -> None:
     oracle = Oracle({20: [0, 0, V.eot, 22]}, [0, 0, 5.0, 5.0])
     assert run(oracle, text_row(20, 2), TEXT_PHASE)[-1].tokens_BL[0, 2:].tolist() == [V.eot, 22]
 

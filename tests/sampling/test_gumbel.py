@@ -37,7 +37,7 @@ def test_a_narrower_question_hears_the_same() -> None:
 
 
 @pytest.mark.parametrize("order", [LowConfidence(), RandomRemasking()])
-def test_a_position_draws_the_same_whatever_else_is_asked(order: LowConfidence | RandomRemasking) -> None:
+def test_a_position_draws_the_same_whatever_the_other_queries(order: LowConfidence | RandomRemasking) -> None:
     """A model without attention between positions: the answer at a position may not hang on how many others there are."""
 
     class Alone:

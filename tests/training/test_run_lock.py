@@ -55,7 +55,7 @@ def holding(folder: Path, seconds: float = 60) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
+def test_a_second_process_is_rejected_and_names_the_first(tmp_path: Path) -> None:
     first = holding(tmp_path)
     second = start(HOLD, tmp_path, 0)
     said, _ = second.communicate(timeout=60)
@@ -90,7 +90,7 @@ def test_a_lock_file_of_any_content_is_taken_over(tmp_path: Path, content: bytes
 
 @pytest.mark.slow
 def test_two_trainers_of_one_folder(tmp_path: Path) -> None:
-    """The first goes on undisturbed, its log has each step once; the other says one sentence."""
+    """The first continues undisturbed, its log has each step once; the other fails with one sentence."""
     out = tmp_path / "run"
     first = start(TRAIN, out, 10**6, quiet=True)
     until = time.monotonic() + 60

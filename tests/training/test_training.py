@@ -111,7 +111,7 @@ def test_packing_loses_no_token_and_mixes_no_examples() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith(("rl", "study"))])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(name: str, begun: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly(name: str, begun: Path, tmp_path: Path) -> None:
     of_images = name.startswith("image")
     settings = {k: v for k, v in SMALL.items() if k.startswith("plan")} | {"batch": "2"} if of_images else dict(SMALL)
     start = begun / "image_tokenizer" / "model"

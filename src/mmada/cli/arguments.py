@@ -65,7 +65,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """How one field stands on the command line.
+    """One field as an argument or option of the command line.
 
     ``many``: "one" value, a "list" of values after one option, or an option to "repeat". ``names``: further spellings. ``shown``:
     the default as the help says it. ``on_off``: None for an option with a value, else its words are --name (and --no-name).

@@ -97,7 +97,7 @@ def readable(image: ImageSource) -> bool:
 
 
 def facts_of(image: ImageSource) -> object:
-    """What tells a picture from others: of a file its name, size and time; reading all of them would take as long as encoding."""
+    """Identity of a picture: of a file its name, size and time; reading all of them would take as long as encoding."""
     if isinstance(image, (str, Path)):
         path = Path(image)
         found = path.stat()

@@ -30,7 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 METADATA = "metadata.jsonl"
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 IMAGE_MARK = "<image>"
-"""What stands for a picture in a LLaVA-style message."""
+"""Placeholder of a picture in a LLaVA-style message."""
 
 
 @dataclass(frozen=True)

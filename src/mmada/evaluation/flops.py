@@ -1,4 +1,4 @@
-"""What a pass costs: floating-point operations and bytes counted from the configuration, peaks measured on the machine.
+"""Cost of a forward pass: floating-point operations and bytes counted from the configuration, peaks measured on the machine.
 
 Shapes: B rows, L positions, N places asked for.
 """
@@ -60,7 +60,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Peaks:
-    """What the machine reaches: operations a second in a matrix product, bytes a second in a copy."""
+    """Peak rates of the machine: operations a second in a matrix product, bytes a second in a copy."""
 
     flops: float
     bytes: float

@@ -179,7 +179,7 @@ def _url_bytes(url: str, name: str) -> bytes:
 
 
 def _file_bytes(file: Any, name: str) -> bytes:
-    """What a file object holds, from its start where it can be rewound, as Pillow reads it."""
+    """The content of a file object, from its start where it can be rewound, as Pillow reads it."""
     if getattr(file, "closed", False):
         raise InputError(f"{name} is a file that is closed; open it again.")
     try:

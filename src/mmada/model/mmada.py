@@ -61,7 +61,7 @@ class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What config.json holds: the released fields too."""
+        """The content of config.json, with the released fields too."""
         own = super().to_diff_dict()
         return {**released_fields(self), **own, "torch_dtype": own.get("dtype")}
 

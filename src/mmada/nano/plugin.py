@@ -1,4 +1,4 @@
-"""What the nano world adds to the registry of names."""
+"""Registration of the nano world in the registry of names."""
 
 from __future__ import annotations
 

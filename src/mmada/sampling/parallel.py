@@ -304,7 +304,7 @@ def check_accepted(rule: UnmaskingRule, accepted_N: object, candidates: int) -> 
 
 
 class ParallelSelection:
-    """What a rule adds to the steps of one block: candidates that it unmasks, and decided tokens that it remasks."""
+    """Effect of a rule on the steps of one block: candidates that it unmasks, and decided tokens that it remasks."""
 
     def __init__(self, rule: UnmaskingRule, mask_id: int, block_BL: Tensor) -> None:
         self.rule, self.mask_id, self.block_BL = rule, mask_id, block_BL

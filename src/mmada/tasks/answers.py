@@ -232,7 +232,7 @@ def stands_alone(item: Reading) -> bool:
 
 
 def bracket_end(text: str) -> int:
-    """Where the bracket that opens a text is closed, of whatever kind."""
+    """Index at which the opening bracket of a text, of any kind, is closed."""
     depth = 0
     for position, character in enumerate(text):
         depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)

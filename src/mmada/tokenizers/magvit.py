@@ -261,7 +261,7 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class Latent:
-    """What quantisation yields: the latent squashed to (-1, 1) and its signs (with its gradient), both (B, bits, h, w)."""
+    """Result of quantisation: the latent squashed to (-1, 1) and its signs (with its gradient), both (B, bits, h, w)."""
 
     continuous: Tensor
     quantised: Tensor

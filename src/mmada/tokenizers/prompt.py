@@ -29,7 +29,7 @@ __all__ = ["MASK_TEXT", "Message", "PromptFormat", "Prompter", "split_thinking",
 
 MASK_TEXT = "[MASK]"
 LITERAL_EOT = "<eot_id>"
-"""What ends a turn in part of the released training data: ordinary text, not the end-of-turn token."""
+"""End of a turn in part of the released training data: ordinary text, not the end-of-turn token."""
 THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<answer>.*)", re.S)
 
 
