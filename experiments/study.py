@@ -226,7 +226,7 @@ def report(study: StudyRecipe, out: Path) -> None:
     curves = {name: runs for name, runs in curves.items() if runs}
     settings = {"study": plain(study), "machine": machine()}
     write_results(out / "results.json", {"rows": rows, "curves": curves, **settings})
-    plot_study(rows, curves, shown(rows), out / "study.png")
+    plot_study(rows, curves, plotted_measures(rows), out / "study.png")
     Console().print(table(study.name, rows))
     for line in left_out:
         print(line)
@@ -245,7 +245,7 @@ def rewarded(study: StudyRecipe) -> list[str]:
     return [f"reward_{task}" for task in names] if len(names) > 1 else ["reward"]
 
 
-def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def plotted_measures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The measures for the plot: those that are not part of another, and that all arms have."""
     arms = {row["arm"] for row in rows}
     whole = [row["measure"] for row in rows if ":" not in row["measure"] or row["measure"].endswith(": answer")]

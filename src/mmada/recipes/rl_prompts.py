@@ -2,7 +2,7 @@
 
     math: gsm8k:train.jsonl         a public set, from a file in its own layout
     vision: folder:runs/reason      collected examples
-    image: captions:wanted.txt      one caption per line, for rewards that compare picture and caption
+    image: captions:captions.txt    one caption per line, for rewards that compare picture and caption
     math: KIND:NAME                 a kind of `mmada.registry.SOURCES` that generates prompts
 
 Task names are free. From a folder, a task named "math", "vision" or "image" takes the examples of that kind, and a task of

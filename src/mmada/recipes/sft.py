@@ -290,8 +290,8 @@ def check_options(name: str, source: DataSource, reader: Callable[..., Dataset])
         if option in known and (known[option] is None or isinstance(value, type(known[option]))):
             continue
         if option in known:
-            wanted = type(known[option]).__name__
-            raise InputError(f"option {option!r} of data {name!r} must be a {wanted}, got {value!r}")
+            expected = type(known[option]).__name__
+            raise InputError(f"option {option!r} of data {name!r} must be a {expected}, got {value!r}")
         if len(known) == len(parameters):
             choice = f"choose from {', '.join(known)}" if known else "it has none; leave it out"
             raise InputError(f"option {option!r} of data {name!r} is unknown to the kind {source.kind}; {choice}")

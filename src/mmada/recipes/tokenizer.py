@@ -82,11 +82,11 @@ class ImageTokenizerRecipe:
             )
         if self.learn == "decoder":
             tokenizer.encoder.requires_grad_(False)
-        batches, shown = self.stream(tokenizer.config)
+        batches, sample_pictures = self.stream(tokenizer.config)
         learner = ImageTokenizerLearner(
             tokenizer,
             batches,
-            shown,
+            sample_pictures,
             self.losses,
             device,
             auxiliary=self.auxiliary(tokenizer.config),
