@@ -158,7 +158,7 @@ def remove_leftovers(folder: Path) -> None:
 def system_sentence(error: Exception) -> str:
     """One sentence for an error of the disk or of permissions; empty for errors of other kinds, which are faults."""
     number, file = _system_number(error), getattr(error, "filename", None)
-    named = "a file" if file is None else quote(file)
+    named = quote(Path(os.fsdecode(file))) if isinstance(file, (str, bytes, os.PathLike)) else "a file"
     reason = system_reason(OSError(number, os.strerror(number))) if number else ""
     if number in _FULL:
         return f"{named} cannot be written ({reason}); free some space, or choose another folder"
