@@ -394,3 +394,19 @@ def test_gif_holds_every_frame_and_waits_on_the_last(tmp_path: Path) -> None:
         save_gif([], tmp_path / "b.gif")
     with pytest.raises(InputError, match="ms: 5"):
         save_gif(frames, tmp_path / "b.gif", ms=5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+@pytest.mark.parametrize("color", ["red", "white", "gray"])
+def test_a_mask_that_is_a_copy_of_its_image_is_refused(mode: str, color: str) -> None:
+    image = Image.new("RGB", (16, 12), "teal")
+    image.paste(color, (4, 4, 10, 10))
+    image = image.convert(mode)
+    with pytest.raises(InputError, match="mask is a copy of the image, which shows no hole; paint the hole white"):
+        load_mask(image.copy(), image.size, image=image)
+
+
+def test_a_mask_of_its_own_black_and_white_image_is_used() -> None:
+    image = Image.new("L", (8, 8), 0)
+    image.paste(255, (2, 2, 5, 5))
+    assert load_mask(image.copy(), image.size, image=image).sum() == 9

@@ -94,10 +94,19 @@ def load_mask(
     transparent = _transparent_hole(loaded, image, name)
     if transparent is not None:
         return transparent
+    if image is not None and _is_copy(loaded, image):
+        raise InputError(f"{name} is a copy of the image, which shows no hole; paint the hole white and all else black")
     mask: np.ndarray[Any, np.dtype[np.bool_]] = np.asarray(_flatten(loaded, "black").convert("L")) >= _HALF
     if not mask.any():
         raise InputError(f"{name} is black everywhere, so nothing would be filled in; paint the hole white.")
     return mask
+
+
+def _is_copy(mask: Image.Image, image: Image.Image) -> bool:
+    """Whether a mask is a copy of its image, say one that lost its transparency; a black-and-white image may be its own mask."""
+    shown, own = (np.asarray(_flatten(one, "black").convert("RGB"), np.int16) for one in (mask, image))
+    black_and_white = (own.max(-1) <= 32) | (own.min(-1) >= 223)
+    return bool(np.abs(shown - own).mean() <= _SIMILAR and not black_and_white.all())
 
 
 def _transparent_hole(mask: Image.Image, image: Image.Image | None, name: str) -> np.ndarray[Any, np.dtype[np.bool_]] | None:

@@ -122,7 +122,7 @@ WORD = re.compile(r"°[CF]?(?![a-z])|[$€£¥₹₩¢%℃℉Ω]|[a-zA-Zµμ]+|\
 
 
 def parse_unit(text: str) -> Unit | None:
-    """The unit of a phrase such as ``cm^2``, ``km/h``, ``dollars per hour``, ``red pens``; None for what is no such phrase."""
+    """The unit of a phrase such as ``cm^2``, ``km/h``, ``dollars per hour``, ``red pens``; None if it names no unit."""
     text = text.strip()
     if not text:
         return NO_UNIT
