@@ -148,12 +148,14 @@ def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
     def describe(source: str, **options: object) -> dict[str, object]:
         asked.append((source, options))
-        return {"source": source, "memory": {"int8": 0.5, "int4": 0.3}}
+        return {"source": source, "memory": {"int8": 0.5, "int4": 0.3}, "cpu_memory": 8, "cpu_fits": ["int8", "int4"]}
 
     monkeypatch.setitem(sys.modules, "mmada.pipeline.info", types.SimpleNamespace(describe=describe))
     assert main(["info", "a/folder", "--preset", "base"]) == 0
     assert asked == [("a/folder", {"image_tokenizer": None, "preset": "base"})]
-    assert capsys.readouterr().out == "source  a/folder\nmemory  int8 0.5 GiB, int4 0.3 GiB\n"
+    assert capsys.readouterr().out == (
+        "source      a/folder\nmemory      int8 0.5 GiB, int4 0.3 GiB\ncpu_memory  8 GiB\ncpu_fits    int8, int4\n"
+    )
 
 
 def test_train_and_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

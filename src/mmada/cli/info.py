@@ -14,7 +14,7 @@ __all__ = ["Convert", "Info"]
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Describe a model: sizes, vocabulary, tokenizers, where it came from. Its weights are not read.
+    """Describe a model: sizes, vocabulary, tokenizers, where it came from; and what this CPU offers it. Its weights are not read.
 
     Example: mmada info nano
     """
@@ -29,16 +29,22 @@ class Info:
 
     def run(self) -> None:
         """Print the facts."""
+        from mmada.io.cpu import use_physical_cores
         from mmada.pipeline.info import describe
 
+        use_physical_cores()  # as the commands that compute
         facts = describe(self.model, image_tokenizer=self.image_tokenizer, preset=self.preset)
         width = max(len(name) for name in facts)
-        emit(self.json, facts, "\n".join(f"{name:{width}}  {_line(value)}" for name, value in facts.items()))
+        emit(self.json, facts, "\n".join(f"{name:{width}}  {_line(name, value)}" for name, value in facts.items()))
 
 
-def _line(value: object) -> str:
-    """A fact in a line; memory in GiB by type."""
-    return ", ".join(f"{k} {v} GiB" for k, v in value.items()) if isinstance(value, dict) else str(value)
+def _line(name: str, value: object) -> str:
+    """A fact in a line; memory in GiB, of weights by type."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v} GiB" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value} GiB" if name == "cpu_memory" else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

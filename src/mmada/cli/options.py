@@ -100,8 +100,10 @@ class ModelOptions:
         """Load the model. Imports torch, so it comes after every check that does not need it."""
         import torch
 
+        from mmada.io.cpu import use_physical_cores
         from mmada.pipeline import MMaDA
 
+        use_physical_cores()
         quantisation: Any = self.dtype if self.dtype in ("int8", "fp8", "int4") else None
         return MMaDA.load(
             self.model,

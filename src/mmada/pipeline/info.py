@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from mmada.io.cpu import advice, cpu_features, fitting, memory_bytes
 from mmada.model.mmada import MMaDAModel
 from mmada.model.quantize import memory
 from mmada.pipeline.engine import Engine
 from mmada.pipeline.loading import find_folder, read_folder
 from mmada.tokenizers.image import ImageTokenizer
 
-__all__ = ["describe", "facts", "summary"]
+__all__ = ["describe", "facts", "machine", "summary"]
 
 
 def describe(source: str | Path, *, image_tokenizer: str | Path | None = None, preset: str | None = None) -> dict[str, object]:
@@ -22,7 +23,28 @@ def describe(source: str | Path, *, image_tokenizer: str | Path | None = None, p
     engine = Engine(parts, cpu)
     if image_tokenizer is not None:
         engine.image  # noqa: B018 - read, so that a wrong one is named
-    return facts(engine, str(source))
+    found = facts(engine, str(source))
+    return found | machine(found.get("memory"))
+
+
+def machine(memory: object = None) -> dict[str, object]:
+    """Facts of this machine's CPU: what it offers, and which types of a model to take there.
+
+    ``memory``: of the model's weights by type, in GiB; fp8 is left out, as no CPU computes in it.
+    """
+    cpu, total = cpu_features(), memory_bytes()
+    found: dict[str, object] = {
+        "cpu": cpu.names(),
+        "cpu_cores": cpu.physical_cores,
+        "cpu_threads": cpu.threads,
+        "cpu_dtype": advice(cpu),
+    }
+    if total is None:
+        return found
+    found["cpu_memory"] = round(total / 2**30, 3)
+    if isinstance(memory, dict):
+        found["cpu_fits"] = fitting({name: size for name, size in memory.items() if name != "fp8"}, total / 2**30)
+    return found
 
 
 def facts(engine: Engine, source: str) -> dict[str, object]:
