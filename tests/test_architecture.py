@@ -195,6 +195,18 @@ def test_no_torch_before_it_is_needed(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_answer_imports_only_what_it_needs() -> None:
+    unused = ["training", "rl", "evaluation", "rewards", "serving", "recipes", "data", "tasks", "nano.world", "nano.datasets"]
+    packages = ["sklearn", "matplotlib", "pandas", *(f"mmada.{name}" for name in unused)]
+    program = (
+        "import sys\nfrom mmada.cli.main import main\n"
+        "assert main(['generate', 'what is 3 plus 4?', '--length', '4', '--steps', '1', '--device', 'cpu']) == 0\n"
+        f"assert 'mmada.sampling.denoise' in sys.modules\nfound = set({packages}) & set(sys.modules)\nassert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_python_m_mmada_helps() -> None:
     done = subprocess.run([sys.executable, "-m", "mmada", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
