@@ -152,7 +152,7 @@ class Denoiser(Protocol):
     """The model interface of sampling: logits over a slice of the vocabulary, at the query positions only."""
 
     def predict(self, tokens_BL: Tensor, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Tensor:
-        """Logits (N, V) float32: N = ``query_BL.sum()`` positions in row-major order, V = ``len(vocab)``.
+        """Logits (N, V), float32 or a 16-bit float: N = ``query_BL.sum()`` positions in row-major order, V = ``len(vocab)``.
 
         ``vocab`` is a contiguous range of token ids; column j of the result is token ``vocab.start + j``.
         """

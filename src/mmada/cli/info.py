@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmada.cli.arguments import FOLDER, argument, choice, flag, number, option, path, text, whole
 from mmada.cli.options import MODEL, SEED, emit, image_tokenizer_option, preset_option
@@ -56,7 +57,7 @@ class Convert:
 
     source: str = argument("The model to read, in the layout of MMaDA or of LLaDA.", text("FOLDER|HUB-ID"))
     out: Path = argument("The folder to write; it must be empty or new.", path("OUT"))
-    dtype: str = option("Type of the weights.", choice("stored", "float32", "bfloat16", "float16"), "stored")
+    dtype: str = option("Type of the weights; int8 and int4 are for a CPU, and load in seconds.", choice("stored", "float32", "bfloat16", "float16", "int8", "int4"), "stored")
     rows: int | None = option(
         "Resize embedding and head to this many rows; MMaDA-8B has 134656.", whole(1, MAX_ROWS), None, shown="as they are"
     )
@@ -79,8 +80,10 @@ class Convert:
 
         from mmada.pipeline.convert import convert
 
+        quantisation: Any = self.dtype if self.dtype in ("int8", "int4") else None
         written = convert(
-            self.source, self.out, dtype=None if self.dtype == "stored" else getattr(torch, self.dtype), rows=self.rows,
+            self.source, self.out, dtype=None if quantisation or self.dtype == "stored" else getattr(torch, self.dtype),
+            quantisation=quantisation, rows=self.rows,
             noise=self.noise, seed=self.seed, shard_size=self.shard_size, adapter=self.adapter, preset=self.preset,
             mean=self.mean,
         )  # fmt: skip

@@ -83,7 +83,7 @@ class ModelOptions:
     image_tokenizer: str | None = image_tokenizer_option()
     device: str = option("Device to compute on: auto, cpu, cuda, cuda:1, mps.", text("DEVICE"), "auto", group="model")
     dtype: str | None = option(
-        "Type of the weights; int8, fp8 and int4 quantize them (needs torchao).",
+        "Type of the weights; int8, fp8 and int4 quantize them (on a GPU, and fp8 anywhere, this needs torchao).",
         choice("float32", "bfloat16", "float16", "int8", "fp8", "int4"),
         None,
         group="model",

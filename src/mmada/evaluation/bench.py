@@ -118,7 +118,7 @@ def bench(
         if chosen[name].output != "image" and (stepped := [mode.name for mode in its_modes if mode.steps is not None]):
             raise InputError(f"modes name {stepped[0]!r} for {name}; steps are those of a picture, for workloads that draw")
     meter = Meter(network)
-    peaks = measured_peaks(model.engine.device, network.lm_head.weight.dtype)
+    peaks = measured_peaks(model.engine.device, network.dtype)
     rows: list[dict[str, object]] = []
     console = Console(stderr=True)  # elsewhere than on a terminal even a transient bar prints an empty line
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

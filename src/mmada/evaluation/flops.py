@@ -28,7 +28,7 @@ class Meter:
     def __init__(self, model: MMaDAModel) -> None:
         self.model = model
         c = model.config
-        self.width, self.layers, self.item = c.hidden_size, c.num_hidden_layers, model.lm_head.weight.element_size()
+        self.width, self.layers, self.item = c.hidden_size, c.num_hidden_layers, model.dtype.itemsize
         head = c.hidden_size // c.num_attention_heads
         key_value = 2 * c.hidden_size * c.num_key_value_heads * head
         self.key_value = key_value

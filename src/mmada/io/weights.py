@@ -37,6 +37,8 @@ CHUNK = 4 * 2**20
 MAX_HEADER = 100 * 2**20
 """Largest header of a safetensors file, the limit of the format's own library."""
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+INTEGERS = {"I8": torch.int8, "U8": torch.uint8, "I32": torch.int32}
+"""Types of quantised weights."""
 _BIN_FLOATS = {dtype: name for name, dtype in FLOATS.items()}
 Names = Callable[[str], str]
 
@@ -82,9 +84,10 @@ def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model
 
 
 def check_fit(
-    files: list[WeightFile], expected: Mapping[str, torch.Size], folder: Path, names: Names = str, back: Names = str
+    files: list[WeightFile], expected: Mapping[str, Tensor], folder: Path, names: Names = str, back: Names = str
 ) -> None:
-    """Raise InputError unless the files hold exactly the tensors ``expected``, in their shapes and as floating-point numbers.
+    """Raise InputError unless the files hold exactly the tensors ``expected``, in their shapes, and as floating-point numbers or in
+    the integer types of these.
 
     ``names`` turns a stored name into an expected one, ``back`` an expected one into the released one.
     """
@@ -100,10 +103,11 @@ def check_fit(
         if bad:
             problems.append(f"{len(bad)} {kind} (such as {min(bad)})")
     known = [(stored, spec, expected[name]) for name, (stored, spec) in found.items() if name in expected]
-    shapes = [f"{n} is {list(s.shape)} where {list(e)} is expected" for n, s, e in known if s.shape != tuple(e)]
+    shapes = [f"{n} is {list(s.shape)} where {list(e.shape)} is expected" for n, s, e in known if s.shape != tuple(e.shape)]
     if shapes:
         problems.append(f"{len(shapes)} of another shape ({min(shapes)})")
-    types = [f"{n} is {s.dtype} where {', '.join(FLOATS)} is expected" for n, s, _ in known if s.dtype not in FLOATS]
+    wanted = [(n, s, [k for k, v in INTEGERS.items() if v == e.dtype] or list(FLOATS)) for n, s, e in known]
+    types = [f"{n} is {s.dtype} where {', '.join(w)} is expected" for n, s, w in wanted if s.dtype not in w]
     if types:
         problems.append(f"{len(types)} of another dtype ({min(types)})")
     if problems:
@@ -117,14 +121,21 @@ def load_into(
 ) -> None:
     """Fill a module that was built on the meta device with the tensors of ``files``, parameters and buffers.
 
-    Each is allocated once on ``device`` in ``dtype`` (None: its stored one) and filled chunk by chunk. Raises InputError for
-    numbers that are not finite.
+    Each is allocated once on ``device`` in ``dtype`` (None: its stored one) and filled chunk by chunk. A module with a method
+    ``take`` gets its tensors by that, as they are stored. Raises InputError for numbers that are not finite.
     """
+    taking = {name: part for name, part in module.named_modules() if hasattr(part, "take")}
+
+    def dtype_of(stored: str) -> torch.dtype | None:
+        return None if names(stored).rpartition(".")[0] in taking else dtype
+
     for file in files:
-        for stored, tensor in _tensors(file, device, dtype):
+        for stored, tensor in _tensors(file, device, dtype_of):
             owner, _, leaf = names(stored).rpartition(".")
             part = module.get_submodule(owner)
-            if leaf in part._parameters:
+            if owner in taking:
+                taking[owner].take(leaf, tensor)
+            elif leaf in part._parameters:
                 part._parameters[leaf] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
             else:
                 part._buffers[leaf] = tensor
@@ -227,7 +238,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _check_finite(part: Tensor, dtype: torch.dtype, name: str, path: Path) -> None:
-    """Raise InputError if a part of a tensor has numbers that are not finite in ``dtype``."""
+    """Raise InputError if a part of a tensor has numbers that are not finite in ``dtype``; integers are."""
+    if not dtype.is_floating_point:
+        return
     low, high = (float(value) for value in part.aminmax()) if part.numel() else (0.0, 0.0)
     limit = torch.finfo(dtype).max
     if not -limit <= low <= high <= limit:
@@ -235,18 +248,21 @@ def _check_finite(part: Tensor, dtype: torch.dtype, name: str, path: Path) -> No
         raise InputError(f"weights {quote(path)} hold numbers that are not finite in {kind}, in {name}; get the file again")
 
 
-def _tensors(file: WeightFile, device: torch.device, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    file: WeightFile, device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
+) -> Iterator[tuple[str, Tensor]]:
     """Yield (stored name, tensor on its device) one after another."""
     if file.path.suffix == ".bin":
         for name, value in _read_bin(file.path).items():
-            _check_finite(value, dtype or value.dtype, name, file.path)
-            yield name, value.to(device, dtype or value.dtype)
+            wanted = dtype_of(name) or value.dtype
+            _check_finite(value, wanted, name, file.path)
+            yield name, value.to(device, wanted)
         return
     scratch = torch.empty(CHUNK, dtype=torch.uint8)
     with file.path.open("rb") as opened:
         for name, spec in sorted(file.tensors.items(), key=lambda item: item[1].start):
-            stored = FLOATS[spec.dtype]
-            target = torch.empty(spec.shape, dtype=dtype or stored, device=device)
+            stored = (FLOATS | INTEGERS)[spec.dtype]
+            target = torch.empty(spec.shape, dtype=dtype_of(name) or stored, device=device)
             flat = target.view(-1)
             opened.seek(spec.start)
             step = CHUNK // stored.itemsize

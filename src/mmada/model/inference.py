@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from mmada.model.attention import PackedRows, Packing, Rows, rotated, sdpa
 from mmada.model.kv_cache import KVCache
+from mmada.model.quantized_linear import quantized_once
 
 __all__ = ["ForwardLayout", "VerificationTokens", "forward"]
 
@@ -104,7 +105,7 @@ def forward(model: Any, tokens_BL: Tensor, layout: ForwardLayout, *, cache: KVCa
     layers = model.layers[: model.config.num_hidden_layers]
     attention = Attention(layout, cache)
     for number, layer in enumerate(layers):
-        normed_TD = layer.input_layernorm(x_TD)
+        normed_TD = quantized_once(layer.self_attn.q_proj, layer.input_layernorm(x_TD))
         if number < len(layers) - 1:
             x_TD = x_TD + attention.attend(layer.self_attn, number, normed_TD)
         else:
@@ -120,9 +121,9 @@ class Attention:
     layout: ForwardLayout
     cache: KVCache | None
 
-    def attend(self, layer: Any, number: int, normed_TD: Tensor, last: bool = False) -> Tensor:
+    def attend(self, layer: Any, number: int, normed_TD: Any, last: bool = False) -> Tensor:
         """Output of attention layer ``number`` at every recomputed position and verification token; in the ``last`` layer at the
-        query positions only."""
+        query positions only. The input: a tensor, or `QuantizedRows`."""
         size, own = layer.head_dim, len(self.layout.packing.slot_T)
         cos, sin = self.layout.rotary
         key_TGE = rotated(layer.k_proj(normed_TD).unflatten(-1, (-1, size)), cos, sin)
@@ -161,7 +162,8 @@ class Attention:
         return torch.cat(parts)
 
 
-def gated(mlp: Any, normed_TD: Tensor) -> Tensor:
+def gated(mlp: Any, normed_TD: Any) -> Tensor:
     """Gated MLP, in place: on a CPU, allocating memory for the wide activations costs more than the arithmetic on them."""
+    normed_TD = quantized_once(mlp.gate_proj, normed_TD)
     gate_TF = F.silu(mlp.gate_proj(normed_TD), inplace=True)
     return cast(Tensor, mlp.down_proj(gate_TF.mul_(mlp.up_proj(normed_TD))))

@@ -13,6 +13,7 @@ from mmada.errors import InputError, quote
 from mmada.io.documents import read_fields
 from mmada.io.weights import WeightFile, check_fit, find_weights, load_into
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
+from mmada.model.quantized_linear import use_quantized_layers
 from mmada.model.released_names import check_architecture, check_sizes, to_ours, to_released
 
 __all__ = ["cast_weights", "checked_weights", "config_fields", "empty_model", "read_config", "read_model", "widest_type"]
@@ -55,7 +56,7 @@ def empty_model(config: MMaDAConfig) -> MMaDAModel:
 def checked_weights(folder: Path, config: MMaDAConfig) -> tuple[MMaDAModel, list[WeightFile]]:
     """Return (a model without storage, the files that fill it), checked by the files' headers alone."""
     files, model = find_weights(folder), empty_model(config)
-    check_fit(files, {name: value.shape for name, value in model.state_dict().items()}, folder, to_ours, to_released)
+    check_fit(files, model.state_dict(), folder, to_ours, to_released)
     return model, files
 
 
@@ -70,14 +71,19 @@ def cast_weights(model: MMaDAModel, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def read_model(folder: Path, *, device: torch.device, dtype: torch.dtype | None = None) -> MMaDAModel:
+def read_model(
+    folder: Path, *, device: torch.device, dtype: torch.dtype | None = None, quantisation: str | None = None
+) -> MMaDAModel:
     """Load the model of a folder for inference on ``device``; ``dtype`` None keeps the stored one of each tensor.
 
-    Peak memory is that of the weights: every tensor is allocated once, where it stays. Raises InputError for what is missing,
-    damaged, or does not fit.
+    Peak memory is that of the weights: every tensor is allocated once, where it stays. ``quantisation`` ("int8" or "int4", on a
+    CPU): each matrix is quantised as it is read. Raises InputError for what is missing, damaged, or does not fit.
     """
     config = read_config(folder)
     model, files = checked_weights(folder, config)
+    if quantisation is not None and config.quantisation is None:
+        use_quantized_layers(model, quantisation)
+        config.quantisation = quantisation
     load_into(model, files, device=device, dtype=dtype, names=to_ours)
     model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)  # computed, not stored
     evaluated: Any = model.eval()  # type: ignore[no-untyped-call]

@@ -34,6 +34,7 @@ from mmada.io.weights import share_weights
 from mmada.model.hf_inputs import check_inputs, check_unsupported
 from mmada.model.inference import ForwardLayout, forward
 from mmada.model.kv_cache import KVCache
+from mmada.model.quantized_linear import QuantizedLinear, use_quantized_layers
 from mmada.model.released_names import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
 __all__ = ["MMaDAConfig", "MMaDAModel", "NotCausalError", "Prepared", "attention_bias"]
@@ -42,7 +43,8 @@ __all__ = ["MMaDAConfig", "MMaDAModel", "NotCausalError", "Prepared", "attention
 class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     """Sizes of the model, by the names of `transformers` (``hidden_size``, ...) or the released ones (``d_model``, ...).
 
-    Raises InputError for a field of the released layout whose value is another architecture (biases, ALiBi, tied weights).
+    ``quantisation``: type of the stored weights, "int8" or "int4", where they are quantised. Raises InputError for a field of the
+    released layout whose value is another architecture (biases, ALiBi, tied weights).
     """
 
     model_type = "mmada"
@@ -50,6 +52,7 @@ class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     is_causal: bool = False
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
+    quantisation: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_architecture({**vars(self), **kwargs})
@@ -98,6 +101,8 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         super().__init__(config)
         self.model = LlamaModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.quantisation is not None:  # of a folder with quantised weights
+            use_quantized_layers(self, config.quantisation)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
@@ -117,7 +122,7 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         position_BL: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the last norm. Packed examples need ``segment_BL`` and their own ``position_BL``."""
-        dtype = self.lm_head.weight.dtype
+        dtype = self.model.embed_tokens.weight.dtype
         if torch.is_autocast_enabled(tokens_BL.device.type):
             dtype = torch.get_autocast_dtype(tokens_BL.device.type)
         output = self.model(
@@ -131,6 +136,13 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def head(self, vocab: range) -> Tensor:
         """The head's rows (V, D) for a contiguous range of token ids."""
         return cast(Tensor, self.lm_head.weight)[vocab.start : vocab.stop]
+
+    def logits(self, hidden_ND: Tensor, vocab: range) -> Tensor:
+        """Logits (N, V) of hidden states: float32 on a GPU, whose kernel reads that, else in the dtype of the weights."""
+        if isinstance(self.lm_head, QuantizedLinear):
+            return self.lm_head.columns(hidden_ND, vocab)
+        logits_NV = times(hidden_ND, self.head(vocab))
+        return logits_NV.float() if logits_NV.is_cuda else logits_NV
 
     def kv_cache(self, rows: int) -> KVCache:
         """An empty KV cache for a batch of ``rows``, for `predict`."""
@@ -149,21 +161,21 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         verify_BL: Tensor | None = None,
         mask: int = 0,
     ) -> Tensor:
-        """Return logits (N, V) float32 at the positions of ``query_BL``, over the token ids of ``vocab``, on the tokens' device.
+        """Return logits (N, V), as `logits` gives them, at the positions of ``query_BL``, over the token ids of ``vocab``, on the tokens' device.
 
         ``recompute_BL``, ``cache``, ``verify_BL``, ``mask``: as in `mmada.model.inference.forward`, which runs it; verification
         tokens come after the query positions.
         """
-        here, there = self.lm_head.weight.device, tokens_BL.device
+        here, there = self.device, tokens_BL.device
         recompute_BL = None if cache is None else recompute_BL
         marks = [None if x is None else x.to(here) for x in (valid_BL, recompute_BL, verify_BL)]
         layout = ForwardLayout.of(self.model, query_BL.to(here), *marks)
         hidden_ND = forward(self.model, tokens_BL.to(here), layout, cache=cache, mask=mask)
-        return times(hidden_ND, self.head(vocab)).float().to(there)
+        return self.logits(hidden_ND, vocab).to(there)
 
     def prepared(self, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Prepared:
         """Return `predict` as a function of the tokens alone: all host-side metadata is computed now."""
-        here = self.lm_head.weight.device
+        here = self.device
         return Prepared(
             self, ForwardLayout.of(self.model, query_BL.to(here), None if valid_BL is None else valid_BL.to(here)), vocab
         )
@@ -197,10 +209,10 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
         """Write the model in the released layout, as `transformers` does but without progress bars and readable by all.
 
-        Raises InputError for quantised weights, which no file format holds, before anything is written.
+        Raises InputError for weights that torchao quantised, before anything is written; those of a CPU are saved as they are.
         """
         if any(type(p.data).__module__.startswith("torchao") for p in self.parameters()):
-            raise InputError("the model's weights are quantised and cannot be saved; save the model as it was before `quantize`")
+            raise InputError("the model's weights are quantised for a GPU and cannot be saved; save it as it was before `quantize`")
         with no_progress_bars():
             super().save_pretrained(save_directory, *args, **options)
         share_weights(Path(save_directory))
@@ -244,9 +256,9 @@ class Prepared:
 
     @torch.no_grad()
     def __call__(self, tokens_BL: Tensor) -> Tensor:
-        """Logits (N, V) float32, as `MMaDAModel.predict`."""
+        """Logits (N, V), as `MMaDAModel.predict`."""
         hidden_ND = forward(self.model.model, tokens_BL.to(self.layout.flat_T.device), self.layout)
-        return times(hidden_ND, self.model.head(self.vocab)).float().to(tokens_BL.device)
+        return self.model.logits(hidden_ND, self.vocab).to(tokens_BL.device)
 
     @property
     def shape(self) -> Hashable:

@@ -1,7 +1,8 @@
-"""Weight-only quantisation: the 8B model runs on a 24 GB (int8, fp8) or a 12 GB (int4) GPU. Needs torchao.
+"""Quantisation: the 8B model runs in 9.7 GB (int8) or 6.5 GB (int4) of memory of a CPU, or on a 24 or a 12 GB GPU.
 
-The blocks are quantised; the embedding and the head, of which slices of the vocabulary are used, keep their dtype. Quantised
-models are for inference: they are not saved, as they are made from the stored weights in seconds.
+On a CPU all matrices but the embedding become int8 or int4, by kernels of torch (`mmada.model.quantized_linear`); such models can
+be saved. On a GPU, and for fp8 anywhere, torchao quantises the blocks only (weight-only), and the models are not saved: they are
+made from the stored weights in seconds. Quantised models are for inference.
 """
 
 from __future__ import annotations
@@ -13,28 +14,39 @@ import torch
 
 from mmada.errors import InputError, check_choice
 from mmada.model.mmada import MMaDAModel
+from mmada.model.quantized_linear import GROUP as CPU_GROUP
+from mmada.model.quantized_linear import LAYERS, quantize_layers
 
-__all__ = ["Quantisation", "memory", "quantize"]
+__all__ = ["Quantisation", "memory", "on_cpu", "quantize"]
 
 Quantisation = Literal["int8", "fp8", "int4"]
 GROUP = 128
-"""Number of weights that share one scale in int4."""
+"""Number of weights that share one scale in int4 on a GPU."""
+
+
+def on_cpu(kind: str, device: torch.device) -> bool:
+    """Whether this quantisation is that of `mmada.model.quantized_linear`."""
+    return device.type == "cpu" and kind in LAYERS
 
 
 def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMaDAModel:
-    """Quantise the blocks in place, one after another, on ``device``, to which the whole model moves.
+    """Quantise a model in place, one matrix or block after another, on ``device``, to which the whole model moves.
 
-    ``int8``, ``fp8`` (e4m3): one scale per row, any device. ``int4``: one scale per `GROUP` weights, CUDA only. Raises InputError
-    for an unknown kind, without torchao, and for a model or a device that is not supported.
+    ``int8``, ``fp8`` (e4m3): one scale per row, any device. ``int4``: a scale per group of weights, CPU or CUDA. Raises InputError
+    for an unknown kind, where torchao is needed and missing, and for a model or a device that is not supported.
     """
     check_choice("quantisation", kind, get_args(Quantisation))
+    if on_cpu(kind, device):
+        quantize_layers(model, kind)
+        model.config.quantisation = kind
+        return model
     try:
         from torchao import quantization
     except ImportError as error:
         raise InputError(f"quantisation {kind!r} needs torchao; install it with: pip install 'mmada[quant]'") from error
     library: Any = quantization
     if kind == "int4" and device.type != "cuda":
-        raise InputError(f"quantisation 'int4' requires CUDA, got {device.type}; choose 'int8'")
+        raise InputError(f"quantisation 'int4' requires a CPU or CUDA, got {device.type}; choose 'int8'")
     if kind == "int4" and (model.config.hidden_size % GROUP or model.config.intermediate_size % GROUP):
         raise InputError(f"quantisation 'int4' needs sizes that are multiples of {GROUP}; choose 'int8'")
     configs = {
@@ -51,14 +63,20 @@ def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMa
 
 
 def memory(model: MMaDAModel) -> dict[str, int]:
-    """Return the bytes that the weights take in each dtype; shapes are enough, so the model may be on the meta device."""
-    blocks = sum(p.numel() for p in model.model.layers.parameters() if p.ndim == 2)
-    total = sum(p.numel() for p in model.parameters())
-    rest = 2 * (total - blocks)  # in bfloat16
+    """Return the bytes that the weights take in each dtype; shapes are enough, so the model may be on the meta device.
+
+    int8 and int4 as on a CPU; a GPU keeps the head in bfloat16.
+    """
+    c = model.config
+    attention = 2 * c.hidden_size * (c.hidden_size + c.num_key_value_heads * c.head_dim)
+    blocks = c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
+    embedding = c.vocab_size * c.hidden_size
+    norms = (2 * c.num_hidden_layers + 1) * c.hidden_size
+    total, rest = blocks + 2 * embedding + norms, 2 * (embedding + norms)  # the rest is in bfloat16
     return {
         "float32": 4 * total,
         "bfloat16": 2 * total,
-        "int8": blocks + rest,
-        "fp8": blocks + rest,
-        "int4": blocks // 2 + 4 * blocks // GROUP + rest,  # a scale and a zero point a group, 16 bits each
+        "int8": blocks + embedding + rest,
+        "fp8": blocks + 2 * embedding + rest,
+        "int4": (blocks + embedding) // 2 + 2 * (blocks + embedding) // CPU_GROUP + rest,
     }

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Int4Linear", "Int8Linear", "QuantizedLinear", "QuantizedRows", "fast_product", "quantized_once"]
+__all__ = ["Int4Linear", "Int8Linear", "QuantizedLinear", "QuantizedRows", "fast_product", "quantize_layers", "quantized_once", "use_quantized_layers"]
 
 BLOCK = 64
 """Rows and columns of a block of weights in oneDNN's layout."""
@@ -164,21 +164,26 @@ class Int8Linear(QuantizedLinear):
 
     def quantize(self, weight_NK: Tensor) -> dict[str, Tensor]:
         """As `QuantizedLinear.quantize`."""
-        blocks = torch.zeros(self.outer // BLOCK, self.inner // 4, BLOCK, 4, dtype=torch.int8)
+        blocks = torch.empty(self.outer // BLOCK, self.inner // 4, BLOCK, 4, dtype=torch.int8)
         scale_N = torch.empty(self.out_features)
-        for number, weight_nK in enumerate(weight_NK.split(BLOCK)):
-            scaled_nK, scale_n = scaled(weight_nK)
+        value_nK = torch.zeros(BLOCK, self.inner, dtype=torch.int8)
+        for number, (scaled_nK, scale_n) in enumerate(scaled(weight_NK)):
             scale_N[number * BLOCK :][: len(scale_n)] = scale_n
-            blocks[number] = blocked(scaled_nK.round_().to(torch.int8), self.inner)[0]
+            value_nK[len(scale_n) :] = 0
+            value_nK[: len(scale_n), : self.in_features] = scaled_nK.round_()
+            blocks[number] = blocked(value_nK)[0]
         return {"blocks": blocks, "scale": scale_N}
 
     def take(self, name: str, value: Tensor) -> None:
         """As `QuantizedLinear.take`. The blocks are copied into oneDNN's memory; a matrix with many outputs in several parts."""
         super().take(name, value)
-        if name == "scale" or not self.fast:
-            return
-        blocks = cast(Tensor, self._buffers.pop("blocks"))
-        self.register_buffer("blocks", None)
+        if name != "scale" and self.fast:
+            self.prepack()
+
+    def prepack(self) -> None:
+        """Move the blocks into oneDNN's memory."""
+        blocks = cast(Tensor, self.blocks)
+        self._buffers["blocks"] = None
         step = self.outer // BLOCK if self.outer <= SPLIT_ABOVE else max(1, PART // (self.inner * BLOCK))
         self.prepacked = []
         for first, part in zip(range(0, len(blocks), step), blocks.split(step), strict=True):
@@ -198,6 +203,8 @@ class Int8Linear(QuantizedLinear):
 
     def products(self, value_MK: Tensor, vocab: range, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
         """As `QuantizedLinear.products`."""
+        if not self.prepacked:  # filled by other means than `take`
+            self.prepack()
         for first, opaque, memory in self.prepacked:
             if first < vocab.stop and first + len(memory) * BLOCK > vocab.start:
                 scale_N = channels(cast(Tensor, self.scale), first, len(memory) * BLOCK)
@@ -230,12 +237,11 @@ class Int4Linear(QuantizedLinear):
     def quantize(self, weight_NK: Tensor) -> dict[str, Tensor]:
         """As `QuantizedLinear.quantize`."""
         found = {name: torch.zeros(shape, dtype=dtype) for name, shape, dtype in self.shapes()}
-        for number, weight_nK in enumerate(weight_NK.split(BLOCK)):
-            scaled_nK, scale_n = scaled(weight_nK)
+        for number, (scaled_nK, scale_n) in enumerate(scaled(weight_NK)):
             found["scale"][number * BLOCK :][: len(scale_n)] = scale_n
             wide_nK = F.pad(scaled_nK, (0, self.inner - self.in_features, 0, BLOCK - len(scaled_nK)))
             level_ngG, multiplier_ng, offset_ng = grid_of_groups(wide_nK.unflatten(1, (-1, GROUP)))
-            words = blocked(level_ngG.flatten(1).to(torch.int8), self.inner).view(torch.int32)[0, :, :, 0]
+            words = blocked(level_ngG.flatten(1).to(torch.int8)).view(torch.int32)[0, :, :, 0]
             low, high = words.unflatten(0, (-1, 2, 8)).unbind(1)
             found["nibbles"][number] = low | high << 4
             found["multiplier"][number] = multiplier_ng.T.unflatten(0, (-1, 2))
@@ -273,16 +279,50 @@ class Int4Linear(QuantizedLinear):
             yield first * BLOCK, product(value_MK, opaque, scale_N, dtype)
 
 
+LAYERS: dict[str, type[QuantizedLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
+"""Layers by the name of their type."""
+
+
+def linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """(owner, attribute, layer) of every linear layer."""
+    return [
+        (owner, name, layer)
+        for owner in list(model.modules())
+        for name, layer in list(owner.named_children())
+        if isinstance(layer, nn.Linear)
+    ]
+
+
+def use_quantized_layers(model: nn.Module, kind: str) -> None:
+    """Replace the linear layers of a model by empty quantised ones."""
+    for owner, name, layer in linears(model):
+        setattr(owner, name, LAYERS[kind](layer.in_features, layer.out_features))
+
+
+@torch.no_grad()
+def quantize_layers(model: nn.Module, kind: str) -> None:
+    """Quantise the linear layers of a model on a CPU, in place, one after another."""
+    for owner, name, layer in linears(model):
+        quantized = LAYERS[kind](layer.in_features, layer.out_features)
+        quantized.take("weight", layer.weight)
+        setattr(owner, name, quantized)
+
+
 def padded(size: int) -> int:
     """The next multiple of `BLOCK`."""
     return -(-size // BLOCK) * BLOCK
 
 
-def scaled(weight_nK: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights on a grid of -127..127, not yet rounded, and the scale of each output (n,), float32."""
-    wide_nK = weight_nK.float()
-    scale_n = wide_nK.abs().amax(1).div_(127).clamp_(min=1e-12)
-    return wide_nK / scale_n[:, None], scale_n
+def scaled(weight_NK: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield `BLOCK` rows of weights on a grid of -127..127, not yet rounded, with their scales (n,), float32.
+
+    All in one scratch memory: on a CPU, new memory for each block would cost more than the arithmetic.
+    """
+    scratch_nK = torch.empty(BLOCK, weight_NK.shape[1])
+    for weight_nK in weight_NK.split(BLOCK):
+        scale_n = weight_nK.abs().amax(1).float().div_(127).clamp_(min=1e-12)
+        wide_nK = scratch_nK[: len(weight_nK)].copy_(weight_nK)
+        yield wide_nK.mul_(scale_n.reciprocal()[:, None]), scale_n
 
 
 def grid_of_groups(wide_ngG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -302,11 +342,10 @@ def grid_of_groups(wide_ngG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return level_ngG, multiplier_ng1[..., 0].to(torch.uint8), offset_ng1[..., 0].to(torch.uint8)
 
 
-def blocked(weight_NK: Tensor, inner: int) -> Tensor:
-    """int8 weights (N, K), padded with zeros, in oneDNN's order (N / 64, K / 4, 64, 4)."""
-    rows, columns = weight_NK.shape
-    wide_NK = F.pad(weight_NK, (0, inner - columns, 0, padded(rows) - rows)).contiguous()
-    return wide_NK.view(torch.int32).view(-1, BLOCK, inner // 4).transpose(1, 2).contiguous().view(torch.int8).unflatten(2, (-1, 4))
+def blocked(weight_NK: Tensor) -> Tensor:
+    """int8 weights (N, K), of whole blocks, in oneDNN's order (N / 64, K / 4, 64, 4)."""
+    words = weight_NK.view(torch.int32).unflatten(0, (-1, BLOCK)).transpose(1, 2).contiguous()
+    return words.view(torch.int8).unflatten(2, (-1, 4))
 
 
 def unblocked(blocks: Tensor) -> Tensor:
@@ -373,9 +412,9 @@ def fast_product() -> bool:
         opaque, memory = template(128, 256, clone=True)
         packed: Tensor = torch.ops.onednn.qlinear_prepack(weight_NK, None)
         raw = (ctypes.c_int8 * memory.numel()).from_address(torch.ops.mkldnn.data_ptr(packed))
-        if not torch.equal(torch.frombuffer(raw, dtype=torch.int8), blocked(weight_NK, 256).flatten()):
+        if not torch.equal(torch.frombuffer(raw, dtype=torch.int8), blocked(weight_NK).flatten()):
             return False
-        memory.copy_(blocked(weight_NK, 256))
+        memory.copy_(blocked(weight_NK))
         found_MN = product(value_MK, opaque, torch.ones(128), torch.float32)
     except (AttributeError, RuntimeError, NotImplementedError):  # this torch or this CPU has no such product
         return False

@@ -135,6 +135,7 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
         ("_attn_implementation", ("sdpa", "eager")),
         ("dtype", ("float32", "bfloat16", "float16")),
         ("torch_dtype", ("float32", "bfloat16", "float16")),
+        ("quantisation", ("int8", "int4")),
     ):
         if fields.get(name) is not None:
             check_choice(f"{name} of config.json", fields[name], choices)

@@ -22,7 +22,8 @@ from mmada.errors import InputError, check_choice, check_is_folder, check_path, 
 from mmada.io.device import chosen_device, chosen_dtype
 from mmada.model.loading import cast_weights, checked_weights, read_config, read_model, widest_type
 from mmada.model.lora import merged
-from mmada.model.quantize import Quantisation, quantize
+from mmada.model.mmada import MMaDAModel
+from mmada.model.quantize import Quantisation, on_cpu, quantize
 from mmada.pipeline.known_checkpoints import KnownCheckpoint, known_checkpoint, known_checkpoints
 from mmada.pipeline.preset import Preset
 from mmada.registry import MODELS
@@ -158,17 +159,37 @@ def read_folder(
     if not weights:
         model, _ = checked_weights(folder, read_config(folder))
     else:
-        # Blocks are quantised on their way to the device.
-        first, wanted = (device, wanted) if quantisation is None else (torch.device("cpu"), torch.bfloat16)
-        model = read_model(folder, device=first, dtype=wanted)
-        cast_weights(model, widest_type(model))
-        model = model if adapter is None else merged(model, adapter)
-        model = model if quantisation is None else quantize(model, quantisation, device)
+        model = read_weights(folder, device, wanted, quantisation, adapter)
     model.requires_grad_(False)
     vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, known.codebook_size)
     check_ids(model.config, vocabulary)
     max_length = min(known.preset.max_length, model.config.max_position_embeddings)
     return ModelFolder(model, text, image, vocabulary, known.preset, max_length)
+
+
+def read_weights(
+    folder: Path, device: torch.device, dtype: torch.dtype | None, quantisation: Quantisation | None, adapter: str | Path | None
+) -> MMaDAModel:
+    """Read the transformer, of one dtype; quantised as asked for, or as it is stored. Raises InputError where that cannot be."""
+    stored: Quantisation | None = read_config(folder).quantisation
+    if stored is not None:
+        if quantisation not in (None, stored) or adapter is not None or device.type != "cpu":
+            asked = f"adapter {quote(adapter)}" if adapter is not None else f"quantisation {quantisation!r}"
+            asked = f"device {device.type!r}" if device.type != "cpu" else asked
+            raise InputError(
+                f"{asked} does not go with model folder {quote(folder)}, whose weights are {stored} for a CPU; "
+                "give the folder that it was converted from"
+            )
+        return read_model(folder, device=device, dtype=torch.bfloat16)
+    if quantisation is None:
+        model = read_model(folder, device=device, dtype=dtype)
+    elif on_cpu(quantisation, device) and adapter is None:  # each matrix as it is read
+        return read_model(folder, device=device, dtype=torch.bfloat16, quantisation=quantisation)
+    else:  # blocks are quantised on their way to the device
+        model = read_model(folder, device=torch.device("cpu"), dtype=torch.bfloat16)
+    cast_weights(model, widest_type(model))
+    model = model if adapter is None else merged(model, adapter)
+    return model if quantisation is None else quantize(model, quantisation, device)
 
 
 def check_model_folder(folder: Path) -> None:

@@ -63,6 +63,7 @@ class GuidedBatch:
         if not self.guided(guidance):
             return logits_NV
         queries = len(logits_NV) if queries is None else queries
+        logits_NV = logits_NV.float()
         parts = (logits_NV[:queries], logits_NV[queries:])
         return torch.cat([guidance.combine(*part.chunk(2)) for part in parts if len(part)])
 

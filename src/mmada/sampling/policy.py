@@ -23,7 +23,7 @@ from torch import Tensor
 from mmada.diffusion.schedule import Schedule
 from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.sampling.gumbel import GumbelNoise, KeyedGumbel
-from mmada.sampling.logits_ops import log_odds
+from mmada.sampling.logits_ops import argmax, log_odds
 
 __all__ = [
     "BlockSchedule",
@@ -200,7 +200,7 @@ class Greedy:
 
     def sample(self, logits_NV: Tensor, noise: GumbelNoise) -> Tensor:
         """As `TokenSampler.sample`."""
-        return logits_NV.argmax(-1)
+        return argmax(logits_NV)
 
 
 @dataclass(frozen=True)

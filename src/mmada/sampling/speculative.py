@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Denoiser
 from mmada.errors import check_whole
-from mmada.sampling.logits_ops import log_odds
+from mmada.sampling.logits_ops import argmax, log_odds
 from mmada.sampling.model_calls import ModelCalls, Positions, Query
 
 __all__ = ["MAX_DRAFT_LENGTH", "Lookahead", "SpeculativeCalls"]
@@ -98,7 +98,7 @@ class SpeculativeCalls(ModelCalls):
         position_n, logits_nV = self.latest[row]
         still_n = query.at.query_RL[index][position_n]
         position_n, logits_nV = position_n[still_n], logits_nV[still_n]
-        token_n = logits_nV.argmax(-1)
+        token_n = argmax(logits_nV)
         order_n = log_odds(logits_nV, token_n).argsort(descending=True, stable=True)
         left = int(query.at.query_RL[index].sum())
         canvases: list[Tensor] = []

@@ -87,7 +87,7 @@ class ImageTokenizer(nn.Module):
         with torch.device("meta"):
             tokenizer = ImageTokenizer(config)
         quantize = LookupFreeQuantizer(config.code_bits)  # implied by the config; files may spell it out
-        expected = {name: value.shape for name, value in tokenizer.state_dict().items() if not name.startswith("quantize.")}
+        expected = {name: value for name, value in tokenizer.state_dict().items() if not name.startswith("quantize.")}
         _check_order(files, quantize)
         files = [WeightFile(f.path, {n: s for n, s in f.tensors.items() if not n.startswith("quantize.")}) for f in files]
         check_fit(files, expected, folder)
