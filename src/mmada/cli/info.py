@@ -57,7 +57,11 @@ class Convert:
 
     source: str = argument("The model to read, in the layout of MMaDA or of LLaDA.", text("FOLDER|HUB-ID"))
     out: Path = argument("The folder to write; it must be empty or new.", path("OUT"))
-    dtype: str = option("Type of the weights; int8 and int4 are for a CPU, and load in seconds.", choice("stored", "float32", "bfloat16", "float16", "int8", "int4"), "stored")
+    dtype: str = option(
+        "Type of the weights; int8 and int4 are for a CPU, and load in seconds.",
+        choice("stored", "float32", "bfloat16", "float16", "int8", "int4"),
+        "stored",
+    )
     rows: int | None = option(
         "Resize embedding and head to this many rows; MMaDA-8B has 134656.", whole(1, MAX_ROWS), None, shown="as they are"
     )

@@ -7,6 +7,8 @@ which is only opened with the weights-only loader of torch. At most `CHUNK` byte
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -86,8 +88,8 @@ def find_weights(folder: Path, stems: tuple[str, ...] = ("model", "pytorch_model
 def check_fit(
     files: list[WeightFile], expected: Mapping[str, Tensor], folder: Path, names: Names = str, back: Names = str
 ) -> None:
-    """Raise InputError unless the files hold exactly the tensors ``expected``, in their shapes, and as floating-point numbers or in
-    the integer types of these.
+    """Raise InputError unless the files hold exactly the tensors ``expected``, in their shapes, and as floating-point numbers or
+    in the integer types of these.
 
     ``names`` turns a stored name into an expected one, ``back`` an expected one into the released one.
     """
@@ -122,19 +124,22 @@ def load_into(
     """Fill a module that was built on the meta device with the tensors of ``files``, parameters and buffers.
 
     Each is allocated once on ``device`` in ``dtype`` (None: its stored one) and filled chunk by chunk. A module with a method
-    ``take`` gets its tensors by that, as they are stored. Raises InputError for numbers that are not finite.
+    ``take`` gets its tensors by that, as they are stored and mapped from the file; it copies what it keeps. Raises InputError for
+    numbers that are not finite.
     """
-    taking = {name: part for name, part in module.named_modules() if hasattr(part, "take")}
+    taking: dict[str, Any] = {name: part for name, part in module.named_modules() if hasattr(part, "take")}
 
-    def dtype_of(stored: str) -> torch.dtype | None:
-        return None if names(stored).rpartition(".")[0] in taking else dtype
+    def is_mapped(stored: str) -> bool:
+        return names(stored).rpartition(".")[0] in taking
 
     for file in files:
-        for stored, tensor in _tensors(file, device, dtype_of):
+        for stored, tensor in _tensors(file, device, dtype, is_mapped):
             owner, _, leaf = names(stored).rpartition(".")
             part = module.get_submodule(owner)
             if owner in taking:
                 taking[owner].take(leaf, tensor)
+                if leaf in ("weight", "scale"):  # the scales show what is not finite in the weights
+                    _check_finite(taking[owner].scale, torch.float32, stored, file.path)
             elif leaf in part._parameters:
                 part._parameters[leaf] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
             else:
@@ -249,12 +254,13 @@ def _check_finite(part: Tensor, dtype: torch.dtype, name: str, path: Path) -> No
 
 
 def _tensors(
-    file: WeightFile, device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
+    file: WeightFile, device: torch.device, dtype: torch.dtype | None, is_mapped: Callable[[str], bool]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield (stored name, tensor on its device) one after another."""
+    """Yield (stored name, tensor on its device) one after another. Those that ``is_mapped`` says are as they are stored,
+    unchecked, and for reading only."""
     if file.path.suffix == ".bin":
         for name, value in _read_bin(file.path).items():
-            wanted = dtype_of(name) or value.dtype
+            wanted = value.dtype if is_mapped(name) else dtype or value.dtype
             _check_finite(value, wanted, name, file.path)
             yield name, value.to(device, wanted)
         return
@@ -262,7 +268,10 @@ def _tensors(
     with file.path.open("rb") as opened:
         for name, spec in sorted(file.tensors.items(), key=lambda item: item[1].start):
             stored = (FLOATS | INTEGERS)[spec.dtype]
-            target = torch.empty(spec.shape, dtype=dtype_of(name) or stored, device=device)
+            if is_mapped(name):
+                yield name, _mapped(opened.fileno(), spec, stored)
+                continue
+            target = torch.empty(spec.shape, dtype=dtype or stored, device=device)
             flat = target.view(-1)
             opened.seek(spec.start)
             step = CHUNK // stored.itemsize
@@ -277,3 +286,11 @@ def _tensors(
                     part.copy_(read)
                 _check_finite(read, target.dtype, name, file.path)
             yield name, target
+
+
+def _mapped(file: int, spec: StoredTensor, dtype: torch.dtype) -> Tensor:
+    """A stored tensor in the pages of its file: nothing is copied, and no memory is taken."""
+    first = spec.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    count = math.prod(spec.shape)
+    pages = mmap.mmap(file, spec.start - first + count * dtype.itemsize, access=mmap.ACCESS_COPY, offset=first)
+    return torch.frombuffer(pages, dtype=torch.uint8, offset=spec.start - first).view(dtype).view(spec.shape)

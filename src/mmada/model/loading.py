@@ -13,7 +13,7 @@ from mmada.errors import InputError, quote
 from mmada.io.documents import read_fields
 from mmada.io.weights import WeightFile, check_fit, find_weights, load_into
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
-from mmada.model.quantized_linear import use_quantized_layers
+from mmada.model.quantized_linear import Int8Linear, use_quantized_layers
 from mmada.model.released_names import check_architecture, check_sizes, to_ours, to_released
 
 __all__ = ["cast_weights", "checked_weights", "config_fields", "empty_model", "read_config", "read_model", "widest_type"]
@@ -84,6 +84,8 @@ def read_model(
     if quantisation is not None and config.quantisation is None:
         use_quantized_layers(model, quantisation)
         config.quantisation = quantisation
+    if isinstance(model.lm_head, Int8Linear):
+        model.lm_head.room()  # the largest matrix: packing memory for it takes twice its size, so it comes first
     load_into(model, files, device=device, dtype=dtype, names=to_ours)
     model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)  # computed, not stored
     evaluated: Any = model.eval()  # type: ignore[no-untyped-call]

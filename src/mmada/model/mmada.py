@@ -161,7 +161,8 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         verify_BL: Tensor | None = None,
         mask: int = 0,
     ) -> Tensor:
-        """Return logits (N, V), as `logits` gives them, at the positions of ``query_BL``, over the token ids of ``vocab``, on the tokens' device.
+        """Return logits (N, V), as `logits` gives them, at the positions of ``query_BL``, over the token ids of ``vocab``, on the
+        tokens' device.
 
         ``recompute_BL``, ``cache``, ``verify_BL``, ``mask``: as in `mmada.model.inference.forward`, which runs it; verification
         tokens come after the query positions.
@@ -212,7 +213,9 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         Raises InputError for weights that torchao quantised, before anything is written; those of a CPU are saved as they are.
         """
         if any(type(p.data).__module__.startswith("torchao") for p in self.parameters()):
-            raise InputError("the model's weights are quantised for a GPU and cannot be saved; save it as it was before `quantize`")
+            raise InputError(
+                "the model's weights are quantised for a GPU and cannot be saved; save it as it was before `quantize`"
+            )
         with no_progress_bars():
             super().save_pretrained(save_directory, *args, **options)
         share_weights(Path(save_directory))

@@ -32,10 +32,12 @@ def on_cpu(kind: str, device: torch.device) -> bool:
 def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMaDAModel:
     """Quantise a model in place, one matrix or block after another, on ``device``, to which the whole model moves.
 
-    ``int8``, ``fp8`` (e4m3): one scale per row, any device. ``int4``: a scale per group of weights, CPU or CUDA. Raises InputError
-    for an unknown kind, where torchao is needed and missing, and for a model or a device that is not supported.
+    ``int8``, ``fp8`` (e4m3): one scale per row, any device. ``int4``: a scale per group of weights, CPU or CUDA. Raises
+    InputError for an unknown kind, where torchao is needed and missing, and for a model or a device that is not supported.
     """
     check_choice("quantisation", kind, get_args(Quantisation))
+    if model.config.quantisation is not None or quantized_by_torchao(model):
+        raise InputError(f"model is quantised already, so quantisation {kind!r} cannot be applied; load it unquantised")
     if on_cpu(kind, device):
         quantize_layers(model, kind)
         model.config.quantisation = kind
@@ -60,6 +62,11 @@ def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMa
         library.quantize_(layer, config)
     torch.nn.Module.to(model, device)
     return model
+
+
+def quantized_by_torchao(model: torch.nn.Module) -> bool:
+    """Whether torchao has quantised weights of a model."""
+    return any(type(p.data).__module__.startswith("torchao") for p in model.parameters())
 
 
 def memory(model: MMaDAModel) -> dict[str, int]:

@@ -18,12 +18,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Int4Linear", "Int8Linear", "QuantizedLinear", "QuantizedRows", "fast_product", "quantize_layers", "quantized_once", "use_quantized_layers"]
+__all__ = [
+    "Int4Linear",
+    "Int8Linear",
+    "QuantizedLinear",
+    "QuantizedRows",
+    "fast_product",
+    "quantize_layers",
+    "quantized_once",
+    "use_quantized_layers",
+]
 
 BLOCK = 64
 """Rows and columns of a block of weights in oneDNN's layout."""
@@ -31,8 +41,6 @@ GROUP = 32
 """int4 weights that share a multiplier and an offset."""
 PART = 2**23
 """Weights that are unpacked, or converted back, at once: what a CPU's caches hold."""
-SPLIT_ABOVE = 2**14
-"""Outputs from which a matrix is multiplied in parts, so that a part of a vocabulary costs what it is."""
 NIBBLES, SIGN = 0x0F0F0F0F, 0x80808080 - 2**32
 
 
@@ -46,12 +54,15 @@ class QuantizedRows:
     @staticmethod
     def of(x_MK: Tensor) -> QuantizedRows:
         """Quantise each row to -127..127, so many rows at a time that they stay in the cache."""
-        value_MK = torch.empty_like(x_MK, dtype=torch.int8)
         # Over 126: the scale is rounded to the dtype of x, and must not become too small for the largest value.
-        scale_M1 = (x_MK.abs().amax(1, keepdim=True).float() / 126).clamp_(min=1e-12).to(x_MK.dtype)
-        rows = max(1, 2**18 // x_MK.shape[1])
-        for x_mK, value_mK, scale_m1 in zip(x_MK.split(rows), value_MK.split(rows), scale_M1.split(rows), strict=True):
-            value_mK.copy_(x_mK.float().mul_(scale_m1.float().reciprocal_()).round_())
+        scale_M1 = x_MK.abs().amax(1, keepdim=True).mul_(1 / 126).clamp_(min=torch.finfo(x_MK.dtype).tiny)
+        inverse_M1 = 1 / scale_M1.float()
+        rows = max(1, 2**20 // x_MK.shape[1])
+        if len(x_MK) <= rows:
+            return QuantizedRows(x_MK.to(torch.float32, copy=True).mul_(inverse_M1).round_().to(torch.int8), scale_M1)
+        value_MK = torch.empty_like(x_MK, dtype=torch.int8)
+        for x_mK, value_mK, inverse_m1 in zip(*(torch.split(x, rows) for x in (x_MK, value_MK, inverse_M1)), strict=True):
+            value_mK.copy_(x_mK.to(torch.float32, copy=True).mul_(inverse_m1).round_())
         return QuantizedRows(value_MK, scale_M1)
 
     def __getitem__(self, rows: Tensor) -> QuantizedRows:
@@ -88,8 +99,8 @@ class QuantizedLinear(nn.Module, ABC):
         """Names, shapes and dtypes of the tensors."""
 
     @abstractmethod
-    def quantize(self, weight_NK: Tensor) -> dict[str, Tensor]:
-        """Tensors by name for float weights."""
+    def quantize(self, weight_NK: Tensor) -> None:
+        """Fill the tensors from float weights."""
 
     @abstractmethod
     def unpacked(self, first: int, count: int) -> Tensor:
@@ -101,8 +112,10 @@ class QuantizedLinear(nn.Module, ABC):
 
     def take(self, name: str, value: Tensor) -> None:
         """Fill a tensor; ``name`` "weight": quantise float weights (N, K) into all of them."""
-        for key, tensor in (self.quantize(value) if name == "weight" else {name: value}).items():
-            self._buffers[key] = tensor
+        if name == "weight":
+            self.quantize(value)
+        else:
+            self._buffers[name] = value.clone()
 
     def inputs(self, x_MK: Tensor) -> Tensor | QuantizedRows:
         """The input as `columns` multiplies it."""
@@ -112,7 +125,7 @@ class QuantizedLinear(nn.Module, ABC):
         """Return x times the weights, in the dtype of x (any leading shape)."""
         if isinstance(x, QuantizedRows) or x.ndim == 2:
             return self.columns(x, range(self.out_features))
-        return self.columns(x.flatten(0, -2), range(self.out_features)).unflatten(0, x.shape[:-1])
+        return self.columns(x.flatten(0, -2), range(self.out_features)).view(*x.shape[:-1], -1)
 
     def columns(self, x: Tensor | QuantizedRows, vocab: range) -> Tensor:
         """Return the outputs ``vocab`` (M, V) for rows ``x``."""
@@ -155,41 +168,48 @@ class Int8Linear(QuantizedLinear):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
-        self.prepacked: list[tuple[int, Tensor, Tensor]] = []
+        self.prepacked: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def shapes(self) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
         """As `QuantizedLinear.shapes`."""
         blocks = (self.outer // BLOCK, self.inner // 4, BLOCK, 4)
         return [("blocks", blocks, torch.int8), ("scale", (self.out_features,), torch.float32)]
 
-    def quantize(self, weight_NK: Tensor) -> dict[str, Tensor]:
-        """As `QuantizedLinear.quantize`."""
-        blocks = torch.empty(self.outer // BLOCK, self.inner // 4, BLOCK, 4, dtype=torch.int8)
-        scale_N = torch.empty(self.out_features)
+    def quantize(self, weight_NK: Tensor) -> None:
+        """As `QuantizedLinear.quantize`, straight into the memory where the blocks stay."""
+        blocks, scale_N = self.room(), torch.empty(self.out_features)
         value_nK = torch.zeros(BLOCK, self.inner, dtype=torch.int8)
         for number, (scaled_nK, scale_n) in enumerate(scaled(weight_NK)):
             scale_N[number * BLOCK :][: len(scale_n)] = scale_n
             value_nK[len(scale_n) :] = 0
             value_nK[: len(scale_n), : self.in_features] = scaled_nK.round_()
             blocks[number] = blocked(value_nK)[0]
-        return {"blocks": blocks, "scale": scale_N}
+        self._buffers["scale"] = scale_N
 
     def take(self, name: str, value: Tensor) -> None:
-        """As `QuantizedLinear.take`. The blocks are copied into oneDNN's memory; a matrix with many outputs in several parts."""
-        super().take(name, value)
-        if name != "scale" and self.fast:
-            self.prepack()
+        """As `QuantizedLinear.take`."""
+        if name == "blocks":
+            self.room().copy_(value)
+        else:
+            super().take(name, value)
 
-    def prepack(self) -> None:
-        """Move the blocks into oneDNN's memory."""
-        blocks = cast(Tensor, self.blocks)
+    def room(self) -> Tensor:
+        """Memory for the blocks, new where there is none yet: oneDNN's, where that multiplies."""
+        if (0, self.outer // BLOCK) in self.prepacked:
+            return self.all_blocks()
+        if not self.fast:
+            self._buffers["blocks"] = torch.empty(self.outer // BLOCK, self.inner // 4, BLOCK, 4, dtype=torch.int8)
+            return cast(Tensor, self.blocks)
         self._buffers["blocks"] = None
-        step = self.outer // BLOCK if self.outer <= SPLIT_ABOVE else max(1, PART // (self.inner * BLOCK))
-        self.prepacked = []
-        for first, part in zip(range(0, len(blocks), step), blocks.split(step), strict=True):
-            opaque, memory = template(len(part) * BLOCK, self.inner, clone=True)
-            memory.copy_(part)
-            self.prepacked.append((first * BLOCK, opaque, memory))
+        self.prepacked[0, self.outer // BLOCK] = found = template(self.outer, self.inner)
+        return found[1]
+
+    def packed(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Prepacked weights of blocks ``first`` to ``last``, with their memory: copied when they are first asked for."""
+        if (first, last) not in self.prepacked:
+            self.prepacked[first, last] = found = template((last - first) * BLOCK, self.inner)
+            found[1].copy_(self.all_blocks()[first:last])
+        return self.prepacked[first, last]
 
     def unpacked(self, first: int, count: int) -> Tensor:
         """As `QuantizedLinear.unpacked`."""
@@ -197,18 +217,22 @@ class Int8Linear(QuantizedLinear):
 
     def all_blocks(self) -> Tensor:
         """The weights (N / 64, K / 4, 64, 4)."""
-        if not self.prepacked:
-            return cast(Tensor, self.blocks)
-        return self.prepacked[0][2] if len(self.prepacked) == 1 else torch.cat([memory for *_, memory in self.prepacked])
+        whole = self.prepacked.get((0, self.outer // BLOCK))
+        return cast(Tensor, self.blocks) if whole is None else whole[1]
 
     def products(self, value_MK: Tensor, vocab: range, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-        """As `QuantizedLinear.products`."""
+        """As `QuantizedLinear.products`. A small part of a vocabulary has weights of its own, as oneDNN cannot slice."""
         if not self.prepacked:  # filled by other means than `take`
-            self.prepack()
-        for first, opaque, memory in self.prepacked:
-            if first < vocab.stop and first + len(memory) * BLOCK > vocab.start:
-                scale_N = channels(cast(Tensor, self.scale), first, len(memory) * BLOCK)
-                yield first, product(value_MK, opaque, scale_N, dtype)
+            blocks = cast(Tensor, self.blocks)
+            self.room().copy_(blocks)
+        first, last = vocab.start // BLOCK, -(-vocab.stop // BLOCK)
+        if 2 * (last - first) * BLOCK > self.outer:
+            first, last = 0, self.outer // BLOCK
+        opaque, memory = self.packed(first, last)
+        yield (
+            first * BLOCK,
+            product(value_MK, opaque, channels(cast(Tensor, self.scale), first * BLOCK, len(memory) * BLOCK), dtype),
+        )
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -234,19 +258,19 @@ class Int4Linear(QuantizedLinear):
             ("scale", (self.out_features,), torch.float32),
         ]
 
-    def quantize(self, weight_NK: Tensor) -> dict[str, Tensor]:
+    def quantize(self, weight_NK: Tensor) -> None:
         """As `QuantizedLinear.quantize`."""
         found = {name: torch.zeros(shape, dtype=dtype) for name, shape, dtype in self.shapes()}
         for number, (scaled_nK, scale_n) in enumerate(scaled(weight_NK)):
             found["scale"][number * BLOCK :][: len(scale_n)] = scale_n
             wide_nK = F.pad(scaled_nK, (0, self.inner - self.in_features, 0, BLOCK - len(scaled_nK)))
-            level_ngG, multiplier_ng, offset_ng = grid_of_groups(wide_nK.unflatten(1, (-1, GROUP)))
+            level_ngG, multiplier_ng, offset_ng = grid_of_groups(wide_nK.view(len(wide_nK), -1, GROUP))
             words = blocked(level_ngG.flatten(1).to(torch.int8)).view(torch.int32)[0, :, :, 0]
-            low, high = words.unflatten(0, (-1, 2, 8)).unbind(1)
+            low, high = words.view(-1, 2, 8, BLOCK).unbind(1)
             found["nibbles"][number] = low | high << 4
-            found["multiplier"][number] = multiplier_ng.T.unflatten(0, (-1, 2))
-            found["offset"][number] = offset_ng.T.unflatten(0, (-1, 2))
-        return found
+            found["multiplier"][number] = multiplier_ng.T.reshape(-1, 2, BLOCK)
+            found["offset"][number] = offset_ng.T.reshape(-1, 2, BLOCK)
+        self._buffers.update(found)
 
     def unpack_into(self, blocks: Tensor, first: int) -> None:
         """Write int8 weights of blocks from ``first`` on, four to a word: bytes q * m + offset never overflow into the next."""
@@ -319,7 +343,7 @@ def scaled(weight_NK: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     All in one scratch memory: on a CPU, new memory for each block would cost more than the arithmetic.
     """
     scratch_nK = torch.empty(BLOCK, weight_NK.shape[1])
-    for weight_nK in weight_NK.split(BLOCK):
+    for weight_nK in torch.split(weight_NK, BLOCK):
         scale_n = weight_nK.abs().amax(1).float().div_(127).clamp_(min=1e-12)
         wide_nK = scratch_nK[: len(weight_nK)].copy_(weight_nK)
         yield wide_nK.mul_(scale_n.reciprocal()[:, None]), scale_n
@@ -344,8 +368,8 @@ def grid_of_groups(wide_ngG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def blocked(weight_NK: Tensor) -> Tensor:
     """int8 weights (N, K), of whole blocks, in oneDNN's order (N / 64, K / 4, 64, 4)."""
-    words = weight_NK.view(torch.int32).unflatten(0, (-1, BLOCK)).transpose(1, 2).contiguous()
-    return words.view(torch.int8).unflatten(2, (-1, 4))
+    words = weight_NK.view(torch.int32).view(-1, BLOCK, weight_NK.shape[1] // 4).transpose(1, 2).contiguous()
+    return words.view(torch.int8).view(*words.shape, 4)
 
 
 def unblocked(blocks: Tensor) -> Tensor:
@@ -368,16 +392,18 @@ def product(value_MK: Tensor, opaque: Tensor, scale_N: Tensor, dtype: torch.dtyp
     return found
 
 
-@cache
-def empty_weights(outer: int, inner: int) -> Tensor:
-    """Prepacked weights of a shape, all 0. oneDNN packs slowly, so this is done once a shape and cloned."""
-    found: Tensor = torch.ops.onednn.qlinear_prepack(torch.zeros(outer, inner, dtype=torch.int8), None)
-    return found
+ALIVE: WeakValueDictionary[tuple[int, int], Tensor] = WeakValueDictionary()
+"""Prepacked weights by shape. oneDNN packs slowly: a clone of any others of the shape has the same layout, and is overwritten."""
 
 
-def template(outer: int, inner: int, clone: bool) -> tuple[Tensor, Tensor]:
-    """Prepacked weights of a shape, and their memory as blocks (N / 64, K / 4, 64, 4)."""
-    opaque = empty_weights(outer, inner).clone() if clone else empty_weights(outer, inner)
+def template(outer: int, inner: int) -> tuple[Tensor, Tensor]:
+    """New prepacked weights of a shape, and their memory as blocks (N / 64, K / 4, 64, 4)."""
+    like = ALIVE.get((outer, inner))
+    if like is None:
+        like = torch.ops.onednn.qlinear_prepack(torch.zeros(outer, inner, dtype=torch.int8), None)
+        opaque = ALIVE[outer, inner] = like
+    else:
+        opaque = like.clone()
     memory = (ctypes.c_int8 * (outer * inner)).from_address(torch.ops.mkldnn.data_ptr(opaque))
     return opaque, torch.frombuffer(memory, dtype=torch.int8).view(outer // BLOCK, inner // 4, BLOCK, 4)
 
@@ -395,7 +421,7 @@ SCRATCH = Scratch()
 def scratch(outer: int, inner: int) -> tuple[Tensor, Tensor]:
     """`template` of a shape, one a thread."""
     if (outer, inner) not in SCRATCH.by_shape:
-        SCRATCH.by_shape[outer, inner] = template(outer, inner, clone=True)
+        SCRATCH.by_shape[outer, inner] = template(outer, inner)
     return SCRATCH.by_shape[outer, inner]
 
 
@@ -409,7 +435,7 @@ def fast_product() -> bool:
     weight_NK, value_MK = (torch.randint(-127, 128, (n, 256), dtype=torch.int8, generator=generator) for n in (128, 5))
     weight_NK[0], value_MK[0] = 127, 127
     try:
-        opaque, memory = template(128, 256, clone=True)
+        opaque, memory = template(128, 256)
         packed: Tensor = torch.ops.onednn.qlinear_prepack(weight_NK, None)
         raw = (ctypes.c_int8 * memory.numel()).from_address(torch.ops.mkldnn.data_ptr(packed))
         if not torch.equal(torch.frombuffer(raw, dtype=torch.int8), blocked(weight_NK).flatten()):

@@ -41,8 +41,9 @@ def convert(
 ) -> Path:
     """Write the model of ``source`` (a folder or a hub id, MMaDA's or LLaDA's) to the new folder ``out``; returns it.
 
-    ``dtype``: None keeps the stored one, bit for bit. ``quantisation``: for a CPU; the folder loads in seconds. ``rows``: rows of embedding and head, which LLaDA needs more of before it
-    can learn images; ``noise`` and ``seed`` as in `resize_embeddings`. ``adapter``: a folder of LoRA adapters to merge in.
+    ``dtype``: None keeps the stored one, bit for bit. ``quantisation``: for a CPU; the folder loads in seconds. ``rows``: rows of
+    embedding and head, which LLaDA needs more of before it can learn images; ``noise`` and ``seed`` as in `resize_embeddings`.
+    ``adapter``: a folder of LoRA adapters to merge in.
     ``mean``: models whose weights are averaged with those of ``source`` (model soup), with equal shares, read one after another
     in the type of the source: runs from one start are often better together. ``out`` appears whole or not at all. Raises
     InputError for wrong input, or an ``out`` that is not empty.

@@ -171,7 +171,7 @@ def read_weights(
     folder: Path, device: torch.device, dtype: torch.dtype | None, quantisation: Quantisation | None, adapter: str | Path | None
 ) -> MMaDAModel:
     """Read the transformer, of one dtype; quantised as asked for, or as it is stored. Raises InputError where that cannot be."""
-    stored: Quantisation | None = read_config(folder).quantisation
+    stored = read_config(folder).quantisation
     if stored is not None:
         if quantisation not in (None, stored) or adapter is not None or device.type != "cpu":
             asked = f"adapter {quote(adapter)}" if adapter is not None else f"quantisation {quantisation!r}"

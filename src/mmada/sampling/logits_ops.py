@@ -52,13 +52,14 @@ def argmax(logits_NV: Tensor) -> Tensor:
     if logits_NV.device.type != "cpu" or width < 2 * PART or not len(logits_NV):
         return logits_NV.argmax(-1)
     whole = width - width % PART
-    most_NP = logits_NV[:, :whole].unflatten(1, (-1, PART)).amax(2)
+    most_NP = logits_NV[:, :whole].reshape(len(logits_NV), -1, PART).amax(2)
     if whole < width:
         most_NP = torch.cat((most_NP, logits_NV[:, whole:].amax(1, keepdim=True)), 1)
     column_NC = most_NP.argmax(1, keepdim=True) * PART + torch.arange(PART)
     column_NC.clamp_(max=width - 1)  # the last part is shorter
     at_N1 = logits_NV.gather(1, column_NC).argmax(1, keepdim=True)
-    return column_NC.gather(1, at_N1)[:, 0]
+    found: Tensor = column_NC.gather(1, at_N1)[:, 0]
+    return found
 
 
 def gumbel_argmax(logits_NV: Tensor, key_N: Tensor, temperature: float) -> Tensor:
