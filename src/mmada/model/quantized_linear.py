@@ -158,6 +158,7 @@ class QuantizedLinear(nn.Module, ABC):
         return weight_NK.float() * scale_N[:, None]
 
     def extra_repr(self) -> str:
+        """Return the sizes, for printing."""
         return f"in_features={self.in_features}, out_features={self.out_features}, fast={self.fast}"
 
 

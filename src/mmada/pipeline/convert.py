@@ -15,6 +15,7 @@ from mmada.errors import MAX_ROWS, InputError, check_choice, check_folder, check
 from mmada.io.atomic import atomic_folder
 from mmada.model.loading import read_config, read_model
 from mmada.model.lora import merged
+from mmada.model.mmada import MMaDAModel
 from mmada.model.quantize import quantize
 from mmada.model.resize_embeddings import resize_embeddings
 from mmada.pipeline.known_checkpoints import known_checkpoint
@@ -23,6 +24,8 @@ from mmada.tokenizers.text import TextTokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 
 __all__ = ["convert"]
+
+CPU = torch.device("cpu")
 
 
 def convert(
@@ -43,10 +46,9 @@ def convert(
 
     ``dtype``: None keeps the stored one, bit for bit. ``quantisation``: for a CPU; the folder loads in seconds. ``rows``: rows of
     embedding and head, which LLaDA needs more of before it can learn images; ``noise`` and ``seed`` as in `resize_embeddings`.
-    ``adapter``: a folder of LoRA adapters to merge in.
-    ``mean``: models whose weights are averaged with those of ``source`` (model soup), with equal shares, read one after another
-    in the type of the source: runs from one start are often better together. ``out`` appears whole or not at all. Raises
-    InputError for wrong input, or an ``out`` that is not empty.
+    ``adapter``: a folder of LoRA adapters to merge in. ``mean``: models whose weights are averaged with those of ``source`` (model
+    soup), with equal shares, read one after another in the type of the source: runs from one start are often better together.
+    ``out`` appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
     """
     out = check_folder("out", out)
     folder, others = find_folder(source), [find_folder(other, "mean") for other in mean]
@@ -70,17 +72,13 @@ def convert(
     with atomic_folder(out) as part:
         known = known_checkpoint(folder, preset)
         text = TextTokenizer.load(folder)
-        # Alone, each matrix is quantised as it is read; what changes weights comes before.
-        early = quantisation if rows is None and adapter is None and not others else None
-        model: Any = read_model(folder, device=torch.device("cpu"), dtype=dtype, quantisation=early)
-        for number, other in enumerate(others, 1):
-            average(model, read_model(other, device=torch.device("cpu"), dtype=dtype), number / (number + 1), other)
-        if adapter is not None:
-            model = merged(model, adapter)
-        if rows is not None:
-            resize_embeddings(model, rows, noise=noise, seed=seed)
-        if quantisation is not None and early is None:
-            model = quantize(model, quantisation, torch.device("cpu"))
+        if rows is None and adapter is None and not others:  # each matrix is quantised as it is read
+            model: Any = read_model(folder, device=CPU, dtype=dtype, quantisation=quantisation)
+        else:
+            model = _joined(folder, others, dtype, adapter)
+            if rows is not None:
+                resize_embeddings(model, rows, noise=noise, seed=seed)
+            model = model if quantisation is None else quantize(model, quantisation, CPU)
         _complete(model.config, read_config(folder).vocab_size, text, (known.preset.image_size or 512) // 16)
         model.save_pretrained(part, max_shard_size=shard_size)
         text.save(part)
@@ -89,6 +87,14 @@ def convert(
         if isinstance(image, Path):
             shutil.copytree(image, part / "image_tokenizer")
     return out
+
+
+def _joined(folder: Path, others: Sequence[Path], dtype: torch.dtype | None, adapter: str | Path | None) -> MMaDAModel:
+    """The mean of models, with adapters merged in."""
+    model = read_model(folder, device=CPU, dtype=dtype)
+    for number, other in enumerate(others, 1):
+        average(model, read_model(other, device=CPU, dtype=dtype), number / (number + 1), other)
+    return model if adapter is None else merged(model, adapter)
 
 
 @torch.no_grad()
