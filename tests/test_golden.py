@@ -9,8 +9,8 @@ import torch
 from tests.golden.make import FAMILIES
 
 STORED = Path(__file__).parent / "golden"
-CLOSE = 1e-4
-"""Relative tolerance of losses: in float32 another CPU adds up in another order."""
+CLOSE = 3e-4
+"""Relative tolerance of losses and gradient norms: another CPU adds up in another order (seen: 1.5e-4 after two steps)."""
 SHADE = 2e-3
 """The same of colours of decoded pictures."""
 
