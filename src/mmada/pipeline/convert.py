@@ -46,9 +46,9 @@ def convert(
 
     ``dtype``: None keeps the stored one, bit for bit. ``quantisation``: for a CPU; the folder loads in seconds. ``rows``: rows of
     embedding and head, which LLaDA needs more of before it can learn images; ``noise`` and ``seed`` as in `resize_embeddings`.
-    ``adapter``: a folder of LoRA adapters to merge in. ``mean``: models whose weights are averaged with those of ``source``
-    (model soup), with equal shares, read one after another in the type of the source: runs from one start are often better together.
-    ``out`` appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
+    ``adapter``: a folder of LoRA adapters to merge in. ``mean``: models whose weights are averaged with those
+    of ``source`` (model soup), with equal shares, read one after another in the type of the source: runs from one start are often
+    better together. ``out`` appears whole or not at all. Raises InputError for wrong input, or an ``out`` that is not empty.
     """
     out = check_folder("out", out)
     folder, others = find_folder(source), [find_folder(other, "mean") for other in mean]
