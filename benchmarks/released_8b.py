@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import save_file
 from tests.parity.checkpoint import ROWS, write_tokenizer
 
-from mmada.model.loading import empty_model
 from mmada.model.mmada import MMaDAConfig
 from mmada.model.released_names import released_fields, to_released
+from mmada.model.trainable import empty_model
 from mmada.pipeline import MMaDA
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.magvit import RELEASED_IMAGE

@@ -197,7 +197,16 @@ def test_no_torch_before_it_is_needed(code: str) -> None:
 
 def test_an_answer_imports_only_what_it_needs() -> None:
     unused = ["training", "rl", "evaluation", "rewards", "serving", "recipes", "data", "tasks", "nano.world", "nano.datasets"]
-    packages = ["sklearn", "matplotlib", "pandas", *(f"mmada.{name}" for name in unused)]
+    packages = [
+        "transformers",
+        "sympy",
+        "scipy",
+        "torch._dynamo",
+        "sklearn",
+        "matplotlib",
+        "pandas",
+        *(f"mmada.{name}" for name in unused),
+    ]
     program = (
         "import sys\nfrom mmada.cli.main import main\n"
         "assert main(['generate', 'what is 3 plus 4?', '--length', '4', '--steps', '1', '--device', 'cpu']) == 0\n"

@@ -17,10 +17,11 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from mmada.errors import InputError
-from mmada.model.loading import cast_weights, empty_model, read_model, widest_type
+from mmada.model.loading import cast_weights, widest_type
 from mmada.model.mmada import MMaDAConfig
 from mmada.model.quantize import memory
 from mmada.model.released_names import TENSOR_NAMES, to_ours, to_released
+from mmada.model.trainable import empty_model, read_model
 
 CPU = torch.device("cpu")
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -325,7 +326,7 @@ def test_a_pickle_with_code_is_not_run(original: Path, tmp_path: Path, monkeypat
 PEAK = """
 import sys, torch
 from pathlib import Path
-from mmada.model.loading import read_model
+from mmada.model.trainable import read_model
 def kilobytes(field):
     return int(Path('/proc/self/status').read_text().split(field + ':')[1].split()[0])
 before = kilobytes('VmRSS')

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError
 from mmada.model import quantized_linear as quantized
-from mmada.model.loading import empty_model, read_config, read_model
 from mmada.model.quantize import memory, quantize
 from mmada.model.quantized_linear import Int4Linear, Int8Linear, QuantizedLinear, QuantizedRows
+from mmada.model.trainable import empty_model, read_config, read_model
 from mmada.pipeline import MMaDA
 from mmada.pipeline.convert import convert
 

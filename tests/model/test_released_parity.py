@@ -15,6 +15,8 @@ from mmada.data.packing import Batch
 from mmada.diffusion.schedule import Cosine
 from mmada.errors import InputError
 from mmada.model.mmada import MMaDAModel
+from mmada.model.network import Network
+from mmada.model.trainable import read_model
 from mmada.pipeline import Engine, MMaDA, TextSampling
 from mmada.sampling import (
     Blocks,
@@ -52,10 +54,15 @@ def released(folder: Path) -> MMaDA:
 
 
 @pytest.fixture(scope="module")
-def network(released: MMaDA) -> MMaDAModel:
+def network(released: MMaDA) -> Network:
     network = released.engine.parts.model
-    assert isinstance(network, MMaDAModel)
+    assert isinstance(network, Network)
     return network
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> MMaDAModel:
+    return read_model(folder, device=torch.device("cpu"))
 
 
 def prompter(released: MMaDA, **layout: object) -> Prompter:
@@ -78,9 +85,9 @@ def test_the_layout_is_recognised(released: MMaDA) -> None:
     assert released.preset.image_size == 512
 
 
-def test_logits_are_those_of_the_reference(network: MMaDAModel) -> None:
+def test_logits_are_those_of_the_reference(trained: MMaDAModel) -> None:
     with torch.no_grad():
-        logits_BLV = network(TRANSFORMER["logits.input_ids"]).logits
+        logits_BLV = trained(TRANSFORMER["logits.input_ids"]).logits
     assert logits_BLV.shape[-1] == RELEASED.size
     torch.testing.assert_close(logits_BLV[..., :64], TRANSFORMER["logits.text_0_64"], atol=2e-5, rtol=0)
     torch.testing.assert_close(logits_BLV[..., FIRST_CODES], TRANSFORMER["logits.image_0_64"], atol=2e-5, rtol=0)
@@ -168,20 +175,20 @@ def partial(released: MMaDA, pads: str, words: list[str]) -> Canvas:
     return Canvas.stack([made.draw(text, codes=row) for text, row in zip(words, codes, strict=True)])
 
 
-def image_logits(network: MMaDAModel, canvas: Canvas) -> Tensor:
+def image_logits(network: Network, canvas: Canvas) -> Tensor:
     """Logits at the 64 image positions of each row, (B, 64, codes)."""
     query_BL = canvas.modality_BL == 1
     return network.predict(canvas.tokens_BL, query_BL=query_BL, vocab=IMAGE, valid_BL=canvas.valid_BL).view(canvas.rows, 64, -1)
 
 
 @pytest.mark.parametrize("pads", ["masked", "visible"])
-def test_both_ways_to_pad_are_those_of_the_reference(released: MMaDA, network: MMaDAModel, pads: str) -> None:
+def test_both_ways_to_pad_are_those_of_the_reference(released: MMaDA, network: Network, pads: str) -> None:
     logits = image_logits(network, partial(released, pads, captions(released)))[..., :64]
     torch.testing.assert_close(logits, TRANSFORMER[f"t2i.{pads}_pad_logits_0_64"], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("pads", ["masked", "none"])
-def test_guided_logits_are_those_of_the_reference(released: MMaDA, network: MMaDAModel, pads: str) -> None:
+def test_guided_logits_are_those_of_the_reference(released: MMaDA, network: Network, pads: str) -> None:
     one, two = (image_logits(network, partial(released, pads, words)) for words in (captions(released), ["", ""]))
     guided = Guidance(3.5).combine(one, two)
     expected = TRANSFORMER["t2i.guided_logits_0_64"]
@@ -215,7 +222,7 @@ def stored_batch(rows: slice, targets_BL: Tensor) -> Batch:
 
 
 @pytest.mark.parametrize("task", ["t2i", "lm", "mmu"])
-def test_losses_are_those_of_the_reference(network: MMaDAModel, task: str) -> None:
+def test_losses_are_those_of_the_reference(trained: MMaDAModel, task: str) -> None:
     number = ("t2i", "lm", "mmu").index(task)
     rows = slice(2 * number, 2 * number + 2)
     ids_BL, labels_BL = TRANSFORMER["loss.input_ids"][rows], TRANSFORMER["loss.labels"][rows]
@@ -228,11 +235,11 @@ def test_losses_are_those_of_the_reference(network: MMaDAModel, task: str) -> No
     weight_BL = torch.ones(ids_BL.shape) if task == "t2i" else 1 / TRANSFORMER[f"loss.p_mask_{task}"]
     batch = stored_batch(rows, asked_BL)
     learner = MaskedDiffusionLearner(
-        network, RELEASED, lambda step: batch, LossSettings.released(), seed=0, show=lambda folder: [],
+        trained, RELEASED, lambda step: batch, LossSettings.released(), seed=0, show=lambda folder: [],
         write=lambda model, folder: None, device=torch.device("cpu"),
     )  # fmt: skip
     with torch.no_grad():
-        hidden_BLD = network.hidden(ids_BL)
+        hidden_BLD = trained.hidden(ids_BL)
         targets = learner.targets(batch, "image" if task == "t2i" else "text", masked_BL, weight_BL)
         loss = learner.modality_loss(hidden_BLD, batch.tokens_BL, "image" if task == "t2i" else "text", targets, slice(None))
     assert float(loss) == pytest.approx(float(TRANSFORMER["loss.t2i_lm_mmu"][number]), abs=1e-4)

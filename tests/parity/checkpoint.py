@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from mmada.model.loading import empty_model
 from mmada.model.mmada import MMaDAConfig
 from mmada.model.released_names import released_fields, to_released
+from mmada.model.trainable import empty_model
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.magvit import RELEASED_IMAGE
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers

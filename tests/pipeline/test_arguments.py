@@ -12,7 +12,7 @@ from tests.helpers import SIZE, tiny_folder
 
 import mmada
 from mmada.errors import InputError
-from mmada.model.mmada import MMaDAModel
+from mmada.model.predictor import Predictor
 from mmada.pipeline import ImageSampling, MMaDA, TextSampling
 from mmada.sampling import Frame
 
@@ -142,7 +142,7 @@ def test_arguments_of_load_are_checked_before_anything_is_read(
     def read(*_: object, **__: object) -> None:
         raise AssertionError("weights were read before the arguments were checked")
 
-    monkeypatch.setattr("mmada.pipeline.loading.read_model", read)
+    monkeypatch.setattr("mmada.pipeline.loading.read_network", read)
     with pytest.raises(InputError, match=named) as caught:
         mmada.load(**options)
     assert "\n" not in str(caught.value)
@@ -152,7 +152,7 @@ def test_arguments_of_load_are_checked_before_anything_is_read(
 def test_a_type_may_be_a_word(tmp_path: Path, name: str) -> None:
     tiny_folder(tmp_path)
     model = mmada.load(str(tmp_path), device="cpu", dtype=name)
-    assert next(cast(MMaDAModel, model.engine.parts.model).parameters()).dtype == getattr(torch, name)
+    assert next(cast(Predictor, model.engine.parts.model).parameters()).dtype == getattr(torch, name)
     assert name in repr(model)
     assert "cpu" in repr(model)
     assert "parameters" in repr(model)

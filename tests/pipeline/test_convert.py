@@ -12,9 +12,9 @@ from tests.parity import checkpoint
 from torch import Tensor
 
 from mmada.errors import InputError
-from mmada.model.loading import read_model
 from mmada.model.mmada import MMaDAModel
 from mmada.model.resize_embeddings import resize_embeddings
+from mmada.model.trainable import read_model
 from mmada.pipeline import MMaDA
 from mmada.pipeline.convert import convert
 

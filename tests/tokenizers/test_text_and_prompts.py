@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tests.parity import checkpoint
+from transformers import PreTrainedTokenizerFast
 
 from mmada.canvas import IMAGE
 from mmada.errors import InputError
@@ -21,6 +23,10 @@ LINES = ["a red circle and 12 + 3 = 15. yes how many?", "user assistant system\n
 @pytest.fixture(scope="module")
 def text() -> TextTokenizer:
     return train_text_tokenizer(LINES)
+
+
+def as_transformers_reads(folder: Path) -> Any:
+    return PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +75,32 @@ def test_a_saved_tokenizer_is_one_that_older_libraries_read(text: TextTokenizer,
     fields = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert fields["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert "<|eot_id|>" in fields["additional_special_tokens"]
-    assert fields["chat_template"] == TextTokenizer.load(tmp_path).backend.chat_template == CHAT_TEMPLATE
+    assert fields["chat_template"] == as_transformers_reads(tmp_path).chat_template == CHAT_TEMPLATE
     assert not {"is_local", "local_files_only", "backend", "extra_special_tokens"} & fields.keys()
     TextTokenizer.load(tmp_path).save(tmp_path)  # onto itself
     assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == fields
+
+
+def test_tokens_are_those_of_transformers(text: TextTokenizer, tmp_path: Path) -> None:
+    """Those too that only tokenizer_config.json lists, in both of its forms."""
+    text.save(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    fields = json.loads(file.read_text())
+    number = str(len(text))
+    flags = {"lstrip": False, "rstrip": False, "normalized": True, "single_word": False}
+    fields["added_tokens_decoder"] = {number: {"content": "<plain>", "special": False, **flags}}
+    fields["additional_special_tokens"] += ["<|extra|>"]
+    fields["unk_token"] = {"__type": "AddedToken", "content": "<unk>", "special": True, **flags}
+    file.write_text(json.dumps(fields))
+    ours, theirs = TextTokenizer.load(tmp_path), as_transformers_reads(tmp_path)
+    theirs.backend_tokenizer.encode_special_tokens = True
+    assert ours.ids() == theirs.get_vocab()
+    assert len(ours) == len(theirs) == len(text) + 3
+    ids = [*range(len(ours))]
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    for line in ("a <plain> red circle", "a <|extra|> b <unk> 12", "what's  this ?"):
+        expected = theirs.backend_tokenizer.encode(line, add_special_tokens=False).ids
+        assert ours.fast.encode(line, add_special_tokens=False).ids == expected
 
 
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
@@ -81,13 +109,15 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
         TextTokenizer.load(tmp_path)
 
 
-def test_the_chat_template_and_our_layout_agree(text: TextTokenizer, prompter: Prompter) -> None:
+def test_the_chat_template_and_our_layout_agree(text: TextTokenizer, prompter: Prompter, tmp_path: Path) -> None:
+    text.save(tmp_path)
+    backend = as_transformers_reads(tmp_path)
     messages = [Message("user", " a red circle "), Message("assistant", "yes"), Message("user", "how many?")]
-    rendered = text.backend.apply_chat_template(
+    rendered = backend.apply_chat_template(
         [{"role": m.role, "content": m.content} for m in messages], tokenize=False, add_generation_prompt=True
     )
     canvas = prompter.chat(messages, answer_length=3)
-    assert text.backend.decode(canvas.tokens_BL[0, :-3].tolist()) == rendered
+    assert backend.decode(canvas.tokens_BL[0, :-3].tolist()) == rendered
 
 
 def test_released_and_nano_vocabularies(text: TextTokenizer) -> None:

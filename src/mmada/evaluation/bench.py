@@ -20,7 +20,7 @@ from mmada.canvas import Modality
 from mmada.errors import InputError, quote
 from mmada.evaluation.flops import Meter, Peaks, measured_peaks, memory_mark, seconds, spread
 from mmada.evaluation.results import machine, write_results
-from mmada.model.mmada import MMaDAModel
+from mmada.model.predictor import Predictor
 from mmada.pipeline import Frame, ImageSampling, MMaDA, TextSampling
 from mmada.registry import WORKLOADS
 from mmada.sampling import Acceleration
@@ -107,7 +107,7 @@ def bench(
     judged for each mode and seed, the same in every mode. Raises InputError.
     """
     network = model.engine.parts.model
-    if not isinstance(network, MMaDAModel):
+    if not isinstance(network, Predictor):
         raise InputError(
             f"bench counts operations from the model's configuration, which a {type(network).__name__} does not have"
         )

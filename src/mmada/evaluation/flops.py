@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import DenoiserCache
-from mmada.model.mmada import MMaDAModel
+from mmada.model.predictor import Predictor
 
 __all__ = ["Meter", "Peaks", "measured_peaks", "memory_mark"]
 
@@ -25,7 +25,7 @@ __all__ = ["Meter", "Peaks", "measured_peaks", "memory_mark"]
 class Meter:
     """A denoiser that counts what the passes of another cost: ``flops``, and ``bytes`` of weights and logits moved."""
 
-    def __init__(self, model: MMaDAModel) -> None:
+    def __init__(self, model: Predictor) -> None:
         self.model = model
         c = model.config
         self.width, self.layers, self.item = c.hidden_size, c.num_hidden_layers, model.dtype.itemsize

@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import PreTrainedConfig
 from transformers.integrations import peft as integration
 
 from mmada.errors import InputError, check_number, check_path, check_whole, quote
@@ -46,7 +45,7 @@ class Lora:
         check_number("lora.dropout", self.dropout, 0, 1)
 
 
-def check_lora(config: PreTrainedConfig, lora: Lora) -> None:
+def check_lora(config: Any, lora: Lora) -> None:
     """Raise InputError without peft, and for a rank above the model's width, which no matrix of it has."""
     check_whole("lora.rank", lora.rank, 1, min(config.hidden_size, config.intermediate_size))
     peft("lora")

@@ -3,13 +3,11 @@
 Architecture only: no sampling, and no loss but the plain one of ``labels``. LLaDA is a Llama without causality (RMSNorm,
 half-split RoPE, SwiGLU, untied head, no biases), so `LlamaModel` with ``is_causal=False`` is its backbone.
 
-Shapes: B rows, L positions, D width, N query positions, V vocabulary slice.
+Shapes: B rows, L positions, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -32,12 +30,11 @@ from mmada.errors import InputError
 from mmada.io.quiet import no_progress_bars
 from mmada.io.weights import share_weights
 from mmada.model.hf_inputs import check_inputs, check_unsupported
-from mmada.model.inference import ForwardLayout, forward
-from mmada.model.kv_cache import KVCache
-from mmada.model.quantized_linear import QuantizedLinear, use_quantized_layers
+from mmada.model.predictor import Predictor
+from mmada.model.quantized_linear import use_quantized_layers
 from mmada.model.released_names import CONFIG_NAMES, TENSOR_NAMES, check_architecture, released_fields
 
-__all__ = ["MMaDAConfig", "MMaDAModel", "NotCausalError", "Prepared", "attention_bias"]
+__all__ = ["MMaDAConfig", "MMaDAModel", "NotCausalError", "attention_bias"]
 
 
 class MMaDAConfig(LlamaConfig):  # type: ignore[no-untyped-call]
@@ -84,12 +81,8 @@ def attention_bias(valid_BL: Tensor | None, segment_BL: Tensor | None, dtype: to
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, blocked)[:, None]
 
 
-FEW = 8
-"""Rows up to which a CPU multiplies faster the other way round."""
-
-
-class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """The masked denoiser: tokens to logits. Implements the `Denoiser` protocol by `predict`."""
+class MMaDAModel(Predictor, PreTrainedModel):  # type: ignore[no-untyped-call]
+    """The masked denoiser for training and for other libraries; `mmada.model.network.Network` is the one for inference."""
 
     config_class = MMaDAConfig
     base_model_prefix = "model"
@@ -132,54 +125,6 @@ class MMaDAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             use_cache=False,
         )
         return cast(Tensor, output.last_hidden_state)
-
-    def head(self, vocab: range) -> Tensor:
-        """The head's rows (V, D) for a contiguous range of token ids."""
-        return cast(Tensor, self.lm_head.weight)[vocab.start : vocab.stop]
-
-    def logits(self, hidden_ND: Tensor, vocab: range) -> Tensor:
-        """Logits (N, V) of hidden states: float32 on a GPU, whose kernel reads that, else in the dtype of the weights."""
-        if isinstance(self.lm_head, QuantizedLinear):
-            return self.lm_head.columns(hidden_ND, vocab)
-        logits_NV = times(hidden_ND, self.head(vocab))
-        return logits_NV.float() if logits_NV.is_cuda else logits_NV
-
-    def kv_cache(self, rows: int) -> KVCache:
-        """An empty KV cache for a batch of ``rows``, for `predict`."""
-        return KVCache(rows)
-
-    @torch.no_grad()
-    def predict(
-        self,
-        tokens_BL: Tensor,
-        *,
-        query_BL: Tensor,
-        vocab: range,
-        valid_BL: Tensor | None = None,
-        recompute_BL: Tensor | None = None,
-        cache: KVCache | None = None,
-        verify_BL: Tensor | None = None,
-        mask: int = 0,
-    ) -> Tensor:
-        """Return logits (N, V), as `logits` gives them, at the positions of ``query_BL``, over the token ids of ``vocab``, on the
-        tokens' device.
-
-        ``recompute_BL``, ``cache``, ``verify_BL``, ``mask``: as in `mmada.model.inference.forward`, which runs it; verification
-        tokens come after the query positions.
-        """
-        here, there = self.device, tokens_BL.device
-        recompute_BL = None if cache is None else recompute_BL
-        marks = [None if x is None else x.to(here) for x in (valid_BL, recompute_BL, verify_BL)]
-        layout = ForwardLayout.of(self.model, query_BL.to(here), *marks)
-        hidden_ND = forward(self.model, tokens_BL.to(here), layout, cache=cache, mask=mask)
-        return self.logits(hidden_ND, vocab).to(there)
-
-    def prepared(self, *, query_BL: Tensor, vocab: range, valid_BL: Tensor | None = None) -> Prepared:
-        """Return `predict` as a function of the tokens alone: all host-side metadata is computed now."""
-        here = self.device
-        return Prepared(
-            self, ForwardLayout.of(self.model, query_BL.to(here), None if valid_BL is None else valid_BL.to(here)), vocab
-        )
 
     def forward(
         self,
@@ -247,43 +192,6 @@ class NotCausal:
         raise NotCausalError(NOT_CAUSAL)
 
     _from_config = from_pretrained
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A forward pass of ``model`` with a fixed layout and vocabulary slice; it never synchronises with the device."""
-
-    model: MMaDAModel
-    layout: ForwardLayout
-    vocab: range
-
-    @torch.no_grad()
-    def __call__(self, tokens_BL: Tensor) -> Tensor:
-        """Logits (N, V), as `MMaDAModel.predict`."""
-        hidden_ND = forward(self.model.model, tokens_BL.to(self.layout.flat_T.device), self.layout)
-        return self.model.logits(hidden_ND, self.vocab).to(tokens_BL.device)
-
-    @property
-    def shape(self) -> Hashable:
-        """Key of equal shapes: passes with one key differ only in the values of their tensors."""
-        return self.layout.packing.recomputed_B, self.layout.query_B, self.vocab
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Tensors in which passes of one shape differ."""
-        return (self.layout.flat_T, self.layout.query_Q, *self.layout.rotary)
-
-    def copied(self) -> Prepared:
-        """Return the same pass with tensors of its own."""
-        flat_T, query_Q, cos, sin = (x.clone() for x in self.tensors)
-        return replace(self, layout=replace(self.layout, flat_T=flat_T, query_Q=query_Q, rotary=(cos, sin)))
-
-
-def times(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
-    """Return logits (N, V). For a few rows a CPU takes half the time for the transposed product, with the same sums."""
-    if hidden_ND.device.type == "cpu" and hidden_ND.dtype == torch.float32 and 1 < len(hidden_ND) <= FEW:
-        return (weight_VD @ hidden_ND.T).T
-    return hidden_ND @ weight_VD.T
 
 
 def renamings() -> list[WeightConverter | WeightRenaming]:

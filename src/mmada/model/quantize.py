@@ -8,18 +8,19 @@ made from the stored weights in seconds. Quantised models are for inference.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
 from mmada.errors import InputError, check_choice
-from mmada.model.mmada import MMaDAModel
+from mmada.model.predictor import Predictor
 from mmada.model.quantized_linear import GROUP as CPU_GROUP
 from mmada.model.quantized_linear import LAYERS, quantize_layers
 
 __all__ = ["Quantisation", "memory", "on_cpu", "quantize"]
 
 Quantisation = Literal["int8", "fp8", "int4"]
+AnyNetwork = TypeVar("AnyNetwork", bound=Predictor)
 GROUP = 128
 """Number of weights that share one scale in int4 on a GPU."""
 
@@ -29,7 +30,7 @@ def on_cpu(kind: str, device: torch.device) -> bool:
     return device.type == "cpu" and kind in LAYERS
 
 
-def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMaDAModel:
+def quantize(model: AnyNetwork, kind: Quantisation, device: torch.device) -> AnyNetwork:
     """Quantise a model in place, one matrix or block after another, on ``device``, to which the whole model moves.
 
     ``int8``, ``fp8`` (e4m3): one scale per row, any device. ``int4``: a scale per group of weights, CPU or CUDA. Raises
@@ -40,7 +41,7 @@ def quantize(model: MMaDAModel, kind: Quantisation, device: torch.device) -> MMa
         raise InputError(f"model is quantised already, so quantisation {kind!r} cannot be applied; load it unquantised")
     if on_cpu(kind, device):
         quantize_layers(model, kind)
-        model.config.quantisation = kind
+        model.record_quantisation(kind)
         return model
     try:
         from torchao import quantization
@@ -69,7 +70,7 @@ def quantized_by_torchao(model: torch.nn.Module) -> bool:
     return any(type(p.data).__module__.startswith("torchao") for p in model.parameters())
 
 
-def memory(model: MMaDAModel) -> dict[str, int]:
+def memory(model: Predictor) -> dict[str, int]:
     """Return the bytes that the weights take in each dtype; shapes are enough, so the model may be on the meta device.
 
     int8 and int4 as on a CPU; a GPU keeps the head in bfloat16.

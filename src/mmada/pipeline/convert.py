@@ -13,11 +13,12 @@ import torch
 
 from mmada.errors import MAX_ROWS, InputError, check_choice, check_folder, check_is_folder, check_number, check_whole, quote
 from mmada.io.atomic import atomic_folder
-from mmada.model.loading import read_config, read_model
+from mmada.model.loading import read_sizes
 from mmada.model.lora import merged
 from mmada.model.mmada import MMaDAModel
 from mmada.model.quantize import quantize
 from mmada.model.resize_embeddings import resize_embeddings
+from mmada.model.trainable import read_model
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import check_model_folder, checked_dtype, find_folder, image_source
 from mmada.tokenizers.text import TextTokenizer
@@ -58,7 +59,7 @@ def convert(
         check_choice("quantisation", quantisation, ("int8", "int4"))
         dtype = torch.bfloat16
     for checked in (folder, *others):
-        if (stored := read_config(checked).quantisation) is not None:
+        if (stored := read_sizes(checked).quantisation) is not None:
             raise InputError(f"model folder {quote(checked)} is {stored}, which cannot be converted; give the one it came from")
     if rows is not None:
         check_whole("rows", rows, 1, MAX_ROWS)
@@ -79,7 +80,7 @@ def convert(
             if rows is not None:
                 resize_embeddings(model, rows, noise=noise, seed=seed)
             model = model if quantisation is None else quantize(model, quantisation, CPU)
-        _complete(model.config, read_config(folder).vocab_size, text, (known.preset.image_size or 512) // 16)
+        _complete(model.config, read_sizes(folder).vocab_size, text, (known.preset.image_size or 512) // 16)
         model.save_pretrained(part, max_shard_size=shard_size)
         text.save(part)
         (replace(known.preset, dtype="stored") if dtype is not None else known.preset).save(part)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mmada.io.cpu import advice, cpu_features, fitting, memory_bytes
-from mmada.model.mmada import MMaDAModel
+from mmada.model.predictor import Predictor
 from mmada.model.quantize import memory
 from mmada.pipeline.engine import Engine
 from mmada.pipeline.loading import find_folder, read_folder
@@ -51,7 +51,7 @@ def facts(engine: Engine, source: str) -> dict[str, object]:
     """Facts of a model as plain values. ``memory``: of its weights in each type, in GiB."""
     parts, v = engine.parts, engine.parts.vocabulary
     found: dict[str, object] = {"source": source, "layout": "released" if v.is_released else "packed"}
-    if isinstance(parts.model, MMaDAModel):
+    if isinstance(parts.model, Predictor):
         config = parts.model.config
         found |= {
             "parameters": sum(p.numel() for p in parts.model.parameters()),

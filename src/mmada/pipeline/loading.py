@@ -20,9 +20,8 @@ import torch
 from mmada.canvas import Denoiser
 from mmada.errors import InputError, check_choice, check_is_folder, check_path, kind_of, quote, unknown_name
 from mmada.io.device import chosen_device, chosen_dtype
-from mmada.model.loading import cast_weights, checked_weights, read_config, read_model, widest_type
-from mmada.model.lora import merged
-from mmada.model.mmada import MMaDAModel
+from mmada.model.loading import cast_weights, checked_weights, empty_network, read_network, read_sizes, widest_type
+from mmada.model.predictor import Predictor
 from mmada.model.quantize import Quantisation, on_cpu, quantize
 from mmada.pipeline.known_checkpoints import KnownCheckpoint, known_checkpoint, known_checkpoints
 from mmada.pipeline.preset import Preset
@@ -156,8 +155,9 @@ def read_folder(
     if isinstance(image, Path) and image.parent == folder:
         image = ImageTokenizer.load(image)
     wanted = dtype or (None if known.preset.dtype == "stored" else getattr(torch, known.preset.dtype))
+    model: Predictor
     if not weights:
-        model, _ = checked_weights(folder, read_config(folder))
+        model, _ = checked_weights(folder, empty_network(read_sizes(folder)))
     else:
         model = read_weights(folder, device, wanted, quantisation, adapter)
     model.requires_grad_(False)
@@ -169,9 +169,9 @@ def read_folder(
 
 def read_weights(
     folder: Path, device: torch.device, dtype: torch.dtype | None, quantisation: Quantisation | None, adapter: str | Path | None
-) -> MMaDAModel:
+) -> Predictor:
     """Read the transformer, of one dtype; quantised as asked for, or as it is stored. Raises InputError where that cannot be."""
-    stored = read_config(folder).quantisation
+    stored = read_sizes(folder).quantisation
     if stored is not None:
         if quantisation not in (None, stored) or adapter is not None or device.type != "cpu":
             asked = f"adapter {quote(adapter)}" if adapter is not None else f"quantisation {quantisation!r}"
@@ -180,16 +180,31 @@ def read_weights(
                 f"{asked} does not go with model folder {quote(folder)}, whose weights are {stored} for a CPU; "
                 "give the folder that it was converted from"
             )
-        return read_model(folder, device=device, dtype=torch.bfloat16)
-    if quantisation is None:
-        model = read_model(folder, device=device, dtype=dtype)
-    elif on_cpu(quantisation, device) and adapter is None:  # each matrix as it is read
-        return read_model(folder, device=device, dtype=torch.bfloat16, quantisation=quantisation)
+        return read_network(folder, device=device, dtype=torch.bfloat16)
+    if adapter is not None:
+        model: Predictor = with_adapter(folder, adapter, device, dtype, quantisation)
+    elif quantisation is None:
+        model = read_network(folder, device=device, dtype=dtype)
+        cast_weights(model, widest_type(model))
+    elif on_cpu(quantisation, device):  # each matrix as it is read
+        return read_network(folder, device=device, dtype=torch.bfloat16, quantisation=quantisation)
     else:  # blocks are quantised on their way to the device
-        model = read_model(folder, device=torch.device("cpu"), dtype=torch.bfloat16)
-    cast_weights(model, widest_type(model))
-    model = model if adapter is None else merged(model, adapter)
+        model = read_network(folder, device=torch.device("cpu"), dtype=torch.bfloat16)
     return model if quantisation is None else quantize(model, quantisation, device)
+
+
+def with_adapter(
+    folder: Path, adapter: str | Path, device: torch.device, dtype: torch.dtype | None, quantisation: Quantisation | None
+) -> Predictor:
+    """Read the transformer and merge the adapters of a folder into it; peft does that on `transformers`' blocks."""
+    from mmada.model.lora import merged
+    from mmada.model.trainable import read_model
+
+    if quantisation is not None:  # blocks are quantised on their way to the device
+        device, dtype = torch.device("cpu"), torch.bfloat16
+    model = read_model(folder, device=device, dtype=dtype)
+    cast_weights(model, widest_type(model))
+    return merged(model, adapter)
 
 
 def check_model_folder(folder: Path) -> None:

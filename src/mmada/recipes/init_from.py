@@ -11,8 +11,9 @@ import torch
 
 from mmada.errors import InputError
 from mmada.io.fingerprint import file_sample
-from mmada.model.loading import cast_weights, read_config, read_model, widest_type
+from mmada.model.loading import cast_weights, read_sizes, widest_type
 from mmada.model.mmada import MMaDAModel
+from mmada.model.trainable import read_model
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import check_ids, find_folder, image_source, read_image_tokenizer
 from mmada.pipeline.preset import Preset
@@ -70,7 +71,7 @@ def read_start(folder: Path, weights: torch.dtype = torch.float32) -> Start:
     source = image_source(folder, card)
     if source is None:
         raise InputError(f"start {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
-    if (stored := read_config(folder).quantisation) is not None:
+    if (stored := read_sizes(folder).quantisation) is not None:
         raise InputError(f"model folder {folder} is {stored}, which cannot be trained; start from the one it was converted from")
     model = read_model(folder, device=torch.device("cpu"))
     dtype = widest_type(model)

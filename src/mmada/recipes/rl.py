@@ -18,13 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from transformers import PreTrainedConfig
 
 from mmada.errors import InputError, check_choice, check_is_folder, check_whole
 from mmada.io.device import bf16_is_fast, chosen_device
 from mmada.io.isolation import ISOLATION, Isolation
 from mmada.io.jsonl import read_log
-from mmada.model.loading import read_config
+from mmada.model.loading import read_sizes
 from mmada.model.lora import Lora, add_lora, check_lora
 from mmada.model.mmada import MMaDAModel
 from mmada.pipeline import Engine, MMaDA
@@ -149,7 +148,7 @@ class RLRecipe:
         """Raise InputError for an invalid start, or settings that do not fit it, before it is read."""
         if not (start / "config.json").is_file():
             raise InputError(f"start {start} holds no trained model, only an image tokenizer; give the model to train further")
-        config, preset = read_config(start), known_checkpoint(start).preset
+        config, preset = read_sizes(start), known_checkpoint(start).preset
         if self.lora.rank:
             check_lora(config, self.lora)
         if any(task.output == "text" for name in self.active for task in tasks_of(name, self.prompts[name])):
@@ -312,6 +311,6 @@ def with_network(begun: Start, device: torch.device, lora: Lora) -> MMaDA:
     return MMaDA(Engine(parts, device))
 
 
-def max_length(preset: Preset, config: PreTrainedConfig) -> int:
+def max_length(preset: Preset, config: Any) -> int:
     """Maximum length of a canvas."""
     return min(preset.max_length, int(config.max_position_embeddings))

@@ -23,7 +23,7 @@ from torch import Tensor
 from mmada.canvas import DenoiserCache
 from mmada.errors import InputError, check_whole, kind_of
 from mmada.model.kv_cache import JoinedKVCache
-from mmada.model.mmada import MMaDAModel
+from mmada.model.predictor import Predictor
 from mmada.pipeline import Engine, Frame, MMaDA
 from mmada.pipeline.engine import Callback
 
@@ -94,7 +94,7 @@ class Batcher:
         if not isinstance(model, MMaDA):
             raise InputError(f"model is {kind_of(model)}; give one that mmada.load returned")
         network = model.engine.parts.model
-        if not isinstance(network, MMaDAModel):
+        if not isinstance(network, Predictor):
             raise InputError(f"batcher needs an MMaDAModel, got {type(network).__name__}")
         self.network, self.free = network, threading.Semaphore(check_whole("rows", rows, 1))
         self.model = MMaDA(Engine(model.engine.parts, model.engine.device), model.source, model.preset)

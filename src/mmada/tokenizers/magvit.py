@@ -272,8 +272,9 @@ class LookupFreeQuantizer(nn.Module):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        powers = 2 ** torch.arange(bits - 1, -1, -1)
-        codes = torch.arange(2**bits)
+        # On the CPU also where a model without storage is made: there, torch would import its compiler for an arange.
+        powers = 2 ** torch.arange(bits - 1, -1, -1, device="cpu")
+        codes = torch.arange(2**bits, device="cpu")
         self.register_buffer("embedding", ((codes[:, None] & powers) > 0).float() * 2 - 1)
         self.register_buffer("power_vals", powers)
 

@@ -7,7 +7,7 @@ small world in about one token a word. It and the released one are both `transfo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mmada.errors import InputError
 from mmada.io.atomic import write_json
 from mmada.io.documents import read_fields
 from mmada.tokenizers.vocabulary import SPECIAL_TOKENS
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 __all__ = ["CHAT_TEMPLATE", "TextTokenizer", "train_text_tokenizer"]
 
@@ -32,6 +32,8 @@ SPLIT = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
 # Files of a tokenizer folder.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
          "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json")  # fmt: skip
+JSON = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+DAMAGED = "get a whole copy of the folder"
 
 
 class TextTokenizer:
@@ -41,39 +43,41 @@ class TextTokenizer:
     ``folder``: the folder it was read from; None for one that was just trained.
     """
 
-    def __init__(self, backend: Any, folder: Path | None = None) -> None:
-        self.backend = backend
+    def __init__(self, fast: Tokenizer, unknown: str | None = None, folder: Path | None = None) -> None:
+        self.fast = fast
         self.folder = folder
-        # The Rust tokenizer itself: a tenth of the time. Special-token strings in a text stay plain text.
-        self.fast = backend.backend_tokenizer
-        self.fast.encode_special_tokens = True
+        self.fast.encode_special_tokens = True  # special-token strings in a text stay plain text
         ids = self.ids()
         self.control = {ids[name] for name in SPECIAL_TOKENS.values() if name in ids}
         self.control |= {number for number, token in self.fast.get_added_tokens_decoder().items() if token.special}
-        self.control.discard(backend.unk_token_id)  # unknown words are text
+        self.control.discard(ids.get(unknown or "", -1))  # unknown words are text
 
     @staticmethod
     def load(folder: str | Path) -> TextTokenizer:
-        """Read a tokenizer folder (``tokenizer.json``, ``tokenizer_config.json``). Raises InputError for a damaged one."""
-        from transformers import PreTrainedTokenizerFast
+        """Read a tokenizer folder (``tokenizer.json``, ``tokenizer_config.json``). Raises InputError for a damaged one.
 
-        if not (Path(folder) / "tokenizer.json").is_file():
+        The tokens are those of `transformers`, which is not imported: it takes longer than a short answer.
+        """
+        folder = Path(folder)
+        if not (folder / "tokenizer.json").is_file():
             raise InputError(f"model folder {folder} has no tokenizer.json; give a folder that `mmada train` wrote")
-        for name in FILES:
-            if (Path(folder) / name).is_file():
-                read_fields(Path(folder) / name, "tokenizer file", "get a whole copy of the folder")
+        fields = {n: read_fields(folder / n, "tokenizer file", DAMAGED) for n in FILES if (folder / n).is_file() and n in JSON}
+        settings = {**fields.get("special_tokens_map.json", {}), **fields.get("tokenizer_config.json", {})}
         try:
-            return TextTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)), Path(folder))
-        except Exception as error:  # tokenizers and transformers each fail in their own ways
+            fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            fast.no_truncation()
+            fast.no_padding()
+            _add_listed(fast, settings)
+            return TextTokenizer(fast, _content(settings.get("unk_token")), folder)
+        except Exception as error:  # the library fails in its own ways
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"tokenizer of model folder {folder} is damaged ({reason}); get a whole copy of it") from error
+            raise InputError(f"tokenizer of model folder {folder} is damaged ({reason}); {DAMAGED}") from error
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer folder: the files that were read, byte for byte, or new ones that the reference reads too."""
         folder = Path(folder)
         if self.folder is None or not (self.folder / "tokenizer.json").is_file():  # it may be gone by the end of a training
-            self.backend.save_pretrained(str(folder))
-            _as_the_reference_reads(folder)
+            _write_new(self.fast, folder)
             return
         for name in FILES:
             source = self.folder / name
@@ -81,11 +85,11 @@ class TextTokenizer:
                 shutil.copyfile(source, folder / name)
 
     def __len__(self) -> int:
-        return len(self.backend)
+        return self.fast.get_vocab_size(with_added_tokens=True)
 
     def ids(self) -> dict[str, int]:
         """Every token string and its id."""
-        return dict(self.backend.get_vocab())
+        return dict(self.fast.get_vocab(with_added_tokens=True))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; special-token strings inside it stay plain text (no injection of control tokens)."""
@@ -102,7 +106,7 @@ class TextTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
-        text: str = self.backend.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.fast.decode(list(tokens), skip_special_tokens=True)
         return text
 
 
@@ -112,8 +116,6 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
     ``vocab_size`` bounds the entries, special tokens and the 256 bytes included; merges seen fewer than ``min_frequency``
     times are not made.
     """
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -133,8 +135,40 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
     tokenizer.train_from_iterator(corpus, trainer)
     # One token each, yet ordinary text: they are part of what a model writes and of what a person may read.
     tokenizer.add_tokens(["<think>", "</think>"])
-    backend = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
+    return TextTokenizer(tokenizer)
+
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def _add_listed(fast: Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Add the tokens that tokenizer_config.json lists and tokenizer.json lacks, in the order in which `transformers` does."""
+    known = {token.content for token in fast.get_added_tokens_decoder().values()}
+    listed = settings.get("added_tokens_decoder") or {}
+    new = [AddedToken(**listed[number]) for number in sorted(listed, key=int) if listed[number]["content"] not in known]
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    named = [settings.get(name) for name in SPECIAL_NAMES] + list(extra.values() if isinstance(extra, dict) else extra)
+    known |= {token.content for token in new}
+    special = dict.fromkeys(_content(one) for one in named if one is not None)
+    new += [AddedToken(content, special=True, normalized=False) for content in special if content and content not in known]
+    for token in new:
+        if token.special or token.content in special:
+            fast.add_special_tokens([token])
+        else:
+            fast.add_tokens([token])
+
+
+def _content(token: Any) -> str | None:
+    """The text of a token as tokenizer_config.json has it: a text, or an object with its flags."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _write_new(fast: Tokenizer, folder: Path) -> None:
+    """Write a tokenizer folder that `transformers` and the reference read."""
+    from transformers import PreTrainedTokenizerFast
+
+    writer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=fast,
         bos_token=SPECIAL_TOKENS["bos"],
         eos_token=SPECIAL_TOKENS["eos"],
         pad_token=SPECIAL_TOKENS["eos"],
@@ -142,8 +176,9 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
         extra_special_tokens=[v for k, v in SPECIAL_TOKENS.items() if k not in ("bos", "eos", "mask")],
         clean_up_tokenization_spaces=False,
     )
-    backend.chat_template = CHAT_TEMPLATE
-    return TextTokenizer(backend)
+    writer.chat_template = CHAT_TEMPLATE
+    writer.save_pretrained(str(folder))
+    _as_the_reference_reads(folder)
 
 
 def _as_the_reference_reads(folder: Path) -> None:
