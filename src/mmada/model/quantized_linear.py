@@ -1,76 +1,52 @@
 """Linear layers with int8 and int4 weights on a CPU, by oneDNN's product of 8-bit integers (AMX, VNNI).
 
-Activations are quantised as they come, one scale a row; weights have one scale an output channel. int4 weights are groups of
+Activations are quantised as they come, one scale a row (`mmada.model.int8_product`); weights have one scale an output channel.
+int4 weights are groups of
 `GROUP` on a coarser grid within the int8 one: w = scale * (q * multiplier + offset), q in 0..15, all integers, so unpacking into
 int8 is exact and cheap, and the product is the same as int8's. Where a CPU or torch lacks the product, weights are converted
 back a few rows at a time and multiplied as floats: the slow twin, which the tests hold the fast path against.
 
-Shapes: M rows, K inputs, N outputs; K and N are padded to multiples of `BLOCK`. Weights lie in blocks of `BLOCK` outputs, in the
-order in which oneDNN reads them: (N / 64, K / 4, 64, 4).
+Shapes: M rows, K inputs, N outputs; K and N are padded to multiples of `BLOCK`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, cast
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmada.model.int8_product import (
+    BLOCK,
+    MIDDLE,
+    QuantizedRows,
+    blocked,
+    fast_product,
+    padded,
+    product,
+    scratch,
+    template,
+    unblocked,
+)
+
 __all__ = [
+    "LAYERS",
     "Int4Linear",
     "Int8Linear",
     "QuantizedLinear",
-    "QuantizedRows",
-    "fast_product",
     "quantize_layers",
     "quantized_once",
     "use_quantized_layers",
 ]
 
-BLOCK = 64
-"""Rows and columns of a block of weights in oneDNN's layout."""
 GROUP = 32
 """int4 weights that share a multiplier and an offset."""
 PART = 2**23
 """Weights that are unpacked, or converted back, at once: what a CPU's caches hold."""
 NIBBLES, SIGN = 0x0F0F0F0F, 0x80808080 - 2**32
-
-
-@dataclass(frozen=True)
-class QuantizedRows:
-    """Activations as int8, x = scale * value: ``value_MK`` and ``scale_M1``, which has the dtype of x and no rounding error."""
-
-    value_MK: Tensor
-    scale_M1: Tensor
-
-    @staticmethod
-    def of(x_MK: Tensor) -> QuantizedRows:
-        """Quantise each row to -127..127, so many rows at a time that they stay in the cache."""
-        # Over 126: the scale is rounded to the dtype of x, and must not become too small for the largest value.
-        scale_M1 = x_MK.abs().amax(1, keepdim=True).mul_(1 / 126).clamp_(min=torch.finfo(x_MK.dtype).tiny)
-        inverse_M1 = 1 / scale_M1.float()
-        rows = max(1, 2**20 // x_MK.shape[1])
-        if len(x_MK) <= rows:
-            return QuantizedRows(x_MK.to(torch.float32, copy=True).mul_(inverse_M1).round_().to(torch.int8), scale_M1)
-        value_MK = torch.empty_like(x_MK, dtype=torch.int8)
-        for x_mK, value_mK, inverse_m1 in zip(*(torch.split(x, rows) for x in (x_MK, value_MK, inverse_M1)), strict=True):
-            value_mK.copy_(x_mK.to(torch.float32, copy=True).mul_(inverse_m1).round_())
-        return QuantizedRows(value_MK, scale_M1)
-
-    def __getitem__(self, rows: Tensor) -> QuantizedRows:
-        return QuantizedRows(self.value_MK[rows], self.scale_M1[rows])
-
-    def dequantized(self) -> Tensor:
-        """Activations (M, K) in their dtype."""
-        return self.value_MK.to(self.scale_M1.dtype) * self.scale_M1
 
 
 def quantized_once(layer: nn.Module, x_TD: Any) -> Any:
@@ -91,12 +67,26 @@ class QuantizedLinear(nn.Module, ABC):
         self.in_features, self.out_features = in_features, out_features
         self.inner, self.outer = padded(in_features), padded(out_features)
         self.fast = fast_product()
+        self.bias_N: Tensor | None = None
         for name, shape, dtype in self.shapes():
             self.register_buffer(name, torch.empty(shape, dtype=dtype, device="meta"))
 
     @abstractmethod
     def shapes(self) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
         """Names, shapes and dtypes of the tensors."""
+
+    def weights_of(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Scale and bias, float32, of the product's outputs in ``count`` blocks from ``first`` on; those of padding are 1 and 0.
+
+        The bias takes away what the weights make of the 128 that every activation has too much.
+        """
+        if self.bias_N is None:
+            self.bias_N = cast(Tensor, self.total) * cast(Tensor, self.scale) * -MIDDLE
+        outputs, width = slice(first * BLOCK, (first + count) * BLOCK), count * BLOCK
+        scale_N, bias_N = cast(Tensor, self.scale)[outputs], self.bias_N[outputs]
+        if len(scale_N) == width:
+            return scale_N, bias_N
+        return F.pad(scale_N, (0, width - len(scale_N)), value=1.0), F.pad(bias_N, (0, width - len(bias_N)))
 
     @abstractmethod
     def quantize(self, weight_NK: Tensor) -> None:
@@ -112,6 +102,7 @@ class QuantizedLinear(nn.Module, ABC):
 
     def take(self, name: str, value: Tensor) -> None:
         """Fill a tensor; ``name`` "weight": quantise float weights (N, K) into all of them."""
+        self.bias_N = None
         if name == "weight":
             self.quantize(value)
         else:
@@ -133,7 +124,9 @@ class QuantizedLinear(nn.Module, ABC):
             x = self.inputs(x)
         if not isinstance(x, QuantizedRows):
             return self.by_floats(x, vocab)
-        value_MK = F.pad(x.value_MK, (0, self.inner - self.in_features)) if self.inner > self.in_features else x.value_MK
+        value_MK = x.value_MK
+        if self.inner > self.in_features:  # by activations of 0, as int4 weights of the padding need not be 0
+            value_MK = F.pad(value_MK, (0, self.inner - self.in_features), value=MIDDLE)
         if not len(value_MK):
             return x.scale_M1.new_zeros(0, len(vocab))
         parts = [
@@ -165,7 +158,7 @@ class QuantizedLinear(nn.Module, ABC):
 class Int8Linear(QuantizedLinear):
     """int8 weights, one scale an output channel. ``blocks``: in oneDNN's order, whose own memory they are where it is used."""
 
-    stored = ("blocks", "scale")
+    stored = ("blocks", "scale", "total")
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
@@ -174,18 +167,20 @@ class Int8Linear(QuantizedLinear):
     def shapes(self) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
         """As `QuantizedLinear.shapes`."""
         blocks = (self.outer // BLOCK, self.inner // 4, BLOCK, 4)
-        return [("blocks", blocks, torch.int8), ("scale", (self.out_features,), torch.float32)]
+        outputs = (self.out_features,)
+        return [("blocks", blocks, torch.int8), ("scale", outputs, torch.float32), ("total", outputs, torch.int32)]
 
     def quantize(self, weight_NK: Tensor) -> None:
         """As `QuantizedLinear.quantize`, straight into the memory where the blocks stay."""
-        blocks, scale_N = self.room(), torch.empty(self.out_features)
+        blocks, scale_N, total_N = self.room(), torch.empty(self.out_features), torch.empty(self.out_features, dtype=torch.int32)
         value_nK = torch.zeros(BLOCK, self.inner, dtype=torch.int8)
         for number, (scaled_nK, scale_n) in enumerate(scaled(weight_NK)):
             scale_N[number * BLOCK :][: len(scale_n)] = scale_n
             value_nK[len(scale_n) :] = 0
             value_nK[: len(scale_n), : self.in_features] = scaled_nK.round_()
             blocks[number] = blocked(value_nK)[0]
-        self._buffers["scale"] = scale_N
+            total_N[number * BLOCK :][: len(scale_n)] = scaled_nK.sum(1)  # rounded just now, so that the sum is exact
+        self._buffers |= {"scale": scale_N, "total": total_N}
 
     def take(self, name: str, value: Tensor) -> None:
         """As `QuantizedLinear.take`."""
@@ -229,11 +224,8 @@ class Int8Linear(QuantizedLinear):
         first, last = vocab.start // BLOCK, -(-vocab.stop // BLOCK)
         if 2 * (last - first) * BLOCK > self.outer:
             first, last = 0, self.outer // BLOCK
-        opaque, memory = self.packed(first, last)
-        yield (
-            first * BLOCK,
-            product(value_MK, opaque, channels(cast(Tensor, self.scale), first * BLOCK, len(memory) * BLOCK), dtype),
-        )
+        opaque, _ = self.packed(first, last)
+        yield first * BLOCK, product(value_MK, opaque, *self.weights_of(first, last - first), dtype)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -247,7 +239,7 @@ class Int4Linear(QuantizedLinear):
     the high ones. ``multiplier``, ``offset`` uint8 (N / 64, K / 64, 2, 64): the offset plus 128. ``scale`` (N,).
     """
 
-    stored = ("nibbles", "multiplier", "offset", "scale")
+    stored = ("nibbles", "multiplier", "offset", "scale", "total")
 
     def shapes(self) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
         """As `QuantizedLinear.shapes`."""
@@ -257,6 +249,7 @@ class Int4Linear(QuantizedLinear):
             ("multiplier", (outer, inner, 2, BLOCK), torch.uint8),
             ("offset", (outer, inner, 2, BLOCK), torch.uint8),
             ("scale", (self.out_features,), torch.float32),
+            ("total", (self.out_features,), torch.int32),
         ]
 
     def quantize(self, weight_NK: Tensor) -> None:
@@ -271,6 +264,8 @@ class Int4Linear(QuantizedLinear):
             found["nibbles"][number] = low | high << 4
             found["multiplier"][number] = multiplier_ng.T.reshape(-1, 2, BLOCK)
             found["offset"][number] = offset_ng.T.reshape(-1, 2, BLOCK)
+            value_ngG = level_ngG * multiplier_ng[..., None] + (offset_ng[..., None].float() - 128)
+            found["total"][number * BLOCK :][: len(scale_n)] = value_ngG.flatten(1)[: len(scale_n)].sum(1)
         self._buffers.update(found)
 
     def unpack_into(self, blocks: Tensor, first: int) -> None:
@@ -300,8 +295,7 @@ class Int4Linear(QuantizedLinear):
             count = min(step, last - first)
             opaque, memory = scratch(count * BLOCK, self.inner)
             self.unpack_into(memory, first)
-            scale_N = channels(cast(Tensor, self.scale), first * BLOCK, count * BLOCK)
-            yield first * BLOCK, product(value_MK, opaque, scale_N, dtype)
+            yield first * BLOCK, product(value_MK, opaque, *self.weights_of(first, count), dtype)
 
 
 LAYERS: dict[str, type[QuantizedLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
@@ -333,11 +327,6 @@ def quantize_layers(model: nn.Module, kind: str) -> None:
         setattr(owner, name, quantized)
 
 
-def padded(size: int) -> int:
-    """The next multiple of `BLOCK`."""
-    return -(-size // BLOCK) * BLOCK
-
-
 def scaled(weight_NK: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield `BLOCK` rows of weights on a grid of -127..127, not yet rounded, with their scales (n,), float32.
 
@@ -365,84 +354,3 @@ def grid_of_groups(wide_ngG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         best = [torch.where(error_ng1 < best[0], new, old) for new, old in zip(found, best, strict=True)] if best else found
     _, level_ngG, multiplier_ng1, offset_ng1 = best
     return level_ngG, multiplier_ng1[..., 0].to(torch.uint8), offset_ng1[..., 0].to(torch.uint8)
-
-
-def blocked(weight_NK: Tensor) -> Tensor:
-    """int8 weights (N, K), of whole blocks, in oneDNN's order (N / 64, K / 4, 64, 4)."""
-    words = weight_NK.view(torch.int32).view(-1, BLOCK, weight_NK.shape[1] // 4).transpose(1, 2).contiguous()
-    return words.view(torch.int8).view(*words.shape, 4)
-
-
-def unblocked(blocks: Tensor) -> Tensor:
-    """The inverse of `blocked`: int8 weights (N, K)."""
-    return blocks.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def channels(scale_N: Tensor, first: int, count: int) -> Tensor:
-    """Scales of some outputs; those of the padding are 1."""
-    part_N = scale_N[first : first + count]
-    return part_N if len(part_N) == count else F.pad(part_N, (0, count - len(part_N)), value=1.0)
-
-
-def product(value_MK: Tensor, opaque: Tensor, scale_N: Tensor, dtype: torch.dtype) -> Tensor:
-    """int8 activations times prepacked int8 weights, scaled by output channel."""
-    zero_N = torch.zeros(len(scale_N), dtype=torch.int64)
-    found: Tensor = torch.ops.onednn.qlinear_pointwise(
-        value_MK, 1.0, 0, opaque, scale_N, zero_N, None, 1.0, 0, dtype, "none", [], ""
-    )
-    return found
-
-
-ALIVE: WeakValueDictionary[tuple[int, int], Tensor] = WeakValueDictionary()
-"""Prepacked weights by shape. oneDNN packs slowly: a clone of any others of the shape has the same layout, and is overwritten."""
-
-
-def template(outer: int, inner: int) -> tuple[Tensor, Tensor]:
-    """New prepacked weights of a shape, and their memory as blocks (N / 64, K / 4, 64, 4)."""
-    like = ALIVE.get((outer, inner))
-    if like is None:
-        like = torch.ops.onednn.qlinear_prepack(torch.zeros(outer, inner, dtype=torch.int8), None)
-        opaque = ALIVE[outer, inner] = like
-    else:
-        opaque = like.clone()
-    memory = (ctypes.c_int8 * (outer * inner)).from_address(torch.ops.mkldnn.data_ptr(opaque))
-    return opaque, torch.frombuffer(memory, dtype=torch.int8).view(outer // BLOCK, inner // 4, BLOCK, 4)
-
-
-class Scratch(threading.local):
-    """Memory of each thread for unpacked weights, by shape."""
-
-    def __init__(self) -> None:
-        self.by_shape: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-
-
-SCRATCH = Scratch()
-
-
-def scratch(outer: int, inner: int) -> tuple[Tensor, Tensor]:
-    """`template` of a shape, one a thread."""
-    if (outer, inner) not in SCRATCH.by_shape:
-        SCRATCH.by_shape[outer, inner] = template(outer, inner)
-    return SCRATCH.by_shape[outer, inner]
-
-
-@cache
-def fast_product() -> bool:
-    """Whether this CPU and this torch multiply int8 exactly, from weights in the order of `blocked`.
-
-    Tried out, not looked up: CPUs without VNNI saturate sums of two products, and layouts differ by CPU.
-    """
-    generator = torch.Generator().manual_seed(0)
-    weight_NK, value_MK = (torch.randint(-127, 128, (n, 256), dtype=torch.int8, generator=generator) for n in (128, 5))
-    weight_NK[0], value_MK[0] = 127, 127
-    try:
-        opaque, memory = template(128, 256)
-        packed: Tensor = torch.ops.onednn.qlinear_prepack(weight_NK, None)
-        raw = (ctypes.c_int8 * memory.numel()).from_address(torch.ops.mkldnn.data_ptr(packed))
-        if not torch.equal(torch.frombuffer(raw, dtype=torch.int8), blocked(weight_NK).flatten()):
-            return False
-        memory.copy_(blocked(weight_NK))
-        found_MN = product(value_MK, opaque, torch.ones(128), torch.float32)
-    except (AttributeError, RuntimeError, NotImplementedError):  # this torch or this CPU has no such product
-        return False
-    return torch.equal(found_MN.double(), value_MK.double() @ weight_NK.double().T)
