@@ -141,7 +141,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "a.parquet")
     assert list(rows(tmp_path / "a.parquet")) == [{"question": "q", "image": {"bytes": b"x", "path": None}}]
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:40])
-    with pytest.raises(InputError, match="no whole parquet file"):
+    with pytest.raises(InputError, match="not a whole parquet file"):
         list(rows(tmp_path / "b.parquet"))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Segment
 from mmada.model.mmada import MMaDAModel
-from mmada.pipeline import MMaDA
+from mmada.model.trainable import read_model
 from mmada.sampling import Blocks, Greedy, Guidance, LowConfidence, Phase, UniformSchedule, complete, row_generators
 from mmada.tokenizers.vocabulary import RELEASED
 
@@ -25,9 +25,7 @@ PLACES, CODES, MASK = slice(34, 98), RELEASED.ranges["image"], RELEASED.mask
 def network(tmp_path_factory: pytest.TempPathFactory) -> MMaDAModel:
     path = tmp_path_factory.mktemp("released")
     checkpoint.write_transformer(path, 0)
-    network = MMaDA.load(path, device="cpu").engine.parts.model
-    assert isinstance(network, MMaDAModel)
-    return network
+    return read_model(path, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
