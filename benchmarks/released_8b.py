@@ -29,8 +29,12 @@ from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.magvit import RELEASED_IMAGE
 
 
-def write_checkpoint(folder: Path, config: MMaDAConfig) -> None:
-    """Random bfloat16 weights, a shard a layer, and a random MAGVIT-v2 beside them."""
+def write_weights(folder: Path, config: MMaDAConfig, gain: float | None = None) -> None:
+    """config.json and random bfloat16 weights, a shard a layer.
+
+    ``gain``: matrices are drawn at gain / sqrt(inputs) and embeddings at 1, so that logits differ clearly between positions;
+    None: all at 0.02.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shapes = {to_released(name): tuple(value.shape) for name, value in empty_model(config).state_dict().items()}
     shards: dict[str, list[str]] = {}
@@ -43,13 +47,19 @@ def write_checkpoint(folder: Path, config: MMaDAConfig) -> None:
         generator = torch.Generator().manual_seed(number)
         tensors = {}
         for name in names:
+            scale = 0.02 if gain is None else 1.0 if "wte" in name else gain / shapes[name][-1] ** 0.5
             value = torch.empty(shapes[name], dtype=torch.bfloat16)
-            tensors[name] = value.fill_(1) if value.ndim == 1 else value.normal_(0, 0.02, generator=generator)
+            tensors[name] = value.fill_(1) if value.ndim == 1 else value.normal_(0, scale, generator=generator)
         save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(names, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     fields = released_fields(config) | {"model_type": "mmada", "num_vq_tokens": 1024}
     (folder / "config.json").write_text(json.dumps(fields))
+
+
+def write_checkpoint(folder: Path, config: MMaDAConfig) -> None:
+    """Random bfloat16 weights, a tokenizer, and a random MAGVIT-v2 beside them."""
+    write_weights(folder, config)
     write_tokenizer(folder)
     torch.manual_seed(0)
     ImageTokenizer(RELEASED_IMAGE).save(folder / "image_tokenizer")
