@@ -41,9 +41,9 @@ from benchmarks.released_8b import write_weights
 from mmada.errors import InputError, check_choice, check_is_folder, check_path, check_whole, make_folder, quote
 from mmada.evaluation.results import machine, write_results
 from mmada.io.cpu import cpu_features, fitting, memory_bytes
-from mmada.model.loading import empty_model, read_config
 from mmada.model.mmada import MMaDAConfig
 from mmada.model.quantize import memory
+from mmada.model.trainable import empty_model, read_config
 from mmada.tokenizers.vocabulary import RELEASED
 
 ROOT = Path(__file__).parents[1]

@@ -49,7 +49,7 @@ def load_plain(asked: Request) -> Decode:
     """LLaDA's way: every logit of every position at every step (`plain.py`)."""
     from benchmarks.plain import plain_text
 
-    from mmada.model.loading import read_model
+    from mmada.model.trainable import read_model
 
     model = read_model(Path(asked.weights), device=torch.device("cpu"), dtype=getattr(torch, asked.dtype))
 
@@ -67,13 +67,13 @@ def load_ours(asked: Request) -> Decode:
     from benchmarks.decoding import TEXT
 
     from mmada.canvas import Canvas, Segment
-    from mmada.model.loading import read_model
+    from mmada.model.loading import read_network
     from mmada.sampling import BlockCache, Blocks, UniformSchedule, denoise, row_generators
     from mmada.tokenizers.vocabulary import RELEASED
 
     quantisation = asked.dtype if asked.dtype.startswith("int") else None
     dtype = torch.bfloat16 if quantisation else getattr(torch, asked.dtype)
-    model = read_model(Path(asked.weights), device=torch.device("cpu"), dtype=dtype, quantisation=quantisation)
+    model = read_network(Path(asked.weights), device=torch.device("cpu"), dtype=dtype, quantisation=quantisation)
 
     def decode(prompt: list[int], length: int, steps: int, block: int) -> tuple[list[int], int]:
         canvas = Canvas.stack([Canvas.join([Segment(prompt), Segment([asked.mask_id] * length, editable=True)])])
