@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mmada.model.float_product import multiplied
 from mmada.model.predictor import Predictor
 from mmada.model.quantized_linear import use_quantized_layers
 from mmada.model.sizes import ModelSizes
@@ -52,6 +53,10 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Do nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x times the weights."""
+        return multiplied(x, self.weight)
 
 
 class Embedding(nn.Embedding):

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from mmada.model.float_product import multiplied
 from mmada.model.inference import ForwardLayout, forward
 from mmada.model.kv_cache import KVCache
 from mmada.model.quantized_linear import QuantizedLinear, use_quantized_layers
 
 __all__ = ["Predictor", "Prepared"]
-
-FEW = 8
-"""Rows up to which a CPU multiplies faster the other way round."""
 
 
 class Predictor(nn.Module):
@@ -50,7 +48,7 @@ class Predictor(nn.Module):
         """Logits (N, V) of hidden states: float32 on a GPU, whose kernel reads that, else in the dtype of the weights."""
         if isinstance(self.lm_head, QuantizedLinear):
             return self.lm_head.columns(hidden_ND, vocab)
-        logits_NV = times(hidden_ND, self.head(vocab))
+        logits_NV = multiplied(hidden_ND, self.head(vocab))
         return logits_NV.float() if logits_NV.is_cuda else logits_NV
 
     def quantize_as_read(self, kind: str) -> None:
@@ -127,10 +125,3 @@ class Prepared:
         """Return the same pass with tensors of its own."""
         flat_T, query_Q, cos, sin = (x.clone() for x in self.tensors)
         return replace(self, layout=replace(self.layout, flat_T=flat_T, query_Q=query_Q, rotary=(cos, sin)))
-
-
-def times(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
-    """Return logits (N, V). For a few rows a CPU takes half the time for the transposed product, with the same sums."""
-    if hidden_ND.device.type == "cpu" and hidden_ND.dtype == torch.float32 and 1 < len(hidden_ND) <= FEW:
-        return (weight_VD @ hidden_ND.T).T
-    return hidden_ND @ weight_VD.T
