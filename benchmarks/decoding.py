@@ -31,6 +31,8 @@ from mmada.canvas import Canvas, Segment
 from mmada.diffusion.schedule import Cosine
 from mmada.evaluation.results import machine
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
+from mmada.model.network import Network
+from mmada.model.sizes import ModelSizes
 from mmada.sampling import (
     BlockCache,
     Blocks,
@@ -92,7 +94,15 @@ def prompt(length: int, seed: int) -> list[int]:
     return torch.randint(0, 126_000, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def answer(model: MMaDAModel, prompts: list[list[int]], phase: Phase) -> tuple[Tensor, int]:
+def inference_network(model: MMaDAModel) -> Network:
+    """The network that `mmada.load` makes, with the weights of a model."""
+    with torch.device("meta"):
+        network = Network(ModelSizes.of(model.config.to_dict()))
+    network.load_state_dict(model.state_dict(), assign=True)
+    return network.eval()
+
+
+def answer(model: Network, prompts: list[list[int]], phase: Phase) -> tuple[Tensor, int]:
     """Our texts, right-aligned columns of the answers (B, LENGTH), and passes."""
     rows = [Canvas.join([Segment(p), Segment([V.mask] * LENGTH, editable=True)]) for p in prompts]
     canvas = Canvas.stack(rows).to(model.device)
@@ -119,7 +129,7 @@ def picture_rows(caption: list[int]) -> tuple[Canvas, Canvas]:
     return rows[0], rows[1]
 
 
-def draw(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> tuple[Tensor, int]:
+def draw(model: Network, rows: tuple[Canvas, Canvas]) -> tuple[Tensor, int]:
     """Our picture."""
     canvas, blank = (row.to(model.device) for row in rows)
     *_, last = denoise(model, canvas, [IMAGE], vocabulary=V, generators=row_generators([0]), unconditional=blank)
@@ -142,7 +152,7 @@ def plain_draw(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> tuple[Tensor, 
     return last.codes_BN, IMAGE_STEPS
 
 
-def furthest_logits(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> float:
+def furthest_logits(model: MMaDAModel, network: Network, rows: tuple[Canvas, Canvas]) -> float:
     """Largest difference between our guided logits and the plain ones on the same canvas, over all steps."""
     canvas, blank = (row.to(model.device) for row in rows)
     furthest = 0.0
@@ -153,7 +163,7 @@ def furthest_logits(model: MMaDAModel, rows: tuple[Canvas, Canvas]) -> float:
         both = Canvas.stack(
             [replace(before, editable_BL=query_BL), replace(blank, tokens_BL=unconditional, editable_BL=query_BL)]
         )
-        logits = model.predict(both.tokens_BL, query_BL=both.editable_BL, vocab=V.ranges["image"], valid_BL=both.valid_BL)
+        logits = network.predict(both.tokens_BL, query_BL=both.editable_BL, vocab=V.ranges["image"], valid_BL=both.valid_BL)
         ours = Guidance(SCALE).combine(*logits.chunk(2))
         furthest = max(furthest, float((ours - step.logits_BNC[0][query_BL[before.editable_BL]]).abs().max()))
     return furthest
@@ -164,7 +174,7 @@ def paced(steps: int) -> Phase:
     return replace(TEXT, schedule=UniformSchedule(steps * BLOCK // LENGTH))
 
 
-def works(model: MMaDAModel, steps: int, batch_steps: int) -> list[Work]:
+def works(model: MMaDAModel, network: Network, steps: int, batch_steps: int) -> list[Work]:
     """What is measured."""
     single, ragged = [prompt(PROMPT, 1)], [prompt(8 * (i + 1), i) for i in range(8)]
     rows = picture_rows(prompt(CAPTION, 3))
@@ -173,16 +183,16 @@ def works(model: MMaDAModel, steps: int, batch_steps: int) -> list[Work]:
         Work(
             "text",
             lambda: plain_answer(model, single, steps),
-            {"exact": lambda: answer(model, single, text), "block cache": lambda: answer(model, single, cached)},
+            {"exact": lambda: answer(network, single, text), "block cache": lambda: answer(network, single, cached)},
             ("exact",),
         ),
         Work(
             "batch",
             lambda: plain_answer(model, ragged, batch_steps),
-            {"exact": lambda: answer(model, ragged, paced(batch_steps))},
+            {"exact": lambda: answer(network, ragged, paced(batch_steps))},
             ("exact",),
         ),
-        Work("image", lambda: plain_draw(model, rows), {"exact": lambda: draw(model, rows)}),
+        Work("image", lambda: plain_draw(model, rows), {"exact": lambda: draw(network, rows)}),
     ]
 
 
@@ -229,9 +239,10 @@ def measure(work: Work, rounds: int) -> list[dict[str, object]]:
 def peak_memory(sizes: argparse.Namespace, job: str) -> int:
     """Bytes above the weights that one text takes at its peak, in this process (Linux)."""
     model = random_model(sizes)
+    network = inference_network(model)
     single = [prompt(PROMPT, 1)]
-    jobs = {"plain": lambda: plain_answer(model, single, 8), "exact": lambda: answer(model, single, paced(8))}
-    answer(model, [prompt(4, 0)], paced(4))  # code paths and thread pools are there before
+    jobs = {"plain": lambda: plain_answer(model, single, 8), "exact": lambda: answer(network, single, paced(8))}
+    answer(network, [prompt(4, 0)], paced(4))  # code paths and thread pools are there before
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the warm-up left behind would hide the job's own
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
@@ -271,15 +282,16 @@ def main() -> None:
         print(peak_memory(sizes, sizes.memory))
         return
     model = random_model(sizes)
+    network = inference_network(model)
     rows: list[dict[str, object]] = []
-    for work in works(model, sizes.steps, sizes.batch_steps):
+    for work in works(model, network, sizes.steps, sizes.batch_steps):
         if sizes.only in ("", work.name):
             rows += measure(work, sizes.rounds)
     if sizes.only in ("", "image"):
-        furthest = furthest_logits(model, picture_rows(prompt(CAPTION, 3)))
+        furthest = furthest_logits(model, network, picture_rows(prompt(CAPTION, 3)))
         print(f"image: guided logits within {furthest:.1e} of the plain ones at every step")
         rows.append({"work": "image", "mode": "exact", "furthest_logit": furthest})
-    del model
+    del model, network
     if sizes.only in ("", "memory") and sizes.device == "cpu":
         rows += memory_rows([f"--{n}={getattr(sizes, n)}" for n in ("threads", "width", "layers", "heads", "mlp", "dtype")])
     if sizes.out:
