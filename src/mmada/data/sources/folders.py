@@ -29,7 +29,7 @@ def member_value(suffix: str, data: bytes) -> Any:
     """What a file of a sample holds: text, a JSON value, or bytes."""
     last = suffix.rpartition(".")[2].lower()
     if last in TEXTS:
-        return decoded(data).strip()
+        return decoded(data, "label" if last in ("cls", "label") else "caption").strip()
     if last == "json":
         return object_of(decoded(data, "JSON"))
     return data
