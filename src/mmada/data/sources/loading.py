@@ -36,10 +36,10 @@ def load(file: str | PathLike[str]) -> Mixture:
     Files are listed and headers read; rows are read when they are asked for, except that ``where``, ``id`` and a split by a field
     need every row once. Raises InputError for anything wrong in the file, and for data that is not there.
     """
-    path = check_path("data", file)
-    given = read_yaml(path, "data")
+    path = check_path("data file", file)
+    given = read_yaml(path, "data file")
     if not isinstance(given, Mapping) or not given:
-        raise InputError(f"data {quote(path)} describes no set; write one as name: {{use: pair, files: ...}}")
+        raise InputError(f"data file {quote(path)} describes no set; write one as name: {{use: pair, files: ...}}")
     return load_sets(given, path.parent, path.name)
 
 
