@@ -194,7 +194,7 @@ def report_of(one: SourceSet, ruler: Ruler) -> SetReport:
     """What is seen of a set."""
     if one.use == "prompts":
         return prompts_report(one)
-    splits = {name: len(one.split(name)) for name in SPLITS}
+    splits: dict[str, int] = {name: len(one.split(name)) for name in SPLITS}
     dataset = next((one.split(name) for name in SPLITS if splits[name]), one.split("train"))
     decoded = Counter[str]()
     lengths, shown, tiles, codes, too_long = list[int](), list[str](), list[Tile](), 0, 0
@@ -251,7 +251,7 @@ UNDECODED = frozenset(
 
 def prompts_report(one: SourceSet) -> SetReport:
     """What is seen of a set of prompts."""
-    splits = {name: len(one.prompts(name)) for name in SPLITS}
+    splits: dict[str, int] = {name: len(one.prompts(name)) for name in SPLITS}
     prompts = next((one.prompts(name) for name in SPLITS if splits[name]), one.prompts("train"))
     shown, tiles = list[str](), list[Tile]()
     decoded = Counter[str]()

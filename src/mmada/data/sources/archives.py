@@ -8,7 +8,7 @@ The headers are read once and where each member lies is noted, so that rows are 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,64 +17,38 @@ import numpy as np
 
 from mmada.data.dataset import UnusableRow
 from mmada.data.sources.folders import LazyRow, member_value
+from mmada.data.sources.offsets import cached_arrays
 from mmada.data.sources.pictures import SUFFIXES
 from mmada.data.sources.tables import MAX_ROW, Hashes, Row, hash_of, read_at, scanned
 from mmada.errors import InputError, quote, system_reason
 
 __all__ = ["TarTable"]
 
+Array = np.ndarray[Any, Any]
 MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+"""First bytes of compressed files."""
 
 
 @dataclass(frozen=True)
 class TarTable:
-    """Samples of an archive. ``keys`` end with a NUL each in one text; sample i has the members from ``first[i]`` on."""
+    """Samples of an archive, of ``parts``:
+
+    - ``keys``: the bytes of all keys end to end, ``ends``: where each ends.
+    - ``first``: the number of the first member of each sample, and one more.
+    - ``spans``: (first byte, size) of each member, ``kinds``: the number of its suffix in ``suffixes``, which are lines.
+    """
 
     path: Path
     name: str
-    keys: tuple[str, ...] = field(repr=False)
-    first: np.ndarray[Any, Any] = field(repr=False)
-    spans: np.ndarray[Any, Any] = field(repr=False)
-    kinds: np.ndarray[Any, Any] = field(repr=False)
+    parts: Mapping[str, Array] = field(repr=False)
     suffixes: tuple[str, ...]
 
     @staticmethod
     def open(path: Path, name: str) -> TarTable:
         """List the members of an archive. Raises InputError for one that is compressed or damaged."""
         check_seekable(path)
-        keys: list[str] = []
-        first: list[int] = []
-        spans: list[tuple[int, int]] = []
-        kinds: list[int] = []
-        numbers: dict[str, int] = {}
-        seen: set[str] = set()
-        try:
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    key, suffix = key_of(member.name)
-                    if not member.isfile() or not suffix:
-                        continue
-                    if not keys or key != keys[-1] or suffix in seen:
-                        keys.append(key)
-                        first.append(len(spans))
-                        seen = set()
-                    seen.add(suffix)
-                    spans.append((member.offset_data, member.size))
-                    kinds.append(numbers.setdefault(suffix, len(numbers)))
-                    archive.members = []  # type: ignore[attr-defined]  # it would keep every header
-        except (tarfile.TarError, EOFError) as error:
-            raise InputError(f"file {quote(path)} is not a whole .tar ({error}); get a new copy of it") from error
-        except OSError as error:
-            raise InputError(f"file {quote(path)} cannot be read ({system_reason(error)}); check the path") from error
-        return TarTable(
-            path,
-            name,
-            tuple(keys),
-            np.array([*first, len(spans)], np.int64),
-            np.array(spans, np.int64).reshape(-1, 2),
-            np.array(kinds, np.int32),
-            tuple(numbers),
-        )
+        parts = cached_arrays(path, "tar", lambda: listed(path))
+        return TarTable(path, name, parts, tuple(parts["suffixes"].tobytes().decode().split("\n")))
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -82,13 +56,14 @@ class TarTable:
         return (self.path.parent, self.path.parent / "images")
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.parts["ends"])
 
     def __getitem__(self, index: int) -> Row:
-        row: dict[str, Any] = {"__key__": self.keys[index]}
-        for member in range(int(self.first[index]), int(self.first[index + 1])):
-            suffix = self.suffixes[int(self.kinds[member])]
-            row[suffix] = read = self.reader(suffix, *self.spans[member].tolist())
+        first, spans, kinds = (self.parts[name] for name in ("first", "spans", "kinds"))
+        row: dict[str, Any] = {"__key__": self.key(index)}
+        for member in range(int(first[index]), int(first[index + 1])):
+            suffix = self.suffixes[int(kinds[member])]
+            row[suffix] = read = self.reader(suffix, *spans[member].tolist())
             if f".{suffix.lower()}" in SUFFIXES:
                 row.setdefault("image", read)
         return LazyRow(row)
@@ -105,19 +80,63 @@ class TarTable:
 
     def key(self, index: int) -> str:
         """As `Table`."""
-        return self.keys[index]
+        ends = self.parts["ends"]
+        start = int(ends[index - 1]) if index else 0
+        return self.parts["keys"][start : int(ends[index])].tobytes().decode("utf-8", "surrogateescape")
 
     def hashes(self) -> Hashes:
         """As `Table`."""
-        return np.array([hash_of(key) for key in self.keys], np.uint64)
+        return self.parts["hashes"]
 
     def where(self, index: int) -> str:
         """As `Table`."""
-        return f"{self.name}, {self.keys[index]}"
+        return f"{self.name}, {self.key(index)}"
 
     def scan(self, fields: Collection[str]) -> Iterator[Row | UnusableRow]:
         """As `Table`; what is not asked for is not read."""
         return scanned(self, fields)
+
+
+def listed(path: Path) -> dict[str, Array]:
+    """The parts of a table. Raises InputError for an archive that is damaged."""
+    keys, first, spans, kinds = list[bytes](), list[int](), list[tuple[int, int]](), list[int]()
+    numbers, seen, last = dict[str, int](), set[str](), ""
+    for name, start, size in members(path):
+        key, suffix = key_of(name)
+        if not suffix:
+            continue
+        if not keys or key != last or suffix in seen:
+            keys.append(key.encode("utf-8", "surrogateescape"))
+            first.append(len(spans))
+            seen, last = set(), key
+        seen.add(suffix)
+        spans.append((start, size))
+        kinds.append(numbers.setdefault(suffix.replace("\n", " "), len(numbers)))
+    return {
+        "keys": np.frombuffer(b"".join(keys), np.uint8),
+        "ends": np.cumsum([len(key) for key in keys], dtype=np.int64),
+        "hashes": np.array([hash_of(key) for key in keys], np.uint64),
+        "first": np.array([*first, len(spans)], np.int64),
+        "spans": np.array(spans, np.int64).reshape(-1, 2),
+        "kinds": np.array(kinds, np.int32),
+        "suffixes": np.frombuffer("\n".join(numbers).encode("utf-8", "replace"), np.uint8),
+    }
+
+
+def members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, first byte, size) of every file in an archive. Raises InputError."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.isfile() and member.issparse():
+                    raise InputError(f"file {quote(path)} has sparse members; pack it again without --sparse")
+                if member.isfile():
+                    yield member.name, member.offset_data, member.size
+                archive.members = []  # type: ignore[attr-defined]  # it would keep every header
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"file {quote(path)} is not a whole .tar ({error}); get a new copy of it") from error
+    except OSError as error:
+        raise InputError(f"file {quote(path)} cannot be read ({system_reason(error)}); check the path") from error
 
 
 def key_of(member: str) -> tuple[str, str]:

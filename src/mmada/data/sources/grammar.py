@@ -85,14 +85,14 @@ class MixtureSpec(Strict):
 class JoinSpec(Strict):
     """Rows of other files, found by a key: their fields are ``join.NAME``.
 
-    ``key``: their field that holds the key; ``on``: the field of this set's rows that holds the same.
+    ``key``: their field that holds the key; ``by``: the field of this set's rows that holds the same, by default of that name.
     """
 
     files: OneOrMore
     kind: Kind | None = None
     rows: str = ""
     key: str = "__key__"
-    on: str = ""
+    by: str = ""
 
 
 class SetSpec(Strict):
@@ -260,6 +260,10 @@ def parsed(kind: type[Model], given: Any, label: str) -> Model:
     """A checked copy of a mapping. Raises InputError for the first thing that is wrong."""
     if not isinstance(given, Mapping):
         raise InputError(f"{label} is {quote(given)}, not a mapping; write it as {{{next(iter(kind.model_fields))}: ...}}")
+    odd = [key for key in given if not isinstance(key, str)]
+    if odd:
+        said = "YAML reads on, off, yes and no as true and false"
+        raise InputError(f"key {quote(odd[0])} of {label} is not a text; put it in quotes, as {said}")
     try:
         return kind.model_validate(dict(given), context=label)
     except ValidationError as error:

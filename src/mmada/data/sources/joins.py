@@ -18,36 +18,36 @@ __all__ = ["Lookup"]
 
 @dataclass(frozen=True)
 class Lookup:
-    """Rows of ``table`` by their ``key``; ``on``: the field of the rows to join that holds the same."""
+    """Rows of ``table`` by their ``key``; ``by``: the field of the rows to join that holds the same."""
 
     table: Table
     key: Field
-    on: Field
+    by: Field
     hashes: np.ndarray[Any, Any] = field(repr=False)
     numbers: np.ndarray[Any, Any] = field(repr=False)
 
     @staticmethod
-    def of(table: Table, key: str, on: str, what: str) -> Lookup:
+    def of(table: Table, key: str, by: str, what: str) -> Lookup:
         """List the keys of a table. Raises InputError where no row has one."""
-        by, found, numbers = parse_field(key, what), list[int](), list[int]()
+        theirs, found, numbers = parse_field(key, what), list[int](), list[int]()
         for number, row in enumerate(table.scan({key})):
-            if not isinstance(row, UnusableRow) and (text := key_text(by, row)):
+            if not isinstance(row, UnusableRow) and (text := key_text(theirs, row)):
                 found.append(hash_of(text))
                 numbers.append(number)
         if not found:
             raise InputError(f"{what} finds no field '{key}' in any row; name the field of its rows that holds the key")
         hashes = np.array(found, np.uint64)
         order = np.argsort(hashes, kind="stable")
-        return Lookup(table, by, parse_field(on, what), hashes[order], np.array(numbers, np.int64)[order])
+        return Lookup(table, theirs, parse_field(by, what), hashes[order], np.array(numbers, np.int64)[order])
 
     @property
     def needs(self) -> frozenset[str]:
         """The fields of the rows to join that are read."""
-        return self.on.names
+        return self.by.names
 
     def attached(self, row: Row) -> Row:
         """The row with what belongs to it as ``join``. Raises UnusableRow where nothing does."""
-        wanted = key_text(self.on, row)
+        wanted = key_text(self.by, row)
         if not wanted:
             raise UnusableRow("no key to join by")
         hashed = np.uint64(hash_of(wanted))

@@ -100,7 +100,7 @@ def joined(spec: JoinSpec, base: Path, what: str) -> Lookup:
     """The rows that a set is joined with. Raises InputError."""
     where = f"join of {what}"
     table = open_tables(files_of(spec.files, base, f"files in the {where}"), spec.kind, f"file in the {where}", spec.rows, True)
-    return Lookup.of(table, spec.key, spec.on or spec.key, where)
+    return Lookup.of(table, spec.key, spec.by or spec.key, where)
 
 
 def head_of(table: Table, lookup: Lookup | None) -> list[Row]:

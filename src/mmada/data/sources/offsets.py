@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mmada.errors import InputError, quote, system_reason
 from mmada.io.atomic import atomic_file
 from mmada.io.fingerprint import fingerprint
 
-__all__ = ["INDEX", "Entries", "Index", "cache_folder", "csv_entries", "indexed", "line_entries"]
+__all__ = ["INDEX", "Entries", "Index", "cache_folder", "cached_arrays", "csv_entries", "indexed", "line_entries"]
 
 INDEX = np.dtype([("start", np.int64), ("size", np.int64), ("hash", np.uint64)])
 Index = np.ndarray[Any, np.dtype[np.void]]
@@ -44,8 +45,7 @@ def indexed(path: Path, kind: str, entries: Callable[[], Entries]) -> Index:
         if status.st_size < CACHED_FROM:
             parts = list(entries())
             return np.concatenate(parts) if parts else np.zeros(0, INDEX)
-        name = fingerprint(VERSION, kind, str(path.resolve()), status.st_size, status.st_mtime_ns)[:24]
-        kept = cache_folder() / "index" / f"{name}.bin"
+        kept = kept_at(path, kind, status).with_suffix(".bin")
         with suppress(OSError, ValueError):
             return mapped(kept)
         with suppress(OSError):  # the disk may be full or read-only: then the index lives as long as this process
@@ -58,6 +58,33 @@ def indexed(path: Path, kind: str, entries: Callable[[], Entries]) -> Index:
             return mapped(temporary)
     except OSError as error:
         raise InputError(f"file {quote(path)} cannot be read ({system_reason(error)}); check the path") from error
+
+
+def kept_at(path: Path, kind: str, status: os.stat_result) -> Path:
+    """Where the index of a file is kept, without a suffix."""
+    name = fingerprint(VERSION, kind, str(path.resolve()), status.st_size, status.st_mtime_ns)[:24]
+    return cache_folder() / "index" / name
+
+
+def cached_arrays(
+    path: Path, kind: str, make: Callable[[], Mapping[str, np.ndarray[Any, Any]]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Arrays that describe a file: made, or read from the cache while the file has the same size and time. Raises InputError."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"file {quote(path)} cannot be read ({system_reason(error)}); check the path") from error
+    if status.st_size < CACHED_FROM:
+        return dict(make())
+    kept = kept_at(path, kind, status).with_suffix(".npz")
+    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(kept, allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+    made = dict(make())
+    with suppress(OSError):  # the disk may be full or read-only
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(kept) as part:
+            np.savez(part, **made)  # type: ignore[arg-type]
+    return made
 
 
 def write(path: Path, entries: Entries) -> None:

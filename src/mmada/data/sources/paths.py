@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
@@ -27,7 +28,7 @@ def files_of(patterns: str | Sequence[str], base: Path, what: str) -> list[tuple
     found: dict[Path, str] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         check_path(what, pattern)
-        for name, path in expanded(pattern, base, what):
+        for name, path in expanded(os.path.expanduser(pattern), base, what):
             found.setdefault(path, name)
     return [(name, path) for path, name in found.items()]
 
@@ -102,6 +103,7 @@ def roots_of(roots: str | Sequence[str], base: Path, what: str) -> tuple[Path, .
     found = []
     for root in [roots] if isinstance(roots, str) else roots:
         check_path(what, root)
+        root = os.path.expanduser(root)
         folder = next((one / root for one in (base, Path()) if (one / root).is_dir()), None)
         if folder is None:
             raise InputError(f"{what} {quote(base / root)} is not a folder; check the path")
