@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def read(folder: Path, text: str, split: str = "train") -> dict[str, list[Example]]:
     """The examples of each set that a YAML text describes."""
     (folder / "data.yaml").write_text(text)
-    found = load(folder / "data.yaml").split(split)  # type: ignore[arg-type]
+    found = load(folder / "data.yaml").split(split)
     return {name: [dataset[i] for i in range(len(dataset))] for name, dataset in found.items()}
 
 
@@ -287,7 +287,7 @@ a: {use: pair, files: coco.json, rows: annotations, image: join.file_name, ways:
 
 def split_ids(mixture: Mixture, name: str = "a") -> dict[str, set[str]]:
     one = mixture.sets[name]
-    return {split: {one.id(split, i) for i in range(len(one.split(split)))} for split in ("train", "validation", "test")}  # type: ignore[arg-type]
+    return {split: {one.id(split, i) for i in range(len(one.split(split)))} for split in ("train", "validation", "test")}
 
 
 def test_splits_do_not_move_when_rows_or_files_come_or_go(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Look at data before training on it: what its canvases say, what cannot be used and why, how many tokens an epoch has.
 
-    report = check_data(load("data.yaml"), ruler_of("nano"))
+    report = check_data(load("data.yaml"), ruler_of("path/to/model"))
 
 Of each set the first `FIRST_ROWS` rows are read and counted, and `LOOKED_AT` of them are made into canvases with their pictures
 decoded. Nothing is encoded, and of a model only the configuration and tokenizers are read.

@@ -82,7 +82,7 @@ def set_of(name: str, spec: SetSpec, base: Path, what: str, mixture: MixtureSpec
         spec.use,
         table,
         meaning,
-        (*roots, *table.folders),
+        roots or table.folders,
         spec.replace,
         lookup,
         choice,

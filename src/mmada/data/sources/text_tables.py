@@ -18,7 +18,10 @@ from mmada.data.sources.offsets import Index, csv_entries, indexed, line_entries
 from mmada.data.sources.tables import MAX_ROW, Hashes, Row, hash_of, read_at, scanned
 from mmada.errors import InputError, quote
 
-__all__ = ["CsvTable", "JsonTable", "LinesTable", "OffsetTable", "TextFiles", "decoded", "object_of"]
+__all__ = ["NOT_AN_OBJECT", "CsvTable", "JsonTable", "LinesTable", "OffsetTable", "TextFiles", "decoded", "object_of"]
+
+
+NOT_AN_OBJECT = "row is not an object"
 
 
 def decoded(data: bytes, what: str = "text") -> str:
@@ -103,7 +106,7 @@ class LinesTable(OffsetTable):
 def checked_object(value: Any) -> Row:
     """A row, which has to be an object."""
     if not isinstance(value, dict):
-        raise UnusableRow("row is not an object")
+        raise UnusableRow(NOT_AN_OBJECT)
     return value
 
 
