@@ -65,7 +65,7 @@ def show(report: DataReport, model: str) -> None:
     """Print what was seen of each set, and the mixture."""
     for one in report.sets:
         counts = ", ".join(f"{name} {count:,}" for name, count in one.splits.items() if count) or "none"
-        print(f"{one.name}: {one.use}, {one.rows:,} rows; examples: {counts}")
+        print(f"{one.name}: {one.use}, {one.rows:,} rows; {'prompts' if one.use == 'prompts' else 'examples'}: {counts}")
         for canvas in one.shown:
             print(f"  {canvas if len(canvas) < 600 else f'{canvas[:400]} ... {canvas[-150:]}'}")
         for what, number in one.left_out.items():
@@ -89,7 +89,7 @@ def show_costs(report: DataReport, trained: list[SetReport], model: str) -> None
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in ("set", "tokens each", "an epoch", "operations", "share of examples", "of tokens"):
-        table.add_column(column, justify="left" if column == "set" else "right")
+        table.add_column(column, justify="left" if column == "set" else "right", overflow="fold", no_wrap=column == "set")
     for one in trained:
         examples, tokens = report.shares[one.name]
         costs = f"{one.tokens:,.0f}", f"{one.epoch_tokens:,}", f"{one.epoch_flops:.2g}"

@@ -274,7 +274,7 @@ def prompts_report(one: SourceSet) -> SetReport:
 def prompt_text(prompt: ReasoningExample) -> str:
     """A prompt with its right answer, as a person reads it."""
     picture = "[picture] " if prompt.picture is not None else ""
-    return f"{prompt.task}: {picture}{prompt.prompt}" + (f" (right: {prompt.gold})" if prompt.gold else "")
+    return f"{prompt.task}: {picture}{' '.join(prompt.prompt.split())}" + (f" (right: {prompt.gold})" if prompt.gold else "")
 
 
 def said(example: Example) -> str:

@@ -80,9 +80,9 @@ class Reason:
         """The record of a row in the layout of a public set."""
         try:
             found = READERS[self.reader](dict(place.row))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            if isinstance(error, UnusableRow):
-                raise
+        except UnusableRow:
+            raise
+        except Exception as error:  # readers fail in many ways on rows of another layout
             raise UnusableRow(str(error) if type(error) is ValueError else "row has another layout than the reader's") from error
         texts = {name: replaced(as_text(getattr(found, name), name), place.replace) for name in TEXTS}
         picture = None if found.picture is None else picture_from(found.picture, place.folders)
