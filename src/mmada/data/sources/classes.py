@@ -33,7 +33,7 @@ class Names:
         if isinstance(label, float) and label.is_integer():
             label = int(label)
         if isinstance(label, bool) or not isinstance(label, (int, str)):
-            raise UnusableRow(f"label is {kind_of(label)}, not a number or a name")
+            raise UnusableRow(f"label is {kind_of(label)}, not a whole number or a name")
         text = str(label).strip()
         if self.by_label and text in self.by_label:
             return self.by_label[text]

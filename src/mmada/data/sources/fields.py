@@ -103,7 +103,7 @@ def parse_field(given: Names, what: str) -> Field:
         elif "{" in one or "}" in one:
             parts = template_parts(one, what)
             names |= {name for _, name in parts if name}
-            choices.append(filled(parts, what))
+            choices.append(filled(parts))
         else:
             names.add(one)
             choices.append(at_path(one))
@@ -132,11 +132,11 @@ def template_parts(template: str, what: str) -> list[tuple[str, str]]:
     return [(text, name or "") for text, name, _, _ in parts]
 
 
-def filled(parts: Sequence[tuple[str, str]], what: str) -> Callable[[Row], Any]:
+def filled(parts: Sequence[tuple[str, str]]) -> Callable[[Row], Any]:
     """A template with the fields of a row; blank where none of its fields is there."""
 
     def fill(row: Row) -> str | None:
-        values = [as_text(value_at(row, name), what) if name else "" for _, name in parts]
+        values = [as_text(value_at(row, name), name) if name else "" for _, name in parts]
         if any(name for _, name in parts) and not any(values):
             return None
         return "".join(text + value for (text, _), value in zip(parts, values, strict=True)).strip()

@@ -3,7 +3,7 @@
 The words are those of Python's expressions, of which only these are known: names and dotted paths, ``row["odd name"]``, numbers,
 texts, lists, ``and or not``, ``== != < <= > >= in not in is``, ``+ - * / // %`` of numbers, and the functions of `FUNCTIONS`. A
 condition is parsed and walked here; nothing is executed, so it can do nothing but compare. A field that is not there is ``null``:
-it equals only ``null`` and is neither less nor greater than anything.
+it equals only ``null``, is neither less nor greater than anything, and arithmetic with it is ``null``.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Reader:
         if isinstance(node.op, ast.Not):
             return lambda row: not inside(row)
         if isinstance(node.op, ast.USub):
-            return lambda row: -number_of(inside(row))
+            return lambda row: None if (value := inside(row)) is None else -number_of(value)
         raise self.refuse(node)
 
     def arithmetic(self, node: ast.BinOp) -> Evaluate:
@@ -195,7 +195,12 @@ class Reader:
         if operation is None:
             raise self.refuse(node)
         left, right = self.read(node.left), self.read(node.right)
-        return lambda row: operation(number_of(left(row)), number_of(right(row)))
+
+        def evaluate(row: Row) -> Any:
+            values = left(row), right(row)
+            return None if None in values else operation(*map(number_of, values))
+
+        return evaluate
 
     def comparison(self, node: ast.Compare) -> Evaluate:
         """Comparisons, also in chains: 1 < x < 3."""
