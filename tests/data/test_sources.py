@@ -12,7 +12,7 @@ from tests.data.layouts import COLOURS, document, encoded, lines, parquet, pictu
 from mmada.data import load
 from mmada.data.dataset import Example
 from mmada.data.mixture import Mixture
-from mmada.data.sources import json_index, offsets
+from mmada.data.sources import json_index, offsets, text_tables
 from mmada.data.sources.paths import files_of
 from mmada.errors import InputError
 
@@ -205,6 +205,39 @@ def test_a_folder_of_pictures_with_captions_beside_them_or_in_a_table(folder: Pa
     assert texts(folder, "a: {use: pair, files: images, ways: draw}") == ["one", "two"]
     lines(folder / "images/metadata.jsonl", {"file_name": "1.png", "text": "from the table"})
     assert texts(folder, "a: {use: pair, files: images, ways: draw}") == ["from the table"]
+
+
+def test_suffixes_in_capitals_are_the_same_fields(folder: Path) -> None:
+    tar(folder / "a.tar", {"1.JPG": encoded(), "1.TXT": "one"})
+    assert texts(folder, "a: {use: pair, files: a.tar, image: jpg, caption: txt, ways: draw}") == ["one"]
+    picture(folder / "set/1.PNG")
+    (folder / "set/1.TXT").write_text("two")
+    assert texts(folder, "a: {use: pair, files: set, image: png, caption: txt, ways: draw}") == ["two"]
+
+
+def test_a_folder_of_texts(folder: Path) -> None:
+    for name in ("b/2.txt", "1.md", "3.pdf"):
+        (folder / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "texts" / name).write_text(f"text\n{name}")
+    assert texts(folder, "a: {use: text, files: texts}") == ["text\n1.md", "text\nb/2.txt"]
+    with pytest.raises(InputError, match=r"set 'a' of data.yaml has no .txt or .md in"):
+        texts(folder, "a: {use: text, files: images}")
+
+
+def test_rows_are_scanned_in_pieces_as_they_are_read_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": "é" * (i % 7) + f" {i}", "n": i} for i in range(60)]
+    lines(folder / "a.jsonl", *rows)
+    (folder / "a.jsonl").write_bytes((folder / "a.jsonl").read_bytes() + b"\n{broken\n\n")
+    expected = [row["text"].strip() for row in rows if row["n"] % 3 == 0]
+    for size in (1, 50, 300, 10**6):
+        monkeypatch.setattr(text_tables, "BYTES_AT_ONCE", size)
+        monkeypatch.setattr(text_tables, "ROWS_AT_ONCE", 1 + size % 17)
+        mixture = mixture_of(folder, "a: {use: text, files: a.jsonl, where: n % 3 == 0}")
+        dataset = mixture.split("train")["a"]
+        assert [dataset[i].text.strip() for i in range(20)] == expected
+        assert len(dataset) == 21  # the broken row is kept, to be counted
+        with pytest.raises(ValueError, match="row is not JSON"):
+            dataset[20]
 
 
 # Fields

@@ -64,7 +64,7 @@ class TarTable:
         for member in range(int(first[index]), int(first[index + 1])):
             suffix = self.suffixes[int(kinds[member])]
             row[suffix] = read = self.reader(suffix, *spans[member].tolist())
-            if f".{suffix.lower()}" in SUFFIXES:
+            if f".{suffix}" in SUFFIXES:
                 row.setdefault("image", read)
         return LazyRow(row)
 
@@ -140,12 +140,12 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def key_of(member: str) -> tuple[str, str]:
-    """(key, suffix) of a member's name: the suffix is what follows the first point of the last part."""
+    """(key, suffix) of a member's name: the suffix is what follows the first point of the last part, in lower case."""
     folder, slash, name = member.removeprefix("./").rpartition("/")
     if name.startswith("."):
         return "", ""
     stem, _, suffix = name.partition(".")
-    return f"{folder}{slash}{stem}", suffix
+    return f"{folder}{slash}{stem}", suffix.lower()
 
 
 def check_seekable(path: Path) -> None:

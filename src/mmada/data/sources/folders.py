@@ -107,8 +107,8 @@ class FolderTable:
     def __getitem__(self, index: int) -> Row:
         key, picture, others = self.rows[index]
         row: dict[str, Any] = {"__key__": key, "name": key.rpartition("/")[2], "label": label_of(key)}
-        row["image"] = row[picture] = self.path / f"{key}.{picture}"
-        return LazyRow(row | {other: self.reader(f"{key}.{other}", other) for other in others})
+        row["image"] = row[picture.lower()] = self.path / f"{key}.{picture}"
+        return LazyRow(row | {other.lower(): self.reader(f"{key}.{other}", other) for other in others})
 
     def reader(self, file: str, suffix: str) -> Any:
         """A function that reads a side-car."""

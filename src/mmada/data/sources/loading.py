@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,18 @@ from typing import Any
 from mmada.data.dataset import UnusableRow
 from mmada.data.mixture import Mixture
 from mmada.data.sources.fields import parse_field
-from mmada.data.sources.grammar import JoinSpec, MixtureSpec, SetSpec, Shares, SplitField, WithImages, parse_mixture, parse_set
+from mmada.data.sources.folders import files_below
+from mmada.data.sources.grammar import (
+    JoinSpec,
+    MixtureSpec,
+    SetSpec,
+    Shares,
+    SplitField,
+    TextSpec,
+    WithImages,
+    parse_mixture,
+    parse_set,
+)
 from mmada.data.sources.joins import Lookup
 from mmada.data.sources.meanings import meaning_of, tasks_of
 from mmada.data.sources.opening import open_tables
@@ -25,6 +36,7 @@ from mmada.io.documents import read_yaml
 
 __all__ = ["HEAD", "load", "load_sets", "set_of"]
 
+TEXTS = (".txt", ".md")
 RESERVED = "mixture"
 HEAD = 64
 """First rows of a set that are looked at when it is loaded."""
@@ -62,7 +74,10 @@ def load_sets(given: Mapping[Any, Any], base: Path, where: str = "data") -> Mixt
 
 def set_of(name: str, spec: SetSpec, base: Path, what: str, mixture: MixtureSpec) -> RowSet:
     """A set, its files listed. ``what``: what messages call it. Raises InputError."""
-    table = open_tables(files_of(spec.files, base, f"files of {what}"), spec.kind, f"file of {what}", spec.rows)
+    files, kind = files_of(spec.files, base, f"files of {what}"), spec.kind
+    if isinstance(spec, TextSpec) and kind in (None, "texts") and all(path.is_dir() for _, path in files):
+        files, kind = texts_below(files, what), "texts"
+    table = open_tables(files, kind, f"file of {what}", spec.rows)
     if not len(table):
         raise InputError(f"{what} has no rows in {quote(str(spec.files))}; check the file")
     lookup = joined(spec.join, base, what) if spec.join is not None else None
@@ -89,6 +104,14 @@ def set_of(name: str, spec: SetSpec, base: Path, what: str, mixture: MixtureSpec
         tasks_of(spec, meaning),
         mixture.max_bad if spec.max_bad is None else spec.max_bad,
     )
+
+
+def texts_below(folders: Sequence[tuple[str, Path]], what: str) -> list[tuple[str, Path]]:
+    """The text files in some folders, each of which is a row. Raises InputError where there is none."""
+    found = [(name, folder / name) for _, folder in folders for name in files_below(folder) if Path(name).suffix.lower() in TEXTS]
+    if not found:
+        raise InputError(f"{what} has no {' or '.join(TEXTS)} in {quote(folders[0][1])}; check the path")
+    return found
 
 
 def tables_in(table: Table) -> list[Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -88,7 +89,7 @@ class RowSet:
         kept = np.ones(count, np.bool_)
         if not self.choice.reads_rows:
             return kept, self.table.hashes(), None
-        hashes = np.zeros(count, np.uint64) if self.choice.id else self.table.hashes().copy()
+        hashes = self.table.hashes().copy()
         named = np.zeros(count, np.int8) if self.choice.split_field else None
         for number, row in enumerate(self.joined()):
             if isinstance(row, UnusableRow):
@@ -175,7 +176,10 @@ class RowSet:
     def id(self, split: Split, index: int) -> str:
         """What identifies the row of an example: its own id, its key in an archive or folder, or a hash of its text."""
         number = int(self.index[split][index // self.meaning.parts])
-        return self.table.key(number) if self.choice.id is None else self.id_of(self.row(number))
+        if self.choice.id is not None:
+            with suppress(UnusableRow):  # a row without an id is counted when it is read
+                return self.id_of(self.row(number))
+        return self.table.key(number)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from mmada.errors import InputError, quote
 __all__ = ["NOT_AN_OBJECT", "CsvTable", "JsonTable", "LinesTable", "OffsetTable", "TextFiles", "decoded", "object_of"]
 
 
+ROWS_AT_ONCE = 65_536
+BYTES_AT_ONCE = 16 * 2**20
 NOT_AN_OBJECT = "row is not an object"
 
 
@@ -65,8 +67,12 @@ class OffsetTable:
             raise UnusableRow(f"row is over {MAX_ROW // 2**20} MiB")
         return read_at(self.path, start, size)
 
-    def __getitem__(self, index: int) -> Row:
+    def parse(self, data: bytes) -> Row:
+        """The row of some bytes. Raises UnusableRow."""
         raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Row:
+        return self.parse(self.data(index))
 
     def key(self, index: int) -> str:
         """A hash of the row's text: equal rows have equal keys, and adding or removing others changes none."""
@@ -81,8 +87,23 @@ class OffsetTable:
         return f"{self.name}, row {index + 1}"
 
     def scan(self, fields: Collection[str]) -> Iterator[Row | UnusableRow]:
-        """As `Table`."""
-        return scanned(self, fields)
+        """As `Table`; the file is read in pieces of many rows."""
+        first = 0
+        while first < len(self):
+            part = self.index[first : first + ROWS_AT_ONCE]
+            begins, sizes = part["start"], part["size"]
+            within = begins + sizes - begins[0] <= BYTES_AT_ONCE
+            count = max(1, len(part) if within.all() else int(np.argmin(within)))
+            piece = (
+                read_at(self.path, int(begins[0]), int(begins[count - 1] + sizes[count - 1] - begins[0])) if count > 1 else b""
+            )
+            for number in range(count):
+                start = int(begins[number] - begins[0])
+                try:
+                    yield self.parse(piece[start : start + int(sizes[number])]) if count > 1 else self[first]
+                except UnusableRow as error:
+                    yield error
+            first += count
 
 
 @dataclass(frozen=True)
@@ -96,8 +117,9 @@ class LinesTable(OffsetTable):
         """List the rows of a file."""
         return LinesTable(path, name, indexed(path, "lines", lambda: line_entries(path)), plain)
 
-    def __getitem__(self, index: int) -> Row:
-        text = decoded(self.data(index).rstrip(b"\r"), "row")
+    def parse(self, data: bytes) -> Row:
+        """As `OffsetTable`."""
+        text = decoded(data.rstrip(b"\r"), "row")
         if self.plain:
             return {"text": text}
         return checked_object(object_of(text))
@@ -122,8 +144,9 @@ class JsonTable(OffsetTable):
         index, keyed = json_index(path, rows)
         return JsonTable(path, name, index, keyed)
 
-    def __getitem__(self, index: int) -> Row:
-        text = decoded(self.data(index), "row")
+    def parse(self, data: bytes) -> Row:
+        """As `OffsetTable`."""
+        text = decoded(data, "row")
         if not self.keyed:
             return checked_object(object_of(text))
         ((key, value),) = object_of(f"{{{text}}}").items()
@@ -154,8 +177,9 @@ class CsvTable(OffsetTable):
             raise InputError(f"file {quote(path)} has two columns named {quote(twice[0])}; give each its own name")
         return CsvTable(path, name, index[1:], columns, delimiter)
 
-    def __getitem__(self, index: int) -> Row:
-        text = decoded(self.data(index), "row")
+    def parse(self, data: bytes) -> Row:
+        """As `OffsetTable`."""
+        text = decoded(data, "row")
         try:
             (values,) = csv.reader([text], delimiter=self.delimiter, strict=True)
         except (csv.Error, ValueError) as error:
