@@ -4,6 +4,7 @@ import json
 import struct
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,9 @@ def test_only_the_first_rows_decide(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(rows))
     (folder / "d.yaml").write_text("pairs: {use: pair, files: pairs.jsonl, ways: draw, split: train}")
     mixture = load(folder / "d.yaml")
-    read_all(mixture, "pairs")
+    dataset = mixture.split("train")["pairs"]
+    for index in range(len(dataset)):
+        with suppress(UnusableRow):
+            dataset[index]
     assert mixture.rejected["pairs"] == {"no caption": 1000}
     mixture.check_rejected()

@@ -12,6 +12,7 @@ from tests.data.layouts import COLOURS, document, encoded, lines, parquet, pictu
 from mmada.data import load
 from mmada.data.dataset import Example
 from mmada.data.mixture import Mixture
+from mmada.data.reasoning import ReasoningExample, Writer
 from mmada.data.sources import json_index, offsets, text_tables
 from mmada.data.sources.paths import files_of
 from mmada.errors import InputError
@@ -313,6 +314,31 @@ a: {use: pair, files: coco.json, rows: annotations, image: join.file_name, ways:
     join: {files: coco.json, rows: images, key: id, by: image_id}}""") == ["c"]  # fmt: skip
     with pytest.raises(InputError, match="finds no field 'nr' in any row"):
         read(folder, yaml.replace("key: number", "key: nr"))
+
+
+def test_a_json_of_names_and_captions(folder: Path) -> None:
+    """As the captions of JourneyDB come: one object of all pictures."""
+    document(folder / "captions.json", {"0": ["one", "uno"], "1.jpg": ["two", "dos"], "images/2": ["three", "tres"]})
+    found = read(folder, "a: {use: pair, files: captions.json, image: __key__, caption: value, images: [images, .], ways: draw}")[
+        "a"
+    ]
+    assert [one.text for one in found] == ["one", "uno", "two", "dos", "three", "tres"]
+    assert [Path(str(one.images[0])).name for one in found[::2]] == ["0.png", "1.png", "2.png"]
+
+
+def test_collected_reasoning_is_a_set(folder: Path) -> None:
+    (folder / "kept").mkdir()
+    with Writer(folder / "kept") as writer:
+        writer.add(ReasoningExample(source="x", task="math", prompt="2 + 2?", thinking="2 and 2", answer="4", gold="4"))
+        writer.add(ReasoningExample(source="x", task="vision", prompt="colour?", thinking="seen", answer="red", gold="red",
+                                    picture=folder / "images/0.png"))  # fmt: skip
+    found = read(folder, "a: {use: reason, files: kept}")["a"]
+    assert [one.messages[1].content for one in found] == ["<think> 2 and 2</think> 4", "<think> seen</think> red"]
+    assert [len(one.images) for one in found] == [0, 1]
+    with Writer(folder / "kept") as writer:
+        writer.add(ReasoningExample(source="x", task="image", prompt="a cat", thinking="legs", picture=folder / "images/0.png"))
+    found = read(folder, "a: {use: reason, files: kept}")["a"]
+    assert [(one.text, one.thought, one.learn) for one in found] == [("a cat", "legs", "thought"), ("a cat", "legs", "image")]
 
 
 # Splits

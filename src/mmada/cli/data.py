@@ -48,7 +48,12 @@ class DataCheck:
         mixture = load(self.file)
         report = check_data(mixture, ruler_of(self.model))
         if self.json:
-            print(json.dumps({"sets": [one.table() for one in report.sets], "shares": report.shares}, ensure_ascii=False))
+            print(
+                json.dumps(
+                    {"sets": [one.table() for one in report.sets], "shares": report.shares, "weights": report.by},
+                    ensure_ascii=False,
+                )
+            )
         else:
             show(report, self.model)
         if self.sheet is not None:
@@ -97,6 +102,7 @@ def show_costs(report: DataReport, trained: list[SetReport], model: str) -> None
     flops = sum(one.epoch_flops for one in trained)
     table.add_row("all", "", f"{sum(one.epoch_tokens for one in trained):,}", f"{flops:.2g}", "", "")
     Console().print(table)
+    print(f"Weights are shares of {report.by}.")
     print(f"An epoch of all sets costs {flops:.2g} operations with {model}: {time_of(flops / PEAK)} on a GPU that reaches")
     print(f"{PEAK / 1e12:.0f} TFLOP/s in training, as recent ones do. Tokens and costs are estimated from 64 rows a set.")
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mmada.canvas import IMAGE, Canvas
 from mmada.data.dataset import Dataset, Example, Formatter, UnusableRow
-from mmada.data.mixture import FIRST_ROWS, SPLITS, Mixture, SourceSet
+from mmada.data.mixture import FIRST_ROWS, SPLITS, By, Mixture, SourceSet
 from mmada.data.pictures import read_picture
 from mmada.data.reasoning import ReasoningExample
 from mmada.errors import InputError
@@ -153,16 +153,18 @@ class SetReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was seen of a mixture: its sets, and the share of the examples and of the tokens that each has in training."""
+    """What was seen of a mixture: its sets, the share of the examples and of the tokens that each has in training, and ``by``:
+    of which of the two the weights are shares."""
 
     sets: tuple[SetReport, ...]
     shares: dict[str, tuple[float, float]]
+    by: By
 
 
 def check_data(mixture: Mixture, ruler: Ruler) -> DataReport:
     """Read the first rows of every set and look at some. Bad rows are counted, not raised: see `Mixture.check_rejected`."""
     sets = tuple(report_of(one, ruler) for one in mixture.sets.values())
-    return DataReport(sets, shares_of(mixture, sets))
+    return DataReport(sets, shares_of(mixture, sets), mixture.by)
 
 
 def check_report(mixture: Mixture, report: DataReport) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from mmada.data.reasoning import EXAMPLES
 from mmada.data.sources.archives import TarTable
 from mmada.data.sources.folders import FolderTable
 from mmada.data.sources.parquet import ParquetTable
@@ -23,8 +24,8 @@ BY_SUFFIX: dict[str, Kind] = {
     ".txt": "lines",
 }  # fmt: skip
 PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".gz", ".bz2", ".xz", ".zst", ".zip")
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""Tables of a folder of pictures, as Hugging Face's image folders have them; the first that is there is read."""
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", EXAMPLES)
+"""Tables of a folder with pictures, as Hugging Face's image folders and `mmada collect` have them; the first one is read."""
 
 
 def open_tables(files: Sequence[tuple[str, Path]], kind: Kind | None, what: str, rows: str = "", texts: bool = False) -> Table:

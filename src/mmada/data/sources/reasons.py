@@ -57,7 +57,7 @@ class Reason:
     """A question, reasoning and an answer, by the ``reader`` of a public set or by ``given`` fields.
 
     ``task``: what every record is for, None: what its row says. ``parts`` is 2 where pictures are drawn after a thought: one
-    example learns the thought, one the picture.
+    example learns the thought, one the picture; a row of text among them is two equal examples, so that rows count the same.
     """
 
     source: str
