@@ -107,7 +107,7 @@ def test_the_command_stops_with_the_reasons(data: Path, capsys: pytest.CaptureFi
     (data.parent / "pictures/0.txt").write_text("")
     assert main(["data", "check", str(data)]) == 2
     out, error = capsys.readouterr()
-    assert "cannot be used, of 3 rows read: no caption 2" not in out
+    assert "cannot be used, of 3 rows read: no caption 1\n  fields of its rows: __key__, name, label, image, png, txt" in out
     assert "no caption 1" in error
     assert "raise max_bad" in error
 

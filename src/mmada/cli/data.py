@@ -78,6 +78,8 @@ def show(report: DataReport, model: str) -> None:
         if one.bad:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(one.bad.items(), key=lambda pair: -pair[1]))
             print(f"  cannot be used, of {one.read:,} rows read: {reasons}")
+            if one.fields:
+                print(f"  fields of its rows: {', '.join(one.fields)}")
         if one.too_long:
             print(f"  longer than the model's row: {one.too_long} of {len(one.lengths)} canvases looked at")
         print()

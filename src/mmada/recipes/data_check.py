@@ -21,6 +21,7 @@ from mmada.data.dataset import Dataset, Example, Formatter, UnusableRow
 from mmada.data.mixture import FIRST_ROWS, SPLITS, By, Mixture, SourceSet
 from mmada.data.pictures import read_picture
 from mmada.data.reasoning import ReasoningExample
+from mmada.data.sources.row_set import RowSet
 from mmada.errors import InputError
 from mmada.io.contact_sheet import Row, Tile, contact_sheet
 from mmada.model.loading import empty_model, read_config
@@ -97,7 +98,7 @@ class SetReport:
     ``splits``: examples by split; ``bad``: rows that cannot be used, of the ``read`` that were read, by reason; ``left_out``:
     rows that ``where`` or a split leaves out; ``undecoded``: rows, of the ``looked_at``, with a picture that cannot be decoded.
     ``lengths``: tokens of the canvases looked at, of which ``codes`` are image codes; ``too_long``: how many are longer than the
-    model's row. ``shown``: canvases as text. ``tiles``: pictures with what belongs to them.
+    model's row. ``shown``: canvases as text. ``tiles``: pictures with what belongs to them. ``fields``: of its rows.
     """
 
     name: str
@@ -115,6 +116,7 @@ class SetReport:
     shown: tuple[str, ...] = ()
     flops: float = 0.0
     tiles: tuple[Tile, ...] = field(default=(), repr=False)
+    fields: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> float:
@@ -141,6 +143,7 @@ class SetReport:
             "examples": self.splits,
             "bad": self.bad,
             "left_out": self.left_out,
+            "fields": self.fields,
             "tokens": round(self.tokens, 1),
             "longest": max(self.lengths, default=0),
             "image_codes": self.codes,
@@ -214,13 +217,18 @@ def report_of(one: SourceSet, ruler: Ruler) -> SetReport:
     return SetReport(
         one.name, one.use, one.rows, one.tally.tried, splits, dict(one.tally.reasons + decoded), left_out(one), looked,
         decoded.total(), tuple(lengths), codes, too_long, tuple(shown), ruler.flops(lengths), tuple(tiles),
+        field_names(one),
     )  # fmt: skip
+
+
+def field_names(one: SourceSet) -> tuple[str, ...]:
+    """The fields of the rows of a set that is read from sources."""
+    return one.field_names() if isinstance(one, RowSet) else ()
 
 
 def left_out(one: SourceSet) -> dict[str, int]:
     """Rows that the description of a set leaves out."""
-    found: dict[str, int] = getattr(one, "left_out", {})
-    return found
+    return dict(one.left_out) if isinstance(one, RowSet) else {}
 
 
 def examples_of(dataset: Dataset, parts: int, decoded: Counter[str]) -> Iterator[Example]:

@@ -77,6 +77,12 @@ class RowSet:
         object.__setattr__(self, "index", index)
         lost = {"where": int((~kept).sum()), "split": int((kept & (splits < 0)).sum())}
         object.__setattr__(self, "left_out", {reason: count for reason, count in lost.items() if count})
+        if not self.rows and self.left_out:
+            fields = ", ".join(sorted(self.choice.names))
+            said = " and ".join(self.left_out)
+            raise InputError(
+                f"{said} of set {self.name!r} keeps none of {len(self.table)} rows; check what it says of the fields {fields}"
+            )
 
     @property
     def rows(self) -> int:
@@ -130,6 +136,13 @@ class RowSet:
         """A row of the table, joined. Raises UnusableRow."""
         row = self.table[number]
         return row if self.lookup is None else self.lookup.attached(row)
+
+    def field_names(self) -> tuple[str, ...]:
+        """The fields of the first row that can be read: what a description may name."""
+        for number in range(min(len(self.table), 64)):
+            with suppress(UnusableRow):
+                return tuple(map(str, self.row(number)))
+        return ()
 
     def place(self, number: int) -> Place:
         """A row with what is needed to read it."""
