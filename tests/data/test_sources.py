@@ -241,6 +241,18 @@ def test_rows_are_scanned_in_pieces_as_they_are_read_alone(folder: Path, monkeyp
             dataset[20]
 
 
+def test_a_quote_that_is_not_closed_spoils_its_line_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offsets, "MAX_QUOTED", 100)
+    rows = ['"two\nlines"', *(f"row {i}" for i in range(30)), '"5 inch', *(f"row {i}" for i in range(30, 60)), '"two\nagain"']
+    (folder / "a.csv").write_text("text\n" + "\n".join(rows))
+    mixture = mixture_of(folder, "a: {use: text, files: a.csv, max_bad: 1}")
+    dataset = mixture.split("train")["a"]
+    assert len(dataset) == 63
+    with pytest.raises(ValueError, match="row is not CSV"):
+        dataset[31]
+    assert [dataset[i].text for i in (0, 30, 32, 61, 62)] == ["two\nlines", "row 29", "row 30", "row 59", "two\nagain"]
+
+
 # Fields
 
 

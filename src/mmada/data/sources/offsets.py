@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ Entries = Iterator[Index]
 CACHED_FROM = 32 * 2**20
 """Size of a file from which its index is kept on the disk."""
 CHUNK = 16 * 2**20
+MAX_QUOTED = 2**20
+"""Bytes of the longest record of a .csv that goes over several lines."""
 VERSION = 1
 
 
@@ -146,26 +149,32 @@ def lines_of(data: bytes, begins: np.ndarray[Any, Any], ends: np.ndarray[Any, An
 def csv_entries(path: Path) -> Entries:
     """The records of a .csv, the header included: lines, joined where a quoted field goes over several.
 
-    A record ends with the line at which the number of quotes is even; a quote that is never closed ends after `MAX_ROW` bytes.
+    A record ends with the line at which the number of quotes is even. A quote that is not closed within `MAX_QUOTED` bytes is a
+    slip of its line, which is then a record alone, so that it does not swallow the good ones behind it.
     """
     with path.open("rb") as file:
         found: list[tuple[int, int, int]] = []
-        at, begin, record, quotes = 0, 0, b"", 0
-        for line in file:
-            if not record:
-                begin = at
-            at += len(line)
-            record += line
-            quotes += line.count(b'"')
-            if quotes % 2 and len(record) <= MAX_ROW:
-                continue
-            text = record.rstrip(b"\r\n")
+        waiting: deque[bytes] = deque()  # lines that were read once as the inside of a quote
+        at = 0
+        while first := next_line(file, waiting):
+            record, size, quotes = [first], len(first), first.count(b'"')
+            while quotes % 2 and size <= MAX_QUOTED and (line := next_line(file, waiting)):
+                record.append(line)
+                size += len(line)
+                quotes += line.count(b'"')
+            if quotes % 2:
+                waiting.extendleft(reversed(record[1:]))
+                record, size = record[:1], len(first)
+            text = b"".join(record).rstrip(b"\r\n")
             if text:
-                found.append((begin, len(text), hash_of(text)))
-            record, quotes = b"", 0
+                found.append((at, len(text), hash_of(text)))
+            at += size
             if len(found) >= 100_000:
                 yield np.array(found, INDEX)
                 found = []
-        if record.strip():
-            found.append((begin, len(record), hash_of(record)))
         yield np.array(found, INDEX)
+
+
+def next_line(file: IO[bytes], waiting: deque[bytes]) -> bytes:
+    """The next line, empty at the end of the file."""
+    return waiting.popleft() if waiting else file.readline()
