@@ -30,8 +30,13 @@ def opened(path: Path) -> Any:
         raise InputError(f"file {quote(path)} needs pyarrow; install it with: pip install 'mmada[parquet]'") from error
     try:
         return parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these
-        raise InputError(f"file {quote(path)} is not a whole parquet file; get a new copy of it") from error
+    except Exception as error:  # pyarrow fails in as many ways as a file can be damaged
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> InputError:
+    """The error for a file that cannot be read."""
+    return InputError(f"file {quote(path)} is not a whole parquet file; get a new copy of it")
 
 
 def columns_for(fields: Collection[str], columns: Collection[str]) -> list[str]:
@@ -55,9 +60,17 @@ class ParquetTable:
     def open(path: Path, name: str) -> ParquetTable:
         """Read the footer of a file. Raises InputError."""
         with opened(path) as file:
-            counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-            schema = file.schema_arrow
-            columns, labels = tuple(schema.names), label_names(schema.metadata or {})
+            try:
+                return ParquetTable.of(path, name, file)
+            except Exception as error:  # as in `opened`
+                raise damaged(path) from error
+
+    @staticmethod
+    def of(path: Path, name: str, file: Any) -> ParquetTable:
+        """The table of an opened file."""
+        counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        schema = file.schema_arrow
+        columns, labels = tuple(schema.names), label_names(schema.metadata or {})
         return ParquetTable(path, name, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), columns, labels)
 
     def read_only(self, fields: Collection[str]) -> None:
@@ -89,7 +102,7 @@ class ParquetTable:
         with opened(self.path) as file:
             try:
                 return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # as in `opened`
                 raise UnusableRow("row group of the parquet file is damaged") from error
 
     def key(self, index: int) -> str:
@@ -130,10 +143,10 @@ class ParquetTable:
 def row_of(table: Any, index: int) -> Row:
     """A row of a row group as Python values."""
     try:
-        rows: list[Row] = table.slice(index, 1).to_pylist()
-    except (ValueError, OSError) as error:  # text that is not UTF-8, dates that Python cannot hold
+        row: Row = table.slice(index, 1).to_pylist()[0]
+    except Exception as error:  # text that is not UTF-8, dates that Python cannot hold, fewer rows than the file says
         raise UnusableRow("row of the parquet file cannot be read") from error
-    return rows[0]
+    return row
 
 
 def label_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
