@@ -69,6 +69,8 @@ class ParquetTable:
     def of(path: Path, name: str, file: Any) -> ParquetTable:
         """The table of an opened file."""
         counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        if min(counts, default=0) < 0 or sum(counts) != file.metadata.num_rows:
+            raise ValueError("the footer contradicts itself")
         schema = file.schema_arrow
         columns, labels = tuple(schema.names), label_names(schema.metadata or {})
         return ParquetTable(path, name, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), columns, labels)
