@@ -44,6 +44,7 @@ OPTIONS: dict[str, list[str]] = {
         "--temperature",
         "--unchecked",
     ],
+    "data check": ["FILE", "--json", "--model", "--sheet"],
     "tokenizer": OUT,
     "info": ["nano|FOLDER|HUB-ID", "--image-tokenizer", "--json", "--preset"],
     "convert": [
@@ -71,7 +72,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_commands_are_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(COMMANDS) == list(OPTIONS)
     listed = help_of("", capsys).partition("commands:\n")[2].partition("\n\n")[0]
-    assert [line.split()[0] for line in listed.splitlines()] == list(OPTIONS)
+    assert [re.split(r"  +", line.strip())[0] for line in listed.splitlines()] == list(OPTIONS)
 
 
 @pytest.mark.parametrize("command", OPTIONS)

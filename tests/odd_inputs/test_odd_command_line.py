@@ -30,6 +30,7 @@ USUAL: dict[str, list[str]] = {
     "eval": ["nano", "--limit", "1", "--seeds", "1"],
     "bench": ["--workload", "math", "--modes", "exact", "--rounds", "1", "--examples", "1"],
     "collect": ["nano:math:1", "--out", "reason"],
+    "data check": ["DATA"],
     "tokenizer": [],
     "info": ["MODEL"],
     "convert": ["MODEL", "out"],
@@ -45,6 +46,9 @@ DOUBTFUL = {"reuse", "parallel", "modes", "source", "set", "mean", "shard_size"}
 def places(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Odd files, a good picture with its mask and the model by the names in the tables; commands run in an empty folder."""
     found = odd_places(tmp_path / "places")
+    (tmp_path / "lines.txt").write_text("one line\n")
+    (tmp_path / "data.yaml").write_text("lines: {use: text, files: lines.txt}\n")
+    found["DATA"] = str(tmp_path / "data.yaml")
     for name, mode in {"SCENE": "RGB", "HOLE": "L"}.items():
         Image.new(mode, (32, 32), "white").save(tmp_path / f"{name}.png")
         found[name] = str(tmp_path / f"{name}.png")

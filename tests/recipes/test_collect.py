@@ -13,8 +13,10 @@ from PIL import Image
 from tests.training.test_training import SMALL
 
 from mmada.cli import main
-from mmada.data.public_sets import READERS, boxed, find_picture, prompts_in, rows
+from mmada.data.public_sets import READERS, boxed
 from mmada.data.reasoning import ReasoningExample, Writer, form_error, read_reasoned
+from mmada.data.set_files import prompts_in, rows
+from mmada.data.sources.pictures import find_picture
 from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.nano.sources import check_picture
@@ -124,7 +126,7 @@ def test_files_are_read_by_their_suffix_and_faults_are_named(tmp_path: Path, mon
     assert list(rows(dump(tmp_path / "a.json", {"info": {}, "questions": [CLEVR]}))) == [CLEVR]
     assert list(prompts_in(tmp_path / "a.jsonl")) == [GSM8K["question"], CLEVR["question"]]
     (tmp_path / "b.jsonl").write_text('{"a": 1}\n{"a": ')
-    with pytest.raises(InputError, match=r"not JSON in line 2"):
+    with pytest.raises(InputError, match=r"row is not JSON \(row 2\)"):
         list(rows(tmp_path / "b.jsonl"))
     with pytest.raises(InputError, match="one list of examples"):
         list(rows(dump(tmp_path / "c.json", {"a": [], "b": []})))
@@ -141,7 +143,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "a.parquet")
     assert list(rows(tmp_path / "a.parquet")) == [{"question": "q", "image": {"bytes": b"x", "path": None}}]
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:40])
-    with pytest.raises(InputError, match="not a whole parquet file"):
+    with pytest.raises(InputError, match="is not a whole parquet file"):
         list(rows(tmp_path / "b.parquet"))
 
 
@@ -235,7 +237,7 @@ def test_the_selection_limits_stored_examples(sets: Path) -> None:
 def test_nothing_is_left_half_written(sets: Path) -> None:
     (sets / "broken.jsonl").write_text(json.dumps(CLEVR) + "\n{")
     for sources, said in {
-        ("nano:math:3", f"clevr:{sets / 'broken.jsonl'}"): "not JSON in line 2",
+        ("nano:math:3", f"clevr:{sets / 'broken.jsonl'}"): r"row is not JSON \(row 2\)",
         (f"geo170k:{sets / 'clevr.json'}",): "no usable row .*conversations is missing",
         (f"llava:{sets / 'llava.json'}",): "no usable example among 1 .no gold answer 1",
         ("nano:maths:3",): "must be one of math, vision, image",

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from tests.recipes.test_collect import GEO, GOOD, dump
 
-from mmada.data.public_sets import READERS, prompts_in
+from mmada.data.public_sets import READERS
 from mmada.data.reasoning import ReasoningExample, Writer, normalised, read_reasoned
+from mmada.data.set_files import prompts_in
 from mmada.errors import InputError
 from mmada.nano.sources import CANDIDATES as NANO
 from mmada.pipeline import MMaDA

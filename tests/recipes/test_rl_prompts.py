@@ -97,7 +97,7 @@ def test_rows_that_are_not_prompts_are_reported_in_words_about_rows(tmp_path: Pa
     (tmp_path / "p.jsonl").write_text("\n".join([*broken, json.dumps({"question": "1 + 1?", "answer": "#### 2"})]))
     with caplog.at_level(logging.WARNING):
         read_prompts({"math": f"gsm8k:{tmp_path / 'p.jsonl'}"})
-    assert "3 of 4 rows left out: it has another layout (2), its text is not valid Unicode (1)" in caplog.text
+    assert "3 of 4 rows left out: field answer is missing (2), its text is not valid Unicode (1)" in caplog.text
 
 
 def test_unchecked_examples_are_not_prompts(tmp_path: Path, model: MMaDA) -> None:

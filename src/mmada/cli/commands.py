@@ -24,11 +24,12 @@ COMMANDS = {
     "eval": "evaluate:Eval",
     "bench": "evaluate:Bench",
     "collect": "collect:Collect",
+    "data check": "data:DataCheck",
     "tokenizer": "train:Tokenizer",
     "info": "info:Info",
     "convert": "info:Convert",
 }
-"""Every command, in the order of the help page: its module and class."""
+"""Every command, in the order of the help page: its module and class. A name may be of two words."""
 
 
 def command_class(name: str) -> type[Command]:

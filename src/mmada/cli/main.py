@@ -78,6 +78,8 @@ def parse(arguments: Sequence[str]) -> Command:
     from mmada.cli.commands import COMMANDS, command_class
 
     first, *rest = arguments or ["--help"]
+    if " ".join(arguments[:2]) in COMMANDS:
+        first, rest = " ".join(arguments[:2]), list(arguments[2:])
     if first == "--version":
         from mmada import __version__
 
@@ -90,6 +92,14 @@ def parse(arguments: Sequence[str]) -> Command:
         if first == "train":
             _recipe_help(rest)
         return parse_command(first, command_class(first), rest)
+    if some := [name for name in COMMANDS if name.startswith(f"{first} ")]:
+        if rest[:1] in (["--help"], ["-h"]):
+            print(_help(some))
+            raise SystemExit(0)
+        second = [name.partition(" ")[2] for name in some]
+        if not rest or rest[0].startswith("-"):
+            raise InputError(f"command {quote(first)} is not complete; add {' or '.join(second)}")
+        raise unknown_name(f"command {first}", rest[0], second)
     if first.startswith("-"):
         raise InputError(f"option {quote(first)} is unknown here; give a command first, see mmada --help")
     raise unknown_name("command", first, COMMANDS)
@@ -110,12 +120,13 @@ def _recipe_help(words: Sequence[str]) -> None:
         raise SystemExit(0)
 
 
-def _help() -> str:
-    """The help page of the program."""
+def _help(some: Sequence[str] = ()) -> str:
+    """The help page of the program, of ``some`` commands or all."""
     from mmada.cli.commands import COMMANDS, command_class
 
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {(command_class(name).__doc__ or '').partition('.')[0]}." for name in COMMANDS]
+    names = some or list(COMMANDS)
+    width = max(map(len, names))
+    lines = [f"  {name:{width}}  {(command_class(name).__doc__ or '').partition('.')[0]}." for name in names]
     return "\n".join(
         [
             "usage: mmada COMMAND ...",

@@ -33,14 +33,15 @@ __all__ = [
     "ProceduralDataset",
     "Sampler",
     "Subset",
+    "UnusableRow",
     "check_mixture",
     "learnable",
     "step_generator",
 ]
 
 Random = np.random.Generator
-Objective = Literal["text", "infill", "chat", "text_to_image"]
-OBJECTIVES: tuple[Objective, ...] = ("text", "infill", "chat", "text_to_image")
+Objective = Literal["text", "infill", "chat", "text_to_image", "edit"]
+OBJECTIVES: tuple[Objective, ...] = ("text", "infill", "chat", "text_to_image", "edit")
 PATIENCE = 1000
 """Examples in a row that may be too long before a mixture is given up."""
 
@@ -56,6 +57,8 @@ class Example:
     - "text_to_image": the one of ``images`` for the caption ``text``, or only its cells where ``hole`` is True (inpainting).
       With a ``thought``, ``learn`` is either "image" (the picture after the thought) or "thought". ``masked_words``: numbers
       of the caption's tokens that are masked, so that the picture is learned from the others.
+
+    - "edit": the last of ``images``, made from those before it by the instruction ``text``; the last one is learned.
 
     ``images`` are pictures, or ``codes`` once they are encoded.
     """
@@ -86,11 +89,25 @@ class Example:
             raise InputError("messages have no assistant turn; there is nothing to learn")
         if self.objective == "text_to_image" and len(self.images) + len(self.codes) != 1:
             raise InputError(f"text_to_image has {len(self.images) + len(self.codes)} images; give one")
+        if self.objective == "edit" and len(self.images) + len(self.codes) < 2:
+            raise InputError(f"edit has {len(self.images) + len(self.codes)} images; give those to edit and the result")
+
+
+class UnusableRow(ValueError):
+    """A row that cannot be used. ``reason``: a short phrase that groups such rows ("picture missing"); ``where``: which row."""
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.where = where
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A sequence of examples. Nothing in it is random: the same index is the same example."""
+    """A sequence of examples. Nothing in it is random: the same index is the same example.
+
+    ``[i]`` raises `UnusableRow` where the row holds no usable example; whoever iterates counts the reason and goes on.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Example: ...
@@ -155,6 +172,8 @@ class Formatter:
             return self.prompter.gaps(example.parts)
         if example.objective == "chat":
             return self._chat(example, max_length)
+        if example.objective == "edit":
+            return self.prompter.edit_example(example.text, example.codes)
         return self._text_to_image(example)
 
     def _chat(self, example: Example, max_length: int | None) -> Canvas:

@@ -1,4 +1,4 @@
-"""Readers of public reasoning sets: from the fields of each set to the one record, and the files that they come in.
+"""Readers of public reasoning sets: from the fields of each set to the one record.
 
 A reader takes a row as it stands in the set's file and returns a `ReasoningExample`; `docs/how-to/reasoning-data.md` says which
 fields were seen where. None of them downloads anything.
@@ -6,72 +6,16 @@ fields were seen where. None of them downloads anything.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
-from typing import Any
 
-from mmada.data.reasoning import ReasoningExample, safe_path
+from mmada.data.reasoning import ReasoningExample
 from mmada.data.row_fields import MARKER, OTHER_MEDIA, Row, kind_of, optional, picture_of, question_about, text_of
-from mmada.errors import InputError
-from mmada.io.documents import read_lines
 
-__all__ = ["MATHEMATICS", "READERS", "boxed", "find_picture", "prompts_in", "rows"]
+__all__ = ["MATHEMATICS", "READERS", "Reader", "boxed", "turns", "with_input", "without_order"]
 
 Reader = Callable[[Row], ReasoningExample]
-
-
-def rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .json or .parquet file; of a JSON object, those of its only list.
-
-    Raises InputError for a file that is missing, damaged or of another kind, and where parquet cannot be read here.
-    """
-    if not path.is_file():
-        raise InputError(f"source file '{path}' does not exist; check the path")
-    kind = path.suffix.lower()
-    if kind == ".parquet":
-        yield from parquet_rows(path)
-    elif kind == ".jsonl":
-        for number, line in enumerate(read_lines(path, "source file"), 1):
-            if line.strip():
-                yield row_of(line, path, f" in line {number}")
-    elif kind == ".json":
-        yield from json_rows(path)
-    else:
-        raise InputError(f"source file '{path}' should end in .jsonl, .json or .parquet")
-
-
-def row_of(text: str, path: Path, where: str = "") -> Any:
-    """JSON, or the sentence that says where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"source file '{path}' is not JSON{where}; get a whole copy of it") from error
-
-
-def json_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSON file."""
-    whole = row_of("".join(read_lines(path, "source file")), path)
-    lists = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else [whole]
-    if len(lists) != 1 or not isinstance(lists[0], list):
-        raise InputError(f"source file '{path}' should hold one list of examples; give such a file")
-    yield from lists[0]
-
-
-def parquet_rows(path: Path) -> Iterator[Row]:
-    """The rows of a parquet file, some at a time."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise InputError(f"source file '{path}' needs pyarrow; install it with: pip install 'mmada[parquet]'") from error
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
-            yield from batch.to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these
-        raise InputError(f"source file '{path}' is not a whole parquet file; get a new copy of it") from error
 
 
 def with_one_picture(reader: Reader) -> Reader:
@@ -332,44 +276,3 @@ READERS: dict[str, Reader] = {
 """Set -> its reader. A reader raises ValueError for a row that is not of its layout or would lose something."""
 MATHEMATICS = frozenset({"gsm8k", "limo", "s1k", "openthoughts", "acemath", "reasonflux"})
 """Sets whose answers are formulas, to be compared as such."""
-
-
-def find_picture(name: str, folders: Sequence[Path]) -> Path | None:
-    """The first file of that name below the folders; None if there is none, or the name leads out of them."""
-    below = safe_path(name)
-    try:
-        return None if below is None else next((folder / below for folder in folders if (folder / below).is_file()), None)
-    except (OSError, ValueError):  # a name that no file can have
-        return None
-
-
-def prompts_in(path: Path) -> Iterator[str]:
-    """The prompts of any of these files, or the lines of a .txt: what must not be trained on.
-
-    A row gives its prompt as it stands there and as the readers make it. What they change in it is changed also where the row
-    lacks an answer, so that no reader takes it.
-    """
-    if path.suffix.lower() == ".txt":
-        if not path.is_file():
-            raise InputError(f"file '{path}' does not exist; check the path")
-        yield from (line.rstrip("\r\n") for line in read_lines(path, "file"))
-        return
-    for row in rows(path):
-        try:
-            names = ("question", "problem", "prompt", "instruction")
-            found = [str(row[name]).strip() for name in names if isinstance(row.get(name), (str, int, float)) and row[name]]
-            found = found or [turns(row, "conversations", "messages")[0]]
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"file '{path}' has a row without question, problem, prompt or conversations; name one so"
-            ) from error
-        shown = [MARKER.sub("", text).strip() for text in found]
-        forms = [form for text in shown for form in (text, without_order(text), with_input(text, row))]
-        yield from dict.fromkeys((*forms, *read_prompts(row)))
-
-
-def read_prompts(row: Row) -> Iterator[str]:
-    """The prompt of a row as each reader that accepts it gives it."""
-    for reader in READERS.values():
-        with suppress(ValueError, TypeError, AttributeError, KeyError):
-            yield reader(row).prompt

@@ -31,7 +31,7 @@ def optional(row: Row, *names: str) -> str:
 
 def kind_of(value: object) -> str:
     """A JSON value's kind, as words."""
-    kinds = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
+    kinds = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes", str: "a text", type(None): "null"}
     return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
 
 

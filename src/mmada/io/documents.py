@@ -76,10 +76,21 @@ def parse_json(text: str | bytes, what: str, fix: str = "fix it") -> Any:
         raise InputError(f"{what} is damaged (not JSON: {_short(error)}); {fix}") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which makes no objects; a key given twice is an error, as the first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping. Raises YAMLError."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := next((key for i, key in enumerate(keys) if key in keys[:i]), None):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} has the key '{twice}' twice")
+        return super().construct_mapping(node, deep)
+
+
 def parse_yaml(text: str | bytes, what: str, fix: str = "fix it") -> Any:
-    """Parse YAML text by the safe loader, which makes no objects. Raises InputError as `parse_json`."""
+    """Parse YAML text without making objects of it. Raises InputError as `parse_json`, and for a key given twice."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except RecursionError as error:
         raise InputError(f"{what} is nested too deeply; {fix}") from error
     except (ValueError, yaml.YAMLError) as error:

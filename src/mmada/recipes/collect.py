@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mmada import __version__
-from mmada.data.public_sets import prompts_in
 from mmada.data.reasoning import ReasoningExample, Writer, form_error, normalised
+from mmada.data.set_files import prompts_in
 from mmada.errors import InputError, check_folder, check_is_folder, check_whole
 from mmada.io.atomic import atomic_folder
 from mmada.pipeline import MMaDA

@@ -20,8 +20,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from mmada.data.public_sets import MATHEMATICS, READERS, find_picture, rows
+from mmada.data.public_sets import MATHEMATICS, READERS
 from mmada.data.reasoning import ReasoningExample, read_reasoned
+from mmada.data.set_files import rows
+from mmada.data.sources.pictures import find_picture
 from mmada.errors import InputError, check_choice, check_whole, unknown_name
 from mmada.io.images import load_image
 from mmada.pipeline import MMaDA

@@ -5,6 +5,7 @@
                 <|start_header_id|> role <|end_header_id|> \\n text <|eot_id|>
     draw        <|t2i|> <bos> caption <eos> <|soi|> codes <|eoi|>
     think+draw  <|r2i|> <bos> caption <eos> <think> ... </think> <eos>* <|soi|> codes <|eoi|>
+    edit        <|mmu|> <|soi|> codes <|eoi|> for each source, then as draw
 
 Training canvases hold the true tokens with ``editable`` marking what may be masked; sampling canvases hold mask tokens there.
 """
@@ -198,6 +199,15 @@ class Prompter:
         tokens_BL = blank.tokens_BL.clone()
         tokens_BL[blank.editable_BL] = self.vocabulary.tokens_of(codes)
         return blank.with_tokens(tokens_BL)
+
+    def edit_example(self, instruction: str, codes: Sequence[Codes]) -> Canvas:
+        """A training canvas for editing: pictures, an instruction, and the picture made by it, the last of ``codes``."""
+        v = self.vocabulary
+        pieces: list[Segment] = []
+        for source in codes[:-1]:
+            pieces += [Segment([v.mmu, v.soi]), Segment(v.tokens_of(source), modality="image"), Segment([v.eoi])]
+        target = Segment(v.tokens_of(codes[-1]), editable=True, modality="image")
+        return Canvas.join([*pieces, *self.caption(v.t2i, instruction), Segment([v.soi]), target, Segment([v.eoi])])
 
     def infill(self, text: str) -> Canvas:
         """Text with gaps: every ``[MASK]`` is one masked token, and a space directly before it belongs to it."""
