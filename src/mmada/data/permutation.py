@@ -54,9 +54,9 @@ class Permutation:
         return max(1, ((self.n - 1).bit_length() + 1) // 2)
 
     @overload
-    def __getitem__(self, i: SupportsIndex, /) -> int: ...
-    @overload
     def __getitem__(self, i: Whole, /) -> Whole: ...
+    @overload
+    def __getitem__(self, i: SupportsIndex, /) -> int: ...
     def __getitem__(self, i: SupportsIndex | Whole, /) -> int | Whole:
         if isinstance(i, np.ndarray):
             return self._many(i)
@@ -80,7 +80,7 @@ class Permutation:
 
     def _many(self, positions: Whole) -> Whole:
         """The same on many at once; those that are not yet below ``n`` walk on."""
-        if positions.size and not (0 <= int(positions.min()) and int(positions.max()) < self.n):
+        if positions.size and (int(positions.min()) < 0 or int(positions.max()) >= self.n):
             raise IndexError(f"positions {positions.min()} to {positions.max()} of a permutation of {self.n}")
         found = self._network(positions.ravel().astype(np.uint64))
         waiting = np.flatnonzero(found >= self.n)
