@@ -54,7 +54,7 @@ class Permutation:
         return max(1, ((self.n - 1).bit_length() + 1) // 2)
 
     @overload
-    def __getitem__(self, i: Whole, /) -> Whole: ...
+    def __getitem__(self, i: Whole, /) -> Whole: ...  # type: ignore[overload-overlap]
     @overload
     def __getitem__(self, i: SupportsIndex, /) -> int: ...
     def __getitem__(self, i: SupportsIndex | Whole, /) -> int | Whole:
