@@ -1,8 +1,8 @@
 """Pictures of a data set as codes, encoded when they are first asked for and kept on disk.
 
 A code depends on the picture, on how it is fitted to a size, and on the encoder. The file of a cache is named by the last two,
-and a picture in it by its name, size and time (of a file) or by its content; so a picture that changes is encoded anew, and two data
-sets, runs or processes may share a cache. SQLite keeps it whole when a process is killed. For sets too large for that, shards
+and a picture in it by its name, size and time (of a file) or by its content. So a picture that changes is encoded anew, and data
+sets, runs and processes may share a cache. SQLite keeps it whole when a process is killed. For sets too large for that, shards
 (`mmada.data.shards`) hold codes instead of pictures.
 
 Shapes: h x w codes of a picture of H x W pixels.
