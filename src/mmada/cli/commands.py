@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train:Train",
     "eval": "evaluate:Eval",
     "bench": "evaluate:Bench",
+    "data build": "data_build:DataBuild",
     "collect": "collect:Collect",
     "data check": "data:DataCheck",
     "tokenizer": "train:Tokenizer",

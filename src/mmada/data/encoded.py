@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,23 @@ def encode_images(images: Sequence[ImageSource], tokenizer: ImageTokenizer, fit:
 
     The result depends on the pictures and their order alone, so that work done again gives the same codes to the last bit.
     """
-    found: list[Grid | UnusableRow] = []
-    for start in range(0, len(images), batch):
-        pixels = [pixels_of(image, fit) for image in images[start : start + batch]]
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for number, one in enumerate(pixels):
-            if not isinstance(one, UnusableRow):
-                by_size.setdefault(one.shape, []).append(number)
-        encoded: dict[int, Grid] = {}
-        for numbers in by_size.values():
-            encoded |= zip(numbers, encode_pixels(np.stack([pixels[number] for number in numbers]), tokenizer), strict=True)  # type: ignore[misc]
-        found += [one if isinstance(one, UnusableRow) else encoded[number] for number, one in enumerate(pixels)]
-    return found
+    # A picture of several examples, drawn in one and described in another, is encoded once.
+    keys = [image if isinstance(image, str | Path | bytes) else id(image) for image in images]
+    new = dict(zip(keys, images, strict=True))
+    found: dict[object, Grid | UnusableRow] = {}
+    for start in range(0, len(new), batch):
+        some = dict(islice(new.items(), start, start + batch))
+        pixels = {key: pixels_of(image, fit) for key, image in some.items()}
+        by_size: dict[tuple[int, ...], list[object]] = {}
+        for key, one in pixels.items():
+            if isinstance(one, UnusableRow):
+                found[key] = one
+            else:
+                by_size.setdefault(one.shape, []).append(key)
+        for same in by_size.values():
+            stacked = np.stack([np.asarray(pixels[key]) for key in same])
+            found |= zip(same, encode_pixels(stacked, tokenizer), strict=True)
+    return [found[key] for key in keys]
 
 
 def encode_pixels(pixels_BHWC: np.ndarray[Any, Any], tokenizer: ImageTokenizer) -> Grid:

@@ -33,7 +33,7 @@ __all__ = ["LISTING", "TOKENIZER", "Listing", "SetEntry", "ShardEntry", "ShardFi
 
 LISTING = "shards.json"
 TOKENIZER = "tokenizer"
-VERSION = 1
+VERSION: Literal[1] = 1
 FILES = ("codes.bin", "text.bin", "meta.bin", "index.npy")
 FIX = "build the shards again"
 Array = np.ndarray[Any, Any]

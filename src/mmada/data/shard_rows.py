@@ -95,6 +95,13 @@ class RowFormat:
             raise InputError(f"a row of a shard is damaged ({error}); build the shards again") from error
         return found
 
+    def id(self, meta: bytes) -> str:
+        """The id in a record. Raises InputError for a damaged one."""
+        try:
+            return str(json.loads(meta)[0])
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            raise InputError(f"a row of a shard is damaged ({error}); build the shards again") from error
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text. Raises `UnusableRow` for what is no Unicode."""
         try:

@@ -32,8 +32,8 @@ Judge = Callable[[str, int, Counter[str]], None]
 
 @dataclass(frozen=True)
 class ShardLimits:
-    """``rows``: rows of a unit, which is also the most that one shard has; ``bytes``: size at which a shard ends early; ``batch``:
-    rows that are read and encoded at once."""
+    """``rows``: rows of a unit, and so the most that one shard has; ``bytes``: size at which a shard ends early; ``batch``: rows
+    that are read and encoded at once."""
 
     rows: int = 16_384
     bytes: int = 4 * 10**9
@@ -143,9 +143,7 @@ class ShardWriter:
             self.files[name].write(data)
             self.digests[name].update(data)
         codes, text, meta, tokens = self.index[-1]
-        self.index.append(
-            (codes + len(record.codes), text + len(record.text), meta + len(record.meta), tokens + record.tokens)
-        )
+        self.index.append((codes + len(record.codes), text + len(record.text), meta + len(record.meta), tokens + record.tokens))
 
     def __exit__(self, kind: Any, *_: object) -> None:
         for file in self.files.values():

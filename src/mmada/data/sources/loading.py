@@ -31,6 +31,7 @@ from mmada.data.sources.row_set import Choice, RowSet
 from mmada.data.sources.splits import SMALL
 from mmada.data.sources.tables import Joined, Row, Table
 from mmada.data.sources.where import parse_where
+from mmada.data.shards import ShardedDataset, is_shards
 from mmada.errors import InputError, check_path, quote
 from mmada.io.documents import read_yaml
 
@@ -43,12 +44,14 @@ HEAD = 64
 
 
 def load(file: str | PathLike[str]) -> Mixture:
-    """The mixture that a YAML file describes; relative paths in it are relative to the file.
+    """The mixture that a YAML file describes, or a folder of shards; relative paths in a file are relative to it.
 
     Files are listed and headers read; rows are read when they are asked for, except that ``where``, ``id`` and a split by a field
     need every row once. Raises InputError for anything wrong in the file, and for data that is not there.
     """
     path = check_path("data file", file)
+    if is_shards(path):
+        return ShardedDataset(path).mixture
     given = read_yaml(path, "data file")
     if not isinstance(given, Mapping) or not given:
         raise InputError(f"data file {quote(path)} describes no set; write one as name: {{use: pair, files: ...}}")
