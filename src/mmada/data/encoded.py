@@ -121,7 +121,7 @@ def encode_images(images: Sequence[ImageSource], tokenizer: ImageTokenizer, fit:
     for start in range(0, len(new), batch):
         some = dict(islice(new.items(), start, start + batch))
         pixels = {key: pixels_of(image, fit) for key, image in some.items()}
-        by_size: dict[tuple[int, ...], list[object]] = {}
+        by_size: dict[tuple[int, ...], list[str | Path | bytes | int]] = {}
         for key, one in pixels.items():
             if isinstance(one, UnusableRow):
                 found[key] = one

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.progress import track
 
 from mmada.data import load
@@ -26,7 +27,7 @@ from mmada.data.mixture import FIRST_ROWS, SPLITS, Mixture
 from mmada.data.shard_files import TOKENIZER, Listing, SetEntry, ShardEntry, read_listing, write_listing
 from mmada.data.shard_rows import RowFormat
 from mmada.data.shard_writer import ShardLimits, Unit, units_of, write_shards
-from mmada.data.shards import is_shards, text_fingerprint
+from mmada.data.shards import check_tokenizers, is_shards, text_fingerprint
 from mmada.errors import InputError, check_folder, check_whole, quote
 from mmada.io.atomic import atomic_folder, remove_leftovers
 from mmada.io.device import chosen_device
@@ -102,6 +103,11 @@ class BuildWorker:
         return self.job.image_size or known_checkpoint(self.folder).preset.image_size or image.config.image_size
 
     @cached_property
+    def fit(self) -> Callable[[Image.Image], Image.Image]:
+        """How a picture becomes one of that size."""
+        return partial(fit, size=self.size(self.image), how=known_checkpoint(self.folder).preset.fit)
+
+    @cached_property
     def format(self) -> RowFormat:
         """How rows are stored."""
         return RowFormat(self.text, self.image.config.codebook_size)
@@ -109,8 +115,7 @@ class BuildWorker:
     def write(self, unit: Unit, judge: Callable[[str, int, Counter[str]], None] | None = None) -> Iterator[ShardEntry]:
         """Write the shards of a unit."""
         one = self.mixture.sets[unit.set]
-        how = partial(fit, size=self.size(self.image), how=known_checkpoint(self.folder).preset.fit)
-        codes = partial(encode_images, tokenizer=self.image, fit=how, batch=self.job.limits.batch)
+        codes = partial(encode_images, tokenizer=self.image, fit=self.fit, batch=self.job.limits.batch)
         options = {} if judge is None else {"judge": judge}
         yield from write_shards(
             unit, one.split(unit.split), partial(one.id, unit.split), codes, self.job.out, self.format, self.job.limits, **options
@@ -129,6 +134,7 @@ class BuildWorker:
             rows.setdefault(name, {})[split] = len(dataset)
         if not rows:
             raise InputError(f"data {quote(self.job.data)} has only sets of prompts; train rl reads them from their sources")
+        check_tokenizers(self.mixture, self.text, self.image)  # of sets that are shards already
         preset, limits = known_checkpoint(self.folder).preset, self.job.limits
         return Listing(
             text=text_fingerprint(self.text),
