@@ -19,7 +19,7 @@ from mmada.cli.main import main
 from mmada.data import load
 from mmada.data.encoded import EncodedDataset
 from mmada.data.mixture import SPLITS
-from mmada.data.shard_files import ShardEntry, read_listing
+from mmada.data.shard_files import LISTING, ShardEntry, read_listing
 from mmada.data.shard_writer import ShardLimits, Unit
 from mmada.data.shards import ShardedDataset
 from mmada.errors import InputError
@@ -265,10 +265,10 @@ def test_a_build_that_is_killed_ten_times_has_the_same_bytes(data: Path, folder:
     killed_at: list[int] = []
     while len(killed_at) < 10:
         process = start(data, folder, out)
-        before = len(read_listing(out).shards) if out.is_dir() else -1
-        while process.poll() is None and written(out) <= before:  # until it writes
-            time.sleep(0.002)
-        time.sleep(moments.random() * 0.05)
+        before = changed(out)
+        while process.poll() is None and changed(out) == before:  # it begins with the listing
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.4)
         process.send_signal(signal.SIGKILL)
         process.wait()
         killed_at.append(written(out))
@@ -283,3 +283,8 @@ def test_a_build_that_is_killed_ten_times_has_the_same_bytes(data: Path, folder:
 def written(out: Path) -> int:
     """Shards that are in a folder, listed or not."""
     return sum(1 for path in out.glob("*/index.npy")) if out.is_dir() else -1
+
+
+def changed(out: Path) -> int:
+    """When the listing was written."""
+    return (out / LISTING).stat().st_mtime_ns if (out / LISTING).is_file() else 0
