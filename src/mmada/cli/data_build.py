@@ -25,7 +25,7 @@ class DataBuild:
     Example: mmada data build data.yaml --out shards --model nano
     """
 
-    data: Path = argument("The YAML file that describes the sets.", PATH)
+    file: Path = argument("The YAML file that describes the sets.", PATH)
     out: Path = option("The folder to write; one of a build that was interrupted is completed.", FOLDER, names=("-o", "--output"))
     model: str = option("The model whose tokenizers are used; the shards are for training it.", MODEL, "nano")
     engine: str = option("How to run it: in this process, or by Ray (pip install 'mmada[ray]').", choice("local", "ray"), "local")
@@ -51,7 +51,7 @@ class DataBuild:
 
         limits = ShardLimits(self.shard_rows, self.shard_mb * 10**6, self.batch)
         job = BuildJob(
-            data=self.data, out=self.out, model=self.model, image_size=self.image_size, device=self.device, limits=limits
+            data=self.file, out=self.out, model=self.model, image_size=self.image_size, device=self.device, limits=limits
         )
         listing = build_shards(job, RayEngine(self.actors) if self.engine == "ray" else local_engine)
         show(listing, self.out, as_json=self.json)

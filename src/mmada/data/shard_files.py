@@ -132,7 +132,7 @@ class ShardFile:
         path = self.folder / "index.npy"
         self.check_size("index.npy")
         try:
-            found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+            found: Array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError) as error:
             raise self.damaged("index.npy") from error
         if found.dtype != np.dtype("<i8") or found.shape != (self.entry.rows + 1, 4):

@@ -96,17 +96,20 @@ class ShardedSplit:
         """Codes and ids of texts of many rows, in their order."""
         wanted = self.checked(np.asarray(rows, np.int64))
         numbers = np.searchsorted(self.starts, wanted, "right") - 1
-        codes: list[Array] = [np.zeros(0)] * len(wanted)
-        text: list[Array] = [np.zeros(0)] * len(wanted)
+        begin, end = np.zeros((len(wanted), 4), np.int64), np.zeros((len(wanted), 4), np.int64)
+        shards = {}
         for number in np.unique(numbers).tolist():
-            shard, places = self.shard(number), np.flatnonzero(numbers == number)
+            shards[number] = shard = self.shard(number)
+            places = numbers == number
             local = wanted[places] - self.starts[number]
-            begin, end = shard.index[local], shard.index[local + 1]
-            for found, data, column in ((codes, shard.codes, 0), (text, shard.text, 1)):
-                bounds = begin[:, column].tolist(), end[:, column].tolist()
-                for place, start, stop in zip(places.tolist(), *bounds, strict=True):
-                    found[place] = data[start:stop]
-        return Rows(*joined(codes, self.format.code_type), *joined(text, np.dtype("<u4")))
+            begin[places], end[places] = shard.index[local], shard.index[local + 1]
+        codes = {number: memoryview(shard.codes).cast("B") for number, shard in shards.items()}
+        text = {number: memoryview(shard.text).cast("B") for number, shard in shards.items()}
+        order = numbers.tolist()
+        return Rows(
+            *gathered(codes, order, begin[:, 0], end[:, 0], self.format.code_type),
+            *gathered(text, order, begin[:, 1], end[:, 1], np.dtype("<u4")),
+        )
 
     def tokens(self, rows: Sequence[int] | Array | None = None) -> Array:
         """Codes and ids of texts together of some rows, or of all."""
@@ -145,10 +148,14 @@ class ShardedSplit:
         return found
 
 
-def joined(pieces: list[Array], kind: np.dtype[Any]) -> tuple[Array, Array]:
-    """Arrays end to end, and where each begins."""
-    at = np.cumsum([0, *map(len, pieces)])
-    return (np.concatenate(pieces).astype(kind, copy=False) if pieces else np.zeros(0, kind)), at
+def gathered(
+    data: Mapping[int, memoryview], shards: list[int], begin: Array, end: Array, kind: np.dtype[Any]
+) -> tuple[Array, Array]:
+    """Pieces of shards end to end, and where each begins. Slices of bytes cost half of what slices of arrays do."""
+    size = kind.itemsize
+    bounds = zip(shards, (begin * size).tolist(), (end * size).tolist(), strict=True)
+    whole = bytearray().join([data[shard][start:stop] for shard, start, stop in bounds])
+    return np.frombuffer(whole, kind), np.concatenate([[0], np.cumsum(end - begin)])
 
 
 @dataclass(frozen=True)
