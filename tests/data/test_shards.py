@@ -169,6 +169,9 @@ def test_many_rows_at_once(text: TextTokenizer, tmp_path: Path) -> None:
         assert text.decode(ids.tolist()) == f"pens {row % 7}"
     assert found.tokens().tolist() == [size + len(text.encode(f"pens {n}")) for n, size in enumerate(sizes)]
     assert found.tokens([3, -1]).tolist() == [found.tokens()[3], found.tokens()[6]]
+    texts = ShardedDataset(build(tmp_path / "texts", {"a": Listed([Example(objective="text", text="pens")])}, text))["a"]
+    assert len(texts.batch([0, 0]).codes) == 0
+    assert texts.batch([0, 0]).text.tolist() == text.encode("pens") * 2
     empty = found.batch([])
     assert len(empty.codes) == len(empty.text) == 0
     with pytest.raises(IndexError, match="rows 0 to 7 of 7"):

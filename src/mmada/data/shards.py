@@ -103,8 +103,8 @@ class ShardedSplit:
             places = numbers == number
             local = wanted[places] - self.starts[number]
             begin[places], end[places] = shard.index[local], shard.index[local + 1]
-        codes = {number: memoryview(shard.codes).cast("B") for number, shard in shards.items()}
-        text = {number: memoryview(shard.text).cast("B") for number, shard in shards.items()}
+        codes = {number: shard.codes.view(np.uint8).data for number, shard in shards.items()}
+        text = {number: shard.text.view(np.uint8).data for number, shard in shards.items()}
         order = numbers.tolist()
         return Rows(
             *gathered(codes, order, begin[:, 0], end[:, 0], self.format.code_type),
