@@ -13,7 +13,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmada.data.code_cache import facts_of
 from mmada.data.dataset import Dataset, Example, UnusableRow
 from mmada.data.sampler import rows_of
 from mmada.errors import InputError, quote
@@ -62,11 +62,12 @@ class EncodedDataset:
     fit: Fit
     cache: Path
     batch: int = 32
-    store: CodeStore = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def store(self) -> CodeStore:
+        """The stored codes of this encoder and this size."""
         name = fingerprint(encoder_fingerprint(self.tokenizer), fit_fingerprint(self.fit))[:16]
-        object.__setattr__(self, "store", CodeStore(self.cache / f"codes_{name}.sqlite"))
+        return CodeStore(self.cache / f"codes_{name}.sqlite")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -155,6 +156,15 @@ def key_of(image: ImageSource) -> str:
         return fingerprint(facts_of(image))
     except (OSError, ValueError):  # a name that no file can have is a ValueError
         return ""
+
+
+def facts_of(image: ImageSource) -> object:
+    """Identity of a picture: of a file its name, size and time; reading all of them would take as long as encoding."""
+    if isinstance(image, (str, Path)):
+        path = Path(image)
+        found = path.stat()
+        return (str(path.resolve()), found.st_size, found.st_mtime_ns)
+    return fingerprint(image)
 
 
 def encoder_fingerprint(tokenizer: ImageTokenizer) -> str:

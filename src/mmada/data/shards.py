@@ -232,10 +232,10 @@ def check_tokenizers(mixture: Mixture, text: TextTokenizer, image: ImageTokenize
     sharded = [one for one in mixture.sets.values() if isinstance(one, ShardedSet)]
     if not sharded:
         return
-    own = {"text": text_fingerprint(text), "image": "" if image is None else encoder_fingerprint(image)}
+    own_text, own_image = text_fingerprint(text), "" if image is None else encoder_fingerprint(image)
     for one in sharded:
-        for kind, found in own.items():
-            if found and getattr(one, kind) != found:
+        for kind, theirs, own in (("text", one.text, own_text), ("image", one.image, own_image)):
+            if own and theirs != own:
                 raise InputError(
                     f"shards {quote(one.folder)} were built with another {kind} tokenizer than the model's; "
                     f"build them again with mmada data build --model, or give the model they were built for"
