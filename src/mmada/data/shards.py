@@ -169,8 +169,12 @@ class ShardedSet:
     text: str
     image: str
     tally: Tally = field(default_factory=Tally)
-    tasks: tuple[str, ...] = ()
     max_bad: float = MAX_BAD
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """None: prompts are read from sources."""
+        return ()
 
     @property
     def rows(self) -> int:

@@ -28,7 +28,7 @@ from mmada.data.shard_files import TOKENIZER, Listing, SetEntry, ShardEntry, rea
 from mmada.data.shard_rows import RowFormat
 from mmada.data.shard_writer import ShardLimits, Unit, units_of, write_shards
 from mmada.data.shards import check_tokenizers, is_shards, text_fingerprint
-from mmada.errors import InputError, check_folder, check_whole, quote
+from mmada.errors import InputError, check_folder, check_whole, make_folder, quote
 from mmada.io.atomic import atomic_folder, remove_leftovers
 from mmada.io.device import chosen_device
 from mmada.io.lock import LOCK, folder_lock
@@ -194,7 +194,7 @@ def build_shards(job: BuildJob, engine: Engine = local_engine) -> Listing:
     worker = BuildWorker(job)
     fresh = worker.listing()
     check_out(job.out)
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder("out", job.out)
     with folder_lock(job.out):
         begun = read_listing(job.out) if is_shards(job.out) else fresh
         check_same(begun, fresh, job.out)
