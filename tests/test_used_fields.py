@@ -24,7 +24,12 @@ from mypy.typevars import fill_typevars
 SOURCE = Path(__file__).parents[1] / "src"
 CHECKS = ("__post_init__", "check")
 """Reading a field only to check it does not count."""
-FOR_USERS = {"mmada.canvas.Trajectory", "mmada.sampling.phase.Frame", "mmada.pipeline.results.LikelihoodBound"}
+FOR_USERS = {
+    "mmada.canvas.Trajectory",
+    "mmada.data.shards.Rows",
+    "mmada.pipeline.results.LikelihoodBound",
+    "mmada.sampling.phase.Frame",
+}
 """Results that are handed out: users read what the package itself does not."""
 
 

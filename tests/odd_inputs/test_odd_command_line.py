@@ -31,6 +31,7 @@ USUAL: dict[str, list[str]] = {
     "bench": ["--workload", "math", "--modes", "exact", "--rounds", "1", "--examples", "1"],
     "collect": ["nano:math:1", "--out", "reason"],
     "data check": ["DATA"],
+    "data build": ["DATA", "--out", "shards"],
     "tokenizer": [],
     "info": ["MODEL"],
     "convert": ["MODEL", "out"],

@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "evaluate:Bench",
     "collect": "collect:Collect",
     "data check": "data:DataCheck",
+    "data build": "data_build:DataBuild",
     "tokenizer": "train:Tokenizer",
     "info": "info:Info",
     "convert": "info:Convert",

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmada.data.dataset import Dataset, Example
+from mmada.data.encoded import facts_of
 from mmada.data.readers import Examples
 from mmada.errors import InputError
 from mmada.io.atomic import write_tensors
@@ -94,12 +95,3 @@ def readable(image: ImageSource) -> bool:
     except InputError:
         return False
     return True
-
-
-def facts_of(image: ImageSource) -> object:
-    """Identity of a picture: of a file its name, size and time; reading all of them would take as long as encoding."""
-    if isinstance(image, (str, Path)):
-        path = Path(image)
-        found = path.stat()
-        return (str(path.resolve()), found.st_size, found.st_mtime_ns)
-    return fingerprint(image)

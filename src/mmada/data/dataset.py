@@ -214,16 +214,24 @@ class Formatter:
                 tokens_BL[0, first + word] = v.mask
         return canvas.with_tokens(tokens_BL)
 
+    def whole_canvas(self, example: Example, max_length: int) -> Canvas:
+        """`canvas` of an example that can be learned whole from ``max_length`` tokens. Raises `UnusableRow` for any other."""
+        if example.thought and len(self.prompter.text.encode(f"<think> {example.thought}</think>")) > self.thought_length:
+            raise UnusableRow(f"thought over {self.thought_length} tokens")
+        canvas = self.canvas(example, max_length)
+        if canvas.length > max_length:
+            raise UnusableRow(f"over {max_length} tokens")
+        return canvas
+
     def reject_reason(self, example: Example, max_length: int) -> str:
         """Why an example cannot be learned whole from ``max_length`` tokens; empty if it can. Pictures need not be encoded."""
         blank = np.zeros(self.prompter.image_tokens, np.int64)
         codes = example.codes or (blank,) * len(example.images)
-        if example.thought:
-            whole = len(self.prompter.text.encode(f"<think> {example.thought}</think>"))
-            if whole > self.thought_length:
-                return f"thought over {self.thought_length} tokens"
-        length = self.canvas(replace(example, images=(), codes=codes), max_length).length
-        return f"over {max_length} tokens" if length > max_length else ""
+        try:
+            self.whole_canvas(replace(example, images=(), codes=codes), max_length)
+        except UnusableRow as unusable:
+            return unusable.reason
+        return ""
 
 
 @dataclass(frozen=True)

@@ -195,9 +195,10 @@ class Prompter:
 
     def think_draw_example(self, caption: str, think: str, think_length: int, codes: Codes) -> Canvas:
         """A training canvas for the picture that follows a given thought."""
-        blank = self.draw(caption, think=think, think_length=think_length)
+        tokens_N = self.vocabulary.tokens_of(codes)  # of a picture of any size
+        blank = self.draw(caption, codes=torch.full_like(tokens_N, -1), think=think, think_length=think_length)
         tokens_BL = blank.tokens_BL.clone()
-        tokens_BL[blank.editable_BL] = self.vocabulary.tokens_of(codes)
+        tokens_BL[blank.editable_BL] = tokens_N
         return blank.with_tokens(tokens_BL)
 
     def edit_example(self, instruction: str, codes: Sequence[Codes]) -> Canvas:

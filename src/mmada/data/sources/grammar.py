@@ -32,6 +32,7 @@ __all__ = [
     "PromptsSpec",
     "ReasonSpec",
     "SetSpec",
+    "ShardsSpec",
     "Shares",
     "SplitField",
     "TextSpec",
@@ -226,6 +227,14 @@ class PromptsSpec(ReasonSpec):
     answer: None = None
 
 
+class ShardsSpec(Strict):
+    """A set that is read from a folder of shards. ``set``: its name there, if it has another; ``weight``: None: as it was."""
+
+    shards: str
+    set: str = ""
+    weight: Weight | None = None
+
+
 USES: dict[str, type[SetSpec]] = {
     "text": TextSpec,
     "pair": PairSpec,
@@ -238,11 +247,13 @@ USES: dict[str, type[SetSpec]] = {
 """Use -> what a set of it may say."""
 
 
-def parse_set(name: str, given: Any, where: str) -> SetSpec:
+def parse_set(name: str, given: Any, where: str) -> SetSpec | ShardsSpec:
     """A set from its YAML. Raises InputError, which begins with the set and the file (``where``)."""
     label = f"set {quote(name)} of {where}"
     if not isinstance(given, Mapping):
         raise InputError(f"{label} is not a mapping; write it as {name}: {{use: pair, files: ...}}")
+    if "shards" in given:
+        return parsed(ShardsSpec, given, label)
     use = given.get("use")
     if not isinstance(use, str) or use not in USES:
         near = get_close_matches(str(use), USES, 1, 0.5)

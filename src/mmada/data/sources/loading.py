@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from mmada.data.dataset import UnusableRow
-from mmada.data.mixture import Mixture
+from mmada.data.mixture import Mixture, SourceSet
+from mmada.data.shards import ShardedDataset, ShardedSet, is_shards
 from mmada.data.sources.fields import parse_field
 from mmada.data.sources.folders import files_below
 from mmada.data.sources.grammar import (
     JoinSpec,
     MixtureSpec,
     SetSpec,
+    ShardsSpec,
     Shares,
     SplitField,
     TextSpec,
@@ -43,12 +46,14 @@ HEAD = 64
 
 
 def load(file: str | PathLike[str]) -> Mixture:
-    """The mixture that a YAML file describes; relative paths in it are relative to the file.
+    """The mixture that a YAML file describes, or a folder of shards; relative paths in a file are relative to it.
 
     Files are listed and headers read; rows are read when they are asked for, except that ``where``, ``id`` and a split by a field
     need every row once. Raises InputError for anything wrong in the file, and for data that is not there.
     """
     path = check_path("data file", file)
+    if is_shards(path):
+        return ShardedDataset(path).mixture
     given = read_yaml(path, "data file")
     if not isinstance(given, Mapping) or not given:
         raise InputError(f"data file {quote(path)} describes no set; write one as name: {{use: pair, files: ...}}")
@@ -65,11 +70,31 @@ def load_sets(given: Mapping[Any, Any], base: Path, where: str = "data") -> Mixt
     if not named:
         raise InputError(f"{where} describes no set; write one as name: {{use: pair, files: ...}}")
     specs = {name: parse_set(name, spec, where) for name, spec in named.items()}
-    sets = {name: set_of(name, spec, base, f"set {quote(name)} of {where}", mixture) for name, spec in specs.items()}
-    weights = {name: spec.weight for name, spec in specs.items()}
+    sets: dict[str, SourceSet] = {}
+    weights: dict[str, float] = {}
+    for name, spec in specs.items():
+        what = f"set {quote(name)} of {where}"
+        if isinstance(spec, ShardsSpec):
+            sets[name], weights[name] = sharded_set(name, spec, base, what)
+        else:
+            sets[name], weights[name] = set_of(name, spec, base, what, mixture), spec.weight
     if not any(weights.values()):
         raise InputError(f"no set of {where} has a weight above 0; give at least one a weight")
     return Mixture(sets, weights, mixture.weights)
+
+
+def sharded_set(name: str, spec: ShardsSpec, base: Path, what: str) -> tuple[ShardedSet, float]:
+    """A set of a folder of shards, and its weight. Raises InputError."""
+    folder = base / check_path(f"shards of {what}", spec.shards)
+    if not is_shards(folder):
+        raise InputError(f"shards {quote(spec.shards)} of {what} are not a folder that `mmada data build` wrote; check the path")
+    sharded = ShardedDataset(folder).mixture
+    wanted = spec.set or name
+    found = sharded.sets.get(wanted)
+    if not isinstance(found, ShardedSet):
+        known = ", ".join(sharded.sets)
+        raise InputError(f"shards {quote(spec.shards)} of {what} have no set {quote(wanted)}; give one with set: {known}")
+    return replace(found, name=name), sharded.weights[wanted] if spec.weight is None else spec.weight
 
 
 def set_of(name: str, spec: SetSpec, base: Path, what: str, mixture: MixtureSpec) -> RowSet:
