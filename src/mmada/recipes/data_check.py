@@ -24,7 +24,7 @@ from mmada.data.reasoning import ReasoningExample
 from mmada.data.sources.row_set import RowSet
 from mmada.errors import InputError
 from mmada.io.contact_sheet import Row, Tile, contact_sheet
-from mmada.model.loading import empty_model, read_config
+from mmada.model.loading import empty_network, read_sizes
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import check_ids, check_model_folder, find_folder, image_source, read_image_tokenizer
 from mmada.tokenizers.prompt import Prompter
@@ -74,7 +74,7 @@ def ruler_of(model: str) -> Ruler:
     source = image_source(folder, card)
     if source is None:
         raise InputError(f"model folder {folder} has no image_tokenizer folder; put one there, such as showlab/magvitv2")
-    image, config, text = read_image_tokenizer(source), read_config(folder), TextTokenizer.load(folder)
+    image, config, text = read_image_tokenizer(source), read_sizes(folder), TextTokenizer.load(folder)
     vocabulary = Vocabulary.of(text.ids(), image.config.codebook_size, config.vocab_size)
     check_ids(config, vocabulary)
     size = card.preset.image_size or image.config.image_size
@@ -82,7 +82,7 @@ def ruler_of(model: str) -> Ruler:
     # Pads are left out in training, see the recipe `sft`.
     rules = replace(card.preset.prompt_format, pads="none")
     prompter = Prompter(text, vocabulary, card.preset.cot_instruction, codes, rules)
-    whole = sum(one.numel() for one in empty_model(config).parameters())
+    whole = sum(one.numel() for one in empty_network(config).parameters())
     return Ruler(
         Formatter(prompter, ANSWER_LENGTHS, THOUGHT_LENGTH),
         card.preset.max_length,
