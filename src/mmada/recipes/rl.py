@@ -227,7 +227,7 @@ class RLRecipe:
             store=self.store(out, start, resume, bf16=bf16),
             first_needed=lambda step: step // self.plan.save_every * self.plan.save_every,
             show=partial(self.samples, start),
-            write=partial(self.write, begun),
+            write=partial(self.write, begun, start),
             bf16=bf16,
             micro_batch=self.micro_batch,
         )
@@ -277,10 +277,10 @@ class RLRecipe:
             return sample_images(start, self.sample_prompts, adapter=folder)
         return sample_images(folder, self.sample_prompts)
 
-    def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
+    def write(self, begun: Start, start: Path, trained: MMaDAModel, folder: Path) -> None:
         """Write the trained model, with the preset of its start."""
         if self.lora.rank:
-            write_adapters(trained, folder)
+            write_adapters(trained, folder, start)
             return
         assert begun.text is not None, "checked by run"
         assert begun.preset is not None, "checked by run"
