@@ -109,7 +109,9 @@ def base_of(folder: Path) -> Path:
     if base and check_path("adapter", base).is_dir():  # nothing is downloaded because a file says so
         return Path(base)
     named = f"{quote(base)}, which is not here" if base else "none"
-    raise InputError(f"model {quote(folder)} holds adapters of a model, and names {named}; give that model, and this folder as adapter")
+    raise InputError(
+        f"model {quote(folder)} holds adapters of a model, and names {named}; give that model, and this folder as adapter"
+    )
 
 
 def check_image_tokenizer(folder: Path) -> None:

@@ -114,6 +114,12 @@ class RunLog:
         save_image(sheet, folder / f"step_{step:06d}.png")
         return sheet
 
+    def texts(self, step: int, texts: str) -> None:
+        """Write sample texts, ``samples/step_NNNNNN.txt``."""
+        folder = self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        write_text(folder / f"step_{step:06d}.txt", texts + "\n")
+
     def plot(self) -> None:
         """Write ``curves.png`` from the log, if matplotlib is installed."""
         try:

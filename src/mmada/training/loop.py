@@ -211,7 +211,8 @@ def run_steps(learner: Learner, plan: Plan, name: str, out: Path) -> Path:
                 log.sync()
                 save_checkpoint(checkpoint, step + 1, module, average, optimisers)
             if sample_due:
-                show(learner, log, trackers, out, step)
+                with Averaged(module, average):
+                    show(learner, log, trackers, out, step)
             if course.over:
                 print(f"stopped at step {step + 1}: the validation loss was lowest ({course.least:.4f}) at step {course.best}")
                 break
@@ -229,9 +230,9 @@ def show(learner: Learner, log: RunLog, trackers: Trackers, out: Path, step: int
     sheet = log.pictures(step + 1, learner.samples(out / "model"))
     if sheet is not None:
         trackers.picture("samples", sheet, step)
-    texts = out / "samples" / f"step_{step + 1:06d}.txt"
-    if texts.is_file():
-        trackers.text("answers", texts.read_text(encoding="utf-8"), step)
+    if texts := "\n".join(getattr(learner, "texts", ())):
+        log.texts(step + 1, texts)
+        trackers.text("samples", texts, step)
     log.plot()
 
 

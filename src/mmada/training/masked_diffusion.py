@@ -23,7 +23,7 @@ from mmada.errors import check_choice, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["HeldOut", "LossSettings", "MaskedDiffusionLearner", "compiled"]
+__all__ = ["HeldOut", "LossSettings", "MaskedDiffusionLearner", "Samples", "compiled"]
 
 MASKS_OF_VALIDATION = 10**12
 """Step number of the masks of the first validation batch; no run reaches it."""
@@ -102,6 +102,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Samples of a model: pictures, and texts such as questions with their answers."""
+
+    pictures: Sequence[Image.Image] = ()
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Targets:
     """Targets of one modality: the masked positions, and their normalised weights (0 elsewhere)."""
 
@@ -132,10 +140,10 @@ def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
 class MaskedDiffusionLearner:
     """Learner of the transformer, as `mmada.training.loop.train` runs it.
 
-    ``batches(step)``: the batch of a step. ``show``: sample pictures of a saved model. ``write``: saves one. ``micro_batch``:
+    ``batches(step)``: the batch of a step. ``show``: samples of a saved model. ``write``: saves one. ``micro_batch``:
     rows of a forward and backward pass; gradients are accumulated over the batch (0: the whole batch at once). ``held_out``:
     validation examples. ``recompute``: activations are computed again in the backward pass and not kept (activation
-    checkpointing).
+    checkpointing). ``count_tokens``: log the examples and tokens of each step.
     """
 
     def __init__(
@@ -146,13 +154,14 @@ class MaskedDiffusionLearner:
         losses: LossSettings,
         *,
         seed: int,
-        show: Callable[[Path], Sequence[Image.Image]],
+        show: Callable[[Path], Sequence[Image.Image] | Samples],
         write: Callable[[MMaDAModel, Path], None],
         device: torch.device,
         compile_model: bool = False,
         micro_batch: int = 0,
         held_out: Sequence[HeldOut] = (),
         recompute: bool = False,
+        count_tokens: bool = False,
     ) -> None:
         check_whole("micro_batch", micro_batch, 0)
         torch.nn.Module.to(model, device)
@@ -163,7 +172,8 @@ class MaskedDiffusionLearner:
         self.module: nn.Module = model
         self.model, self.vocabulary, self.batches, self.settings = model, vocabulary, batches, losses
         self.seed, self.show, self.write, self.micro_batch = seed, show, write, micro_batch
-        self.held_out = held_out
+        self.held_out, self.count_tokens = held_out, count_tokens
+        self.texts: Sequence[str] = ()
         self.hidden = compiled(model) if compile_model else model.hidden
         self.examples = 0
         self.statistics: dict[str, float] = {}
@@ -172,6 +182,8 @@ class MaskedDiffusionLearner:
         """Losses of the batch of ``step`` by modality, a micro-batch at a time; they add up to those of the whole batch."""
         batch = self.batches(step)
         self.examples = batch.examples
+        if self.count_tokens:
+            self.statistics = {"examples": float(batch.examples), "tokens": float((batch.segment_BL > 0).sum())}
         torch.manual_seed(self.seed * 1_000_003 + step)  # of dropout in adapters
         yield from self.losses_of(batch, step)
 
@@ -202,7 +214,9 @@ class MaskedDiffusionLearner:
         sums: dict[str, list[float]] = {}
         for part in self.held_out:
             for number, batch in enumerate(part.batches):
-                found = sum(float(value) for parts in self.losses_of(batch, MASKS_OF_VALIDATION + number) for value in parts.values())
+                found = sum(
+                    float(value) for parts in self.losses_of(batch, MASKS_OF_VALIDATION + number) for value in parts.values()
+                )
                 for name in ("loss", f"loss_set_{part.name}", f"loss_use_{part.use}", f"loss_{part.objective}"):
                     total = sums.setdefault(name, [0.0, 0.0])
                     total[0] += found * batch.examples
@@ -265,8 +279,11 @@ class MaskedDiffusionLearner:
         return chosen.coefficient * (loss_M * targets.weight_BL[rows][masked_BL]).sum()
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
-        """Sample pictures of the saved model."""
-        return self.show(folder)
+        """Sample pictures of the saved model; ``texts`` has the answers that it gave."""
+        shown = self.show(folder)
+        samples = shown if isinstance(shown, Samples) else Samples(shown)
+        self.texts = samples.texts
+        return samples.pictures
 
     def save(self, folder: Path) -> None:
         """Write the model folder."""

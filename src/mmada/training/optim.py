@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class Optim:
     not fall. ``clip``: maximum gradient norm.
     """
 
+    may_be_zero: ClassVar[tuple[str, ...]] = ()
     lr: float = 1e-3
     muon_lr: float = 0.0
     weight_decay: float = 0.01
@@ -45,7 +46,7 @@ class Optim:
         check_whole("optim.warmup", self.warmup, 0, MAX_UPDATES)
         check_choice("optim.schedule", self.schedule, ("cosine", "constant"))
         for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
+            if not getattr(self, name) > 0 and name not in self.may_be_zero:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
         for name in ("decay", "final"):
             check_number(f"optim.{name}", getattr(self, name), 0, 1)
