@@ -195,6 +195,8 @@ class SftRecipe:
             factor_codes(model, vocabulary.ranges["image"], std=0.0 if begun.model else 0.02)
         formatter = self.formatter(begun, text, vocabulary)
         length = self.row_length or longest(begun.preset, model)
+        if self.data_file:
+            begun.image.to(device)
         data = self.datasets(begun, formatter, read, length, out.parent / "codes")
         lora, width = bool(self.lora.rank), model.config.hidden_size
         plan = chosen_plan(self.plan, examples=data.examples, batch=self.batch, width=width, lora=lora)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
+from rich.progress import track
 
 from mmada.data import load
 from mmada.data.code_cache import encode_dataset
-from mmada.data.dataset import Dataset, DatasetLike, Formatter, UnusableRow, check_mixture, learnable
+from mmada.data.dataset import Dataset, DatasetLike, Example, Formatter, Subset, UnusableRow, check_mixture, learnable
+from mmada.data.encoded import EncodedDataset
 from mmada.data.mixture import Mixture
-from mmada.data.readers import Examples
-from mmada.data.sampler import example_shares, mean_tokens
+from mmada.data.sampler import example_shares, mean_tokens, rows_of
+from mmada.data.shards import check_tokenizers
 from mmada.errors import InputError
 from mmada.registry import DATASETS
 from mmada.tokenizers.image import ImageTokenizer
@@ -36,6 +38,9 @@ __all__ = [
     "report",
     "source_data",
 ]
+
+CHECKED, ENCODED, CHUNK = 10_000, 2_000, 256
+"""Examples of a set that are checked before the first step, those whose pictures are encoded then, and how many at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,48 +99,81 @@ def read_file(path: str) -> ReadData:
 def file_data(mixture: Mixture, path: str, formatter: Formatter, length: int, encoding: Encoding) -> SftData:
     """The sets of a mixture, those that are not too large checked and encoded. Raises InputError where one has no example left,
     and where too many rows are bad."""
+    check_tokenizers(mixture, formatter.prompter.text, encoding.tokenizer)
     train = {name: usable(name, one, formatter, length, encoding) for name, one in mixture.split("train").items()}
     mixture.check_rejected()
-    validation = {name: usable(name, one, formatter, length, encoding) for name, one in mixture.split("validation").items()}
+    held = {name: usable(name, one, formatter, length, encoding) for name, one in mixture.split("validation").items()}
     mixture.check_rejected()
-    if not train:
-        raise InputError(f"data {path} has no example to train on; check the uses and the splits of its sets")
     for name, one in mixture.sets.items():
         if one.use == "prompts":
             print(f"data {name!r} ({one.use}): left out; prompts are for mmada train rl --data {path}")
             continue
-        kept, held = train.get(name), validation.get(name)
-        lost = Counter(one.tally.reasons)
-        for part in (kept, held):
-            lost += part.rejected if part is not None else Counter()
-        reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
-        sizes = f"{len(kept) if kept else 0:,} examples to train on, {len(held) if held else 0:,} to validate"
+        parts = [part for part in (train.get(name), held.get(name)) if part is not None]
+        lost = sum((part.rejected for part in parts), Counter(one.tally.reasons))
+        counts = [len(found[name].examples) if name in found else 0 for found in (train, held)]
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.most_common())
+        sizes = f"{counts[0]:,} examples to train on, {counts[1]:,} to validate"
         print(f"data {name!r} ({one.use}): {one.rows:,} rows, {sizes}" + (f"; not used: {reasons}" if reasons else ""))
-        if kept is not None and not len(kept):
+        if name in train and not counts[0]:
             raise InputError(f"data {name!r} of {path} has no example that can be used ({reasons or 'it is empty'})")
-    weights = {name: mixture.weights[name] for name in train}
+    if not train:
+        raise InputError(f"data {path} has no example to train on; check the uses and the splits of its sets")
+    sets = {name: part.examples for name, part in train.items()}
+    weights = {name: mixture.weights[name] for name in sets}
     if mixture.by == "tokens":
-        means = {name: mean_tokens(one, lambda example: formatter.canvas(example).length) for name, one in train.items()}
+        means = {name: mean_tokens(one, lambda example: formatter.canvas(example).length) for name, one in sets.items()}
         weights = example_shares(weights, means)
-    check_mixture(weights, train)
-    uses = {name: one.use for name, one in mixture.sets.items()}
-    return SftData(train, {name: one for name, one in validation.items() if len(one)}, weights, uses)
+    check_mixture(weights, sets)
+    validation = {name: part.examples for name, part in held.items() if len(part.examples)}
+    return SftData(sets, validation, weights, {name: one.use for name, one in mixture.sets.items()})
 
 
-def usable(name: str, dataset: Dataset, formatter: Formatter, length: int, encoding: Encoding) -> Examples:
-    """The examples that fit a row of ``length`` tokens, their pictures encoded, and how many do not fit."""
-    kept, rejected = [], Counter[str]()
+@dataclass(frozen=True)
+class Chosen(Subset):
+    """Some examples of a data set that makes many at once."""
+
+    def many(self, rows: Sequence[int]) -> list[Example | UnusableRow]:
+        """As `mmada.data.sampler.BatchedDataset`."""
+        return rows_of(self.dataset, [self.indices[row] for row in rows])
+
+
+class Usable(NamedTuple):
+    """Examples, and how many others do not fit, by reason."""
+
+    examples: Dataset
+    rejected: Counter[str]
+
+
+def usable(name: str, dataset: Dataset, formatter: Formatter, length: int, encoding: Encoding) -> Usable:
+    """The examples that fit a row of ``length`` tokens, with pictures as codes.
+
+    A set of up to `CHECKED` examples is checked now, and its pictures are encoded if there are at most `ENCODED`. Of larger ones,
+    examples are checked and encoded as they are drawn.
+    """
+    encoded = EncodedDataset(dataset, encoding.tokenizer, encoding.fit, encoding.cache)
+    if len(dataset) > CHECKED:
+        return Usable(encoded, Counter())
+    kept, rejected = list[int](), Counter[str]()
     for index in range(len(dataset)):
         try:
-            example = dataset[index]
+            reason = formatter.reject_reason(dataset[index], length)
         except UnusableRow:  # counted by the set
             continue
-        if reason := formatter.reject_reason(example, length):
+        if reason:
             rejected[reason] += 1
         else:
-            kept.append(example)
-    encoded = encode_dataset(Examples(tuple(kept)), encoding.tokenizer, encoding.fit, cache=encoding.cache, name=name)
-    return Examples(encoded.items, encoded.rejected + rejected)
+            kept.append(index)
+    if len(kept) > ENCODED:
+        return Usable(Chosen(encoded, kept), rejected)
+    good = []
+    for start in track(range(0, len(kept), CHUNK), description=f"encoding the pictures of {name}", transient=True):
+        some = kept[start : start + CHUNK]
+        for index, found in zip(some, rows_of(encoded, some), strict=True):
+            if isinstance(found, UnusableRow):
+                rejected[found.reason] += 1
+            else:
+                good.append(index)
+    return Usable(Chosen(encoded, good), rejected)
 
 
 def read_sources(sources: Mapping[str, DataSource]) -> dict[str, Dataset]:
