@@ -2,7 +2,8 @@
 
 Decoding asks in two ways that data sets do not have in them. Classifier-free guidance compares the caption with an empty one, so
 some captions are left out. An answer is decoded from a number of masks that is fixed before it is known how long it will be, so
-some answers are padded to just that length, the others to the shortest of the usual ones.
+some answers are padded to just that length, the others to the shortest of the usual ones. Of long padding a few positions are
+learned, in other places each time: all of them would cost more than the answers and teach nothing more.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ Random = np.random.Generator
 VARIATION = 7
 """Number of the generator of these choices, so that they share no draws with masks and examples."""
 SHORTEST_ROW = 256
+LONG, LEARNED = 0.25, 16
+"""Share of the answers that are padded as in decoding, and how many positions of that padding are learned."""
 
 
 @dataclass(frozen=True)
 class VariedBlocks(RowBlocks):
     """`RowBlocks` with both: ``caption_dropout``, the share of captions that are left out, and ``answer_length`` and
-    ``reasoning_length``, the numbers of masks that answers are decoded from, to which half of them are padded."""
+    ``reasoning_length``, the numbers of masks that answers are decoded from, to which some of them are padded."""
 
     caption_dropout: float = 0.1
     answer_length: int = 0
@@ -52,14 +55,22 @@ class VariedBlocks(RowBlocks):
             plain = example.text and not example.thought and example.hole is None and not example.masked_words
             return self.formatter.canvas(replace(example, text="")) if plain and draw < self.caption_dropout else canvas
         room = self.reasoning_length if example.reasoning else self.answer_length
-        if example.objective != "chat" or example.padding is not None or draw < 0.5 or not room:
+        if example.objective != "chat" or example.padding is not None or draw < 1 - LONG or not room:
             return canvas
         last = example.messages[-1]
         needed = len(self.formatter.prompter.text.encode(last.content.strip())) + 1  # the end-of-turn token
         if last.role != "assistant" or needed > room:
             return canvas
         padded = self.formatter.canvas(replace(example, padding=room - needed))
-        return padded if padded.length <= self.length else canvas
+        return self.thinned(padded, room - needed, rng) if padded.length <= self.length else canvas
+
+    def thinned(self, canvas: Canvas, padding: int, rng: Random) -> Canvas:
+        """The canvas with `LEARNED` of its last ``padding`` positions to learn; the others are masks and stay so, as in decoding."""
+        others = canvas.length - padding + rng.permutation(padding)[LEARNED:]
+        tokens_BL, editable_BL = canvas.tokens_BL.clone(), canvas.editable_BL.clone()
+        tokens_BL[0, others] = self.formatter.prompter.vocabulary.mask
+        editable_BL[0, others] = False
+        return replace(canvas, tokens_BL=tokens_BL, editable_BL=editable_BL)
 
 
 def packed(canvases: list[Canvas]) -> Batch:
