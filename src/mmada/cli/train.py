@@ -45,9 +45,14 @@ class Train:
     def overrides(self) -> dict[str, str]:
         """The settings, ``--data`` among them."""
         from mmada.recipes.overrides import text_of
+        from mmada.registry import RECIPES
 
         given = parse_overrides(self.set)
-        return given if self.data is None else {**given, "data_file": text_of(str(self.data))}
+        if self.data is None:
+            return given
+        if not hasattr(RECIPES.find(str(self.recipe))(), "data_file"):
+            raise InputError(f"recipe {self.recipe} takes no --data; recipes that do are sft, image_tokenizer and rl")
+        return {**given, "data_file": text_of(str(self.data))}
 
     def run(self) -> None:
         """Train, or list."""

@@ -65,10 +65,10 @@ class NanoSftRecipe(SftRecipe):
         data = NanoData(images, formatter.prompter.text, SIZE // begun.image.config.downsample)
         return replace(added, train={**nano_datasets(data), **added.train})
 
-    def new_text_tokenizer(self) -> TextTokenizer:
+    def new_text_tokenizer(self, read: ReadData | None = None) -> TextTokenizer:
         """The given one, or else the nano BPE, trained on 4,000 draws of every kind of sentence."""
         if self.text_tokenizer:
-            return super().new_text_tokenizer()
+            return super().new_text_tokenizer(read)
         return train_text_tokenizer(corpus(0, 4000, COT_INSTRUCTION))
 
     def new_preset(self) -> Preset:

@@ -33,7 +33,7 @@ from mmada.pipeline.preset import Preset
 from mmada.recipes.init_from import Start, read_start
 from mmada.recipes.model_folder import sample_images, write_adapters, write_model
 from mmada.recipes.rl_methods import MethodChoice
-from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, read_prompts, tasks_of
+from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, data_prompts, read_prompts, tasks_of
 from mmada.rewards import Reward, RewardSum, WeightedReward, misfit, reward_of, rewards
 from mmada.rewards.registry import check_name, is_model
 from mmada.rewards.reward import is_optional
@@ -54,6 +54,8 @@ MAX_GROUP = 4096
 class RLRecipe:
     """A stage of policy optimisation.
 
+    ``data_file``: a YAML file of data sets, as ``--data`` gives it: its sets of use prompts are the tasks, by their weights as many
+    prompts of a batch as the recipe's own tasks have, with the recipe's rewards of their kind unless ``rewards`` names the set.
     ``tasks``: number of prompts of each task in a batch; task names are free. ``prompts``: the source of the prompts of each
     task (`mmada.recipes.rl_prompts`), and ``image_folders``, which are searched for their pictures. ``rewards``: for each
     task the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt.
@@ -70,6 +72,7 @@ class RLRecipe:
     tasks: Mapping[str, int]
     prompts: Mapping[str, str]
     rewards: Mapping[str, Mapping[str, float]]
+    data_file: str = ""
     image_folders: tuple[str, ...] = ()
     group_size: int = 8
     method: MethodChoice = field(default_factory=MethodChoice)
@@ -117,6 +120,8 @@ class RLRecipe:
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
         assert start is not None, "a stage starts from a model"
+        if self.data_file:
+            return self.with_data().run(out=out, resume=resume, start=start)
         self.check()
         self.check_start(start)
         pools = self.read_prompts()
@@ -135,6 +140,20 @@ class RLRecipe:
                 "no completion got a reward, so nothing was learned; see %s", out / "groups.jsonl"
             )
         return model
+
+    def with_data(self) -> RLRecipe:
+        """The recipe with the sets of ``data_file`` as its tasks. Raises InputError for a set that has no rewards."""
+        found = data_prompts(self.data_file, sum(self.tasks.values()))
+        rewards: dict[str, Mapping[str, float]] = {}
+        for name, one in found.items():
+            given = self.rewards.get(name) or next((self.rewards[kind] for kind in one.kinds if kind in self.rewards), None)
+            if given is None:
+                raise InputError(
+                    f"rewards have none for the set {name!r} of {self.data_file}; give some: rewards={{{name}: ...}}"
+                )
+            rewards[name] = given
+        tasks, prompts = {n: one.prompts for n, one in found.items()}, {n: one.source for n, one in found.items()}
+        return replace(self, data_file="", tasks=tasks, prompts=prompts, rewards=rewards)
 
     def check(self) -> None:
         """Raise InputError for settings that are invalid for every start, before a model or prompts are read."""

@@ -32,12 +32,12 @@ from mmada.pipeline.loading import ModelFolder
 from mmada.recipes.init_from import Start, read_start
 from mmada.recipes.model_folder import sample_images, write_adapters, write_model
 from mmada.recipes.sft_batches import VariedBlocks, held_out
-from mmada.recipes.sft_data import DataSource, Encoding, ReadData, SftData, file_data, read_file, read_sources, source_data
+from mmada.recipes.sft_data import DataSource, Encoding, ReadData, SftData, file_data, read_file, read_sources, source_data, texts_of
 from mmada.recipes.sft_defaults import OpenOptim, OpenPlan, chosen_plan
 from mmada.recipes.sft_report import best_guidance, next_commands, said, sampled, save_shown, shown_examples, summary
 from mmada.registry import DATASETS
 from mmada.tokenizers.prompt import Prompter, PromptFormat
-from mmada.tokenizers.text import TextTokenizer
+from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.tokenizers.vocabulary import Vocabulary
 from mmada.training.loop import Plan, train
 from mmada.training.masked_diffusion import LossSettings, MaskedDiffusionLearner, Samples
@@ -96,7 +96,7 @@ class SftRecipe:
     LoRA's adapters, which are float32 always; activations are in bfloat16. ``activation_checkpointing``: compute activations
     again in the backward pass, which takes a third more time and far less memory; "auto": for models of a billion weights and
     more. ``factored_codes``: train the rows of image codes as sums over their bits (`mmada.model.factored_codes`).
-    ``text_tokenizer``: folder of the text tokenizer for a new model.
+    ``text_tokenizer``: folder of the text tokenizer for a new model; without it, one is trained on the texts of the data file.
     """
 
     name: str
@@ -186,7 +186,7 @@ class SftRecipe:
         read = self.read_data()
         torch.manual_seed(self.plan.seed)
         begun = read_start(start, self.weights_type())
-        text = begun.text or self.new_text_tokenizer()
+        text = begun.text or self.new_text_tokenizer(read)
         vocabulary = begun.vocabulary(text)
         model = begun.model or self.new_model(vocabulary)
         if self.lora.rank:
@@ -312,11 +312,13 @@ class SftRecipe:
         """(step, generator) -> an endless stream of training canvases; results that all steps share are stored in ``cache``."""
         return lambda step, rng: sampler.canvases(self.mixture(step), rng)
 
-    def new_text_tokenizer(self) -> TextTokenizer:
-        """The text tokenizer of a new model."""
-        if not self.text_tokenizer:
+    def new_text_tokenizer(self, read: ReadData | None = None) -> TextTokenizer:
+        """The text tokenizer of a new model: the one given, or one trained on the texts of the data."""
+        if self.text_tokenizer:
+            return TextTokenizer.load(Path(self.text_tokenizer))
+        if read is None or read.mixture is None:
             raise InputError("start holds no model, only an image tokenizer; set text_tokenizer=FOLDER to train a new one")
-        return TextTokenizer.load(Path(self.text_tokenizer))
+        return train_text_tokenizer(texts_of(read.mixture.split("train"), COT_INSTRUCTION), vocab_size=4096, min_frequency=2)
 
     def new_model(self, vocabulary: Vocabulary) -> MMaDAModel:
         """A new transformer with random weights."""

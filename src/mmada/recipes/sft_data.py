@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 from rich.progress import track
 
@@ -41,6 +42,9 @@ __all__ = [
 
 CHECKED, ENCODED, CHUNK = 10_000, 2_000, 256
 """Examples of a set that are checked before the first step, those whose pictures are encoded then, and how many at a time."""
+
+READ = 20_000
+"""Examples of a set from which a new text tokenizer is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,20 @@ def file_data(mixture: Mixture, path: str, formatter: Formatter, length: int, en
     check_mixture(weights, sets)
     validation = {name: part.examples for name, part in held.items() if len(part.examples)}
     return SftData(sets, validation, weights, {name: one.use for name, one in mixture.sets.items()})
+
+
+def texts_of(sets: Mapping[str, Dataset], *more: str) -> list[str]:
+    """Texts of up to `READ` examples of each set, from which a text tokenizer is trained, and ``more``."""
+    found = ["user assistant system", *more]
+    for dataset in sets.values():
+        for index in np.unique(np.linspace(0, len(dataset) - 1, min(READ, len(dataset))).astype(int)).tolist():
+            try:
+                example = dataset[index]
+            except UnusableRow:
+                continue
+            found += [text for text in (example.text, example.thought, *(turn.content for turn in example.messages)) if text]
+            found += [piece for piece, _ in example.parts]
+    return found
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ class OpenPlan(Plan):
 
 
 def chosen_plan(plan: Plan, *, examples: int, batch: int, width: int, lora: bool) -> Plan:
-    """The plan with everything chosen that it leaves open. ``examples``: those of an epoch; ``batch``: those of a step."""
+    """The plan with everything chosen that it leaves open. ``examples``: those of an epoch; ``batch``: those of a step. Plans
+    that leave nothing open are returned as they are."""
+    if not isinstance(plan, OpenPlan):
+        return plan
     steps = plan.steps or min(MOST, max(FEWEST, -(-EPOCHS * examples // batch)))
     optim = plan.optim
     if not optim.lr:

@@ -166,7 +166,11 @@ class MaskedDiffusionLearner:
         check_whole("micro_batch", micro_batch, 0)
         torch.nn.Module.to(model, device)
         if recompute:
-            model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            kwargs = {"use_reentrant": False}
+            if hasattr(model.model, "activation_checkpointing_enable"):
+                model.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+            else:  # before transformers 5.24
+                model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
         torch.nn.Module.train(model)
         self.device = device
         self.module: nn.Module = model
