@@ -63,7 +63,9 @@ def test_peft_tasks_of_causal_models_say_what_to_use(released: Path, task: str) 
 
 
 @pytest.mark.parametrize("found", ["0.17.1", "0.9", None])
-def test_a_missing_or_old_peft_is_named(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None) -> None:
+def test_a_missing_or_old_peft_is_named(
+    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
     def version(name: str) -> str:
         if found is None:
             raise PackageNotFoundError(name)

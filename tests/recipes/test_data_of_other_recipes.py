@@ -115,7 +115,9 @@ def test_prompts_of_a_file_are_tasks(prompts: Path) -> None:
     assert task.output == "text"
     pool = read_prompts(found.prompts)["sums"]
     assert [(one.prompt, one.gold) for one in pool.examples][:2] == [("what is 0 + 2?", "2"), ("what is 1 + 2?", "3")]
-    own = override(RECIPES.find("rl_math")(), {"data_file": str(prompts), "rewards": "{math: {format: 1}, other: {correctness: 1}}"})
+    own = override(
+        RECIPES.find("rl_math")(), {"data_file": str(prompts), "rewards": "{math: {format: 1}, other: {correctness: 1}}"}
+    )
     assert own.with_data().rewards == {"sums": {"format": 1}, "other": {"correctness": 1}}
 
 

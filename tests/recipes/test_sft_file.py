@@ -20,7 +20,6 @@ from mmada.io.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.pipeline.grids import fit
 from mmada.recipes.run import run
-from mmada.testing import tiny_image_tokenizer
 from mmada.tokenizers.image import ImageTokenizer
 from mmada.tokenizers.magvit import ImageTokenizerConfig
 from mmada.training.log import read_log

@@ -1,4 +1,4 @@
-"""Trackers beside the log: each is told what the log has, a failing one never stops a run, and the first process alone has any."""
+"""Trackers beside the log: each is told what the log has, and one that fails never stops a run."""
 
 import logging
 import sys

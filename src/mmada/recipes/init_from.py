@@ -63,7 +63,10 @@ class Start:
 
 
 def read_start(folder: Path, weights: torch.dtype | None = torch.float32) -> Start:
-    """Read a start, its weights cast to the type that they are trained in (None: as they are stored). Raises InputError for an invalid folder."""
+    """Read a start, its weights cast to the type that they are trained in (None: as they are stored).
+
+    Raises InputError for an invalid folder.
+    """
     own = folder / "image_tokenizer"
     if not (folder / "config.json").is_file():
         return Start(image=ImageTokenizer.load(own), image_folder=own, text=None, model=None, preset=None)

@@ -54,16 +54,16 @@ MAX_GROUP = 4096
 class RLRecipe:
     """A stage of policy optimisation.
 
-    ``data_file``: a YAML file of data sets, as ``--data`` gives it: its sets of use prompts are the tasks, by their weights as many
-    prompts of a batch as the recipe's own tasks have, with the recipe's rewards of their kind unless ``rewards`` names the set.
-    ``tasks``: number of prompts of each task in a batch; task names are free. ``prompts``: the source of the prompts of each
-    task (`mmada.recipes.rl_prompts`), and ``image_folders``, which are searched for their pictures. ``rewards``: for each
-    task the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt.
-    ``timeout``: seconds that a reward may take for a batch of completions; ``isolation``: whether each reward runs in a
-    "thread" or in a "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released
-    one, and ``reward_device`` their device. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32;
-    "auto": if the device is faster with it. ``micro_batch``: maximum rows whose activations are in memory at once.
-    ``sample_prompts``: pictures drawn whenever samples are due.
+    ``data_file``: a YAML file of data sets, as ``--data`` gives it: its sets of use prompts are the tasks, by their weights as
+    many prompts of a batch as the recipe's own tasks have, with the recipe's rewards of their kind unless ``rewards`` names the
+    set. ``tasks``: number of prompts of each task in a batch; task names are free. ``prompts``: the source of the prompts of each
+    task (`mmada.recipes.rl_prompts`), and ``image_folders``, which are searched for their pictures. ``rewards``: for each task
+    the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt. ``timeout``:
+    seconds that a reward may take for a batch of completions; ``isolation``: whether each reward runs in a "thread" or in a
+    "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released one, and
+    ``reward_device`` their device. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32; "auto": if the
+    device is faster with it. ``micro_batch``: maximum rows whose activations are in memory at once. ``sample_prompts``: pictures
+    drawn whenever samples are due.
     """
 
     name: str

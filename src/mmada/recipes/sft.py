@@ -32,7 +32,17 @@ from mmada.pipeline.loading import ModelFolder
 from mmada.recipes.init_from import Start, read_start
 from mmada.recipes.model_folder import sample_images, write_adapters, write_model
 from mmada.recipes.sft_batches import VariedBlocks, held_out
-from mmada.recipes.sft_data import DataSource, Encoding, ReadData, SftData, file_data, read_file, read_sources, source_data, texts_of
+from mmada.recipes.sft_data import (
+    DataSource,
+    Encoding,
+    ReadData,
+    SftData,
+    file_data,
+    read_file,
+    read_sources,
+    source_data,
+    texts_of,
+)
 from mmada.recipes.sft_defaults import OpenOptim, OpenPlan, chosen_plan
 from mmada.recipes.sft_report import best_guidance, next_commands, said, sampled, save_shown, shown_examples, summary
 from mmada.registry import DATASETS
@@ -83,20 +93,21 @@ class CurriculumPhase:
 class SftRecipe:
     """Supervised training on packed canvases.
 
-    ``data_file``: a YAML file of data sets (`mmada.data.load`) or a folder of shards, as ``--data`` gives it. ``data``: data sets by
-    name, as a path (the name is then the kind of reader) or a `DataSource`. ``curriculum``: mixtures of named data sets over the
-    run; without one, all sets are mixed by their weights. With one, those sets that it does not name take ``data_share`` of every
-    mixture. ``image_size``: pixels of a picture, None: the model's own; if given, it is written to the preset of the trained
-    model. ``answer_lengths``, ``thought_length``: as in `Formatter`. ``caption_dropout``: share of captions that are left out, for
-    classifier-free guidance; "auto": 0.1, and 0 with fewer than 200 examples. ``sample_prompts``: pictures drawn whenever samples are due, and ``samples``: how many examples of
-    the validation split (or else of the others) are drawn and answered. ``batch``: examples of a step, laid in as few rows as hold
-    them, ``micro_batch`` of them computed at a time (0: all); a row has at most ``row_length`` tokens (0: as many as the model
-    takes). With ``rows``, a batch is that many rows, filled with as many examples as fit. ``validation_examples``: most
-    validation examples of a set. ``weights``: type that the weights are kept in, "auto": float32, but as they are stored below
-    LoRA's adapters, which are float32 always; activations are in bfloat16. ``activation_checkpointing``: compute activations
-    again in the backward pass, which takes a third more time and far less memory; "auto": for models of a billion weights and
-    more. ``factored_codes``: train the rows of image codes as sums over their bits (`mmada.model.factored_codes`).
-    ``text_tokenizer``: folder of the text tokenizer for a new model; without it, one is trained on the texts of the data file.
+    ``data_file``: a YAML file of data sets (`mmada.data.load`) or a folder of shards, as ``--data`` gives it. ``data``: data sets
+    by name, as a path (the name is then the kind of reader) or a `DataSource`. ``curriculum``: mixtures of named data sets over
+    the run; without one, all sets are mixed by their weights. With one, those sets that it does not name take ``data_share`` of
+    every mixture. ``image_size``: pixels of a picture, None: the model's own; if given, it is written to the preset of the
+    trained model. ``answer_lengths``, ``thought_length``: as in `Formatter`. ``caption_dropout``: share of captions that are left
+    out, for classifier-free guidance; "auto": 0.1, and 0 with fewer than 200 examples. ``sample_prompts``: pictures drawn
+    whenever samples are due, and ``samples``: how many examples of the validation split (or else of the others) are drawn and
+    answered. ``batch``: examples of a step, laid in as few rows as hold them, of which ``micro_batch`` are computed at a time (0:
+    all); a row has at most ``row_length`` tokens (0: as many as the model takes). With ``rows``, a batch is that many rows,
+    filled with as many examples as fit. ``validation_examples``: most validation examples of a set. ``weights``: type that the
+    weights are kept in, "auto": float32, but as they are stored below LoRA's adapters, which are float32 always; activations are
+    in bfloat16. ``activation_checkpointing``: compute activations again in the backward pass, which takes a third more time and
+    far less memory; "auto": for models of a billion weights and more. ``factored_codes``: train the rows of image codes as sums
+    over their bits (`mmada.model.factored_codes`). ``text_tokenizer``: folder of the text tokenizer for a new model; without it,
+    one is trained on the texts of the data file.
     """
 
     name: str

@@ -65,7 +65,7 @@ class VariedBlocks(RowBlocks):
         return self.thinned(padded, room - needed, rng) if padded.length <= self.length else canvas
 
     def thinned(self, canvas: Canvas, padding: int, rng: Random) -> Canvas:
-        """The canvas with `LEARNED` of its last ``padding`` positions to learn; the others are masks and stay so, as in decoding."""
+        """The canvas with `LEARNED` of its last ``padding`` positions to learn; the others stay masks, as in decoding."""
         others = canvas.length - padding + rng.permutation(padding)[LEARNED:]
         tokens_BL, editable_BL = canvas.tokens_BL.clone(), canvas.editable_BL.clone()
         tokens_BL[0, others] = self.formatter.prompter.vocabulary.mask

@@ -22,7 +22,7 @@ from mmada.training.log import VALIDATION
 from mmada.training.loop import Plan
 from mmada.training.masked_diffusion import Samples
 
-__all__ = ["best_guidance", "next_commands", "sampled", "said", "save_shown", "shown_examples", "summary"]
+__all__ = ["best_guidance", "next_commands", "said", "sampled", "save_shown", "shown_examples", "summary"]
 
 SMALL = 512
 """Pixels to which a sample is reduced in the sheet."""
@@ -58,8 +58,8 @@ def sampled(model: MMaDA, examples: Sequence[Example]) -> Samples:
         if example.objective == "text_to_image" and example.hole is None and example.text:
             real = grid_of(example.codes[0])
             drawn = engine.fill(np.full_like(real, -1), example.text, preset.image, engine.generators(0, 1), None)
-            for picture in engine.decode(np.stack([real, drawn])):
-                pictures.append(picture.resize((min(picture.width, SMALL), min(picture.height, SMALL))))
+            both = engine.decode(np.stack([real, drawn]))
+            pictures += [one.resize((min(one.width, SMALL), min(one.height, SMALL))) for one in both]
             texts.append(f"draw: {example.text}\n  {np.mean(drawn == real):.0%} of the codes are those of the picture")
         elif example.objective == "chat" and example.messages[-1].role == "assistant":
             plan = preset.reasoning if example.reasoning else preset.answer
@@ -107,7 +107,7 @@ def grid_of(codes: Codes) -> Grid:
 
 
 def next_commands(examples: Sequence[Example], model: Path, shown: Path, device: str) -> list[str]:
-    """Commands that ask the trained model for examples that it has seen, one of each kind; ``shown``: file of a picture of one."""
+    """Commands that ask a model for examples that it was trained on, one of each kind; ``shown``: the picture of one."""
     found: dict[str, str] = {}
     for example in examples:
         if example.objective == "text_to_image" and example.text and example.hole is None:
@@ -151,9 +151,9 @@ def summary(out: Path, plan: Plan, epoch: int) -> str:
     first, last = (float(np.mean([row["loss"] for row in part])) for part in (rows[:few], rows[-few:]))
     seen, tokens = (sum(row.get(name, 0.0) for row in rows) for name in ("examples", "tokens"))
     seconds = sum(row["seconds"] for row in rows)
+    epochs = f"{seen:,.0f} examples ({seen / max(1, epoch):.1f} epochs of {epoch:,})"
     lines = [
-        f"trained {len(rows):,} steps: {seen:,.0f} examples ({seen / max(1, epoch):.1f} epochs of {epoch:,}), "
-        f"{tokens:,.0f} tokens, {spelled(seconds)}; learning rate {plan.optim.lr:g}",
+        f"trained {len(rows):,} steps: {epochs}, {tokens:,.0f} tokens, {spelled(seconds)}; learning rate {plan.optim.lr:g}",
         f"loss {first:.3f} -> {last:.3f} (means of the first and last {few} steps)",
     ]
     validations = read_log(out / VALIDATION) if (out / VALIDATION).is_file() else []

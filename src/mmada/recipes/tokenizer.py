@@ -126,7 +126,7 @@ class ImageTokenizerRecipe:
         reached = f"; held-out pictures: {rows[-1]['psnr']:.1f} dB" if rows else ""
         print(f"trained {self.plan.steps:,} steps of {self.batch} pictures{reached}")
         print(
-            f"the image tokenizer is in {written / 'image_tokenizer'}; samples are in {out / 'samples'}; train a model on its codes:"
+            f"the image tokenizer is in {written / 'image_tokenizer'}, samples in {out / 'samples'}; train a model on its codes:"
         )
         print(f"  mmada train sft --data {shlex.quote(self.data_file)} --start-from {shlex.quote(str(written))}")
 

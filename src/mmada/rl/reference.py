@@ -43,7 +43,8 @@ class FrozenCopy:
 class AdaptersOff:
     """The base model of a LoRA policy, with the adapters disabled: needs no memory of its own.
 
-    ``model``: `MMaDAModel` after `add_lora` or peft's ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it has no adapters.
+    ``model``: `MMaDAModel` after `add_lora` or peft's ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it
+    has no adapters.
     """
 
     def __init__(self, model: Any) -> None:

@@ -38,12 +38,12 @@ CHECKPOINT = "checkpoint.safetensors"
 class Plan:
     """Length of a run, its optimisers, and how often it saves.
 
-    ``average``: decay of the exponential moving average of the weights, which are saved as the model; 0: none is kept, the weights
-    themselves are saved. ``save_every``: steps between checkpoints; ``sample_every``: steps between saved models with sample
-    images. ``validate_every``: steps between validations, where the learner has a validation split; 0: none, or as the recipe
-    chooses. ``patience``: stop after so many validations in turn that are not better than the best, whose model is kept; 0: never.
-    ``trackers``: "tensorboard", "wandb", "trackio" or "mlflow", beside the JSONL log. ``threads``: CPU threads; 0: the default of
-    torch.
+    ``average``: decay of the exponential moving average of the weights, which are saved as the model; 0: none is kept, the
+    weights themselves are saved. ``save_every``: steps between checkpoints; ``sample_every``: steps between saved models with
+    sample images. ``validate_every``: steps between validations, where the learner has a validation split; 0: none, or as the
+    recipe chooses. ``patience``: stop after so many validations in turn that are not better than the best, whose model is kept;
+    0: never. ``trackers``: "tensorboard", "wandb", "trackio" or "mlflow", beside the JSONL log. ``threads``: CPU threads; 0: the
+    default of torch.
     """
 
     fewest: ClassVar[int] = 1

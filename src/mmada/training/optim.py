@@ -24,8 +24,8 @@ class Optim:
     """Settings of the optimisers.
 
     ``muon_lr`` = 0 leaves every parameter to AdamW. Learning rates rise linearly over ``warmup`` steps, stay constant, and fall
-    along a cosine to ``final`` times their value over the last ``decay`` share of the run; with the ``schedule`` "constant" they do
-    not fall. ``clip``: maximum gradient norm.
+    along a cosine to ``final`` times their value over the last ``decay`` share of the run; with the ``schedule`` "constant" they
+    do not fall. ``clip``: maximum gradient norm.
     """
 
     may_be_zero: ClassVar[tuple[str, ...]] = ()
