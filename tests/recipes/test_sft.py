@@ -122,7 +122,7 @@ def test_what_is_not_used_is_said(start: Path, data: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "recipe sft has no data; give some with --set data="),
+        ({}, "recipe sft has no data; give --data FILE.yaml, or --set data="),
         ({"data": "{text: X/lines.txt}", "device": "tpu"}, "device 'tpu' is not available"),
         ({"data": "{a: {kind: text}}"}, r"path is missing; give it \(at a\)"),
         ({"data": "{a: {kind: text, path: X/lines.txt, wieght: 1}}"}, r"wieght is not a field of it; .* \(at a.wieght\)"),
@@ -176,7 +176,7 @@ def test_an_image_tokenizer_alone_needs_a_text_tokenizer(start: Path, data: Path
 def test_mixtures_over_the_run() -> None:
     phases = (CurriculumPhase(until=0.5, mixture={"a": 1.0}), CurriculumPhase(until=1.0, mixture={"a": 3.0, "b": 1.0}))
     data = {name: DataSource(path=".", kind="text", weight=weight) for name, weight in (("a", 1), ("b", 1), ("c", 3), ("d", 1))}
-    recipe = SftRecipe(name="x", plan=Plan(steps=10), data=data, curriculum=phases, data_share=0.4)
+    recipe = SftRecipe(name="x", plan=Plan(steps=10), data=data, curriculum=phases, data_share=0.4, rows=1, row_length=8)
     assert recipe.mixture(0) == pytest.approx({"a": 0.6, "b": 0.08, "c": 0.24, "d": 0.08})
     assert recipe.mixture(9) == pytest.approx({"a": 0.45, "b": 0.15, "c": 0.3, "d": 0.1})
     plain = SftRecipe(name="x", plan=Plan(steps=10), data=data)

@@ -48,11 +48,10 @@ def test_a_released_checkpoint_is_trained_on(released: Path, tmp_path: Path) -> 
 
 
 def test_adapters_alone_are_trained_and_resumed(released: Path, tmp_path: Path) -> None:
-    pytest.importorskip("peft", exc_type=ImportError)
     lora = {**SHORT, "lora.rank": "2", "plan.save_every": "1"}
     written = run("cot", overrides=lora, out=tmp_path / "cot", start_from=released)
-    assert {path.name for path in written.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    assert not any("embed" in name for name in load_file(tmp_path / "cot" / "checkpoint.safetensors"))
+    assert {path.name for path in written.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "preset.json"}
+    assert not any("embed_tokens.weight" in name for name in load_file(tmp_path / "cot" / "checkpoint.safetensors"))
     assert MMaDA.load(released, adapter=written, device="cpu").draw("a red circle", steps=1, size=(64, 64)).size == (64, 64)
     more = {**lora, "plan.steps": "3", "plan.sample_every": "3"}
     run("cot", overrides=more, out=tmp_path / "cot", start_from=released, resume=True)

@@ -67,7 +67,7 @@ class Convert:
     )
     noise: float = option("New rows are the mean of the old ones plus X standard deviations of noise.", number(), 0.0)
     seed: int = option("Random seed of that noise.", SEED, 0)
-    adapter: Path | None = option("LoRA adapters to merge in (needs peft).", FOLDER, None, shown="none")
+    adapter: Path | None = option("LoRA adapters to merge in.", FOLDER, None, shown="none")
     preset: str | None = preset_option("Settings to write: mixcot, base, pretrain or llada.")
     mean: tuple[str, ...] = option(
         "Models whose weights are averaged with the source's.", text("FOLDER|HUB-ID"), (), many="list", shown="none"

@@ -89,9 +89,7 @@ class ModelOptions:
         group="model",
         shown=OWN,
     )
-    adapter: Path | None = option(
-        "LoRA adapters to merge into the model (needs peft).", FOLDER, None, group="model", shown="none"
-    )
+    adapter: Path | None = option("LoRA adapters to merge into the model.", FOLDER, None, group="model", shown="none")
 
     def check(self) -> None:
         """Nothing here depends on another option."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmada.cli.arguments import FOLDER, argument, flag, option, text
+from mmada.cli.arguments import FOLDER, PATH, argument, flag, option, text
 from mmada.cli.options import MODEL, output_option
 from mmada.errors import InputError, check_folder, quote, unknown_name
 
@@ -23,6 +23,7 @@ class Train:
     recipe: str | None = argument(
         "The recipe; --list shows them all, --fields what one of them can be set to.", text("RECIPE"), None
     )
+    data: Path | None = option("Your data: a YAML file of sets, or a folder of shards.", PATH, None, shown="the recipe's own")
     set: tuple[str, ...] = option("Set one field of the recipe.", text("A.B=C"), (), many="repeat")
     out: Path | None = option("The run's folder.", FOLDER, None, names=("-o", "--output"), shown="runs/RECIPE")
     start_from: str | None = option("The model to start from.", MODEL, None, shown="the recipe's own")
@@ -41,6 +42,18 @@ class Train:
         elif self.recipe not in RECIPES:
             raise unknown_name("recipe", self.recipe, RECIPES)
 
+    def overrides(self) -> dict[str, str]:
+        """The settings, ``--data`` among them."""
+        from mmada.recipes.overrides import text_of
+        from mmada.registry import RECIPES
+
+        given = parse_overrides(self.set)
+        if self.data is None:
+            return given
+        if not hasattr(RECIPES.find(str(self.recipe))(), "data_file"):
+            raise InputError(f"recipe {self.recipe} takes no --data; recipes that do are sft, image_tokenizer and rl")
+        return {**given, "data_file": text_of(str(self.data))}
+
     def run(self) -> None:
         """Train, or list."""
         from mmada.registry import RECIPES
@@ -57,7 +70,7 @@ class Train:
 
         run(
             self.recipe,
-            overrides=parse_overrides(self.set),
+            overrides=self.overrides(),
             out=self.out,
             resume=self.resume,
             start_from=self.start_from,

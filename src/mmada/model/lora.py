@@ -1,30 +1,30 @@
-"""LoRA adapters: their settings, adding them for training, and merging saved ones into the weights. Needs peft.
+"""LoRA: settings, and the layers that train two thin matrices beside each frozen one. Files of adapters: `mmada.model.adapters`.
 
-`Low-Rank Adaptation <https://arxiv.org/abs/2106.09685>`_ trains, for each matrix of the blocks, the product of two thin matrices
-that is added to it; everything else stays frozen.
+`Low-Rank Adaptation <https://arxiv.org/abs/2106.09685>`_ trains, for a matrix W, the product of two thin matrices that is added
+to it; W stays frozen. The thin ones are float32 whatever the type of W: bfloat16 would round small updates away.
+
+Shapes: D in, E out, r rank, V vocabulary.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, cast
 
-from transformers.integrations import peft as integration
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mmada.errors import InputError, check_number, check_path, check_whole, quote
+from mmada.errors import check_flag, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 
-__all__ = ["Lora", "add_lora", "check_lora", "merged"]
+__all__ = ["Lora", "LoraEmbedding", "LoraLinear", "adapters_off", "add_lora", "check_lora", "lora_layers"]
 
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""Matrices of a block that get an adapter: all."""
-PEFT = "0.18.0"
-"""Oldest peft that the project works with; newer versions of transformers need a newer one and say which."""
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Matrices of a block that get adapters: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,66 +32,119 @@ class Lora:
     """Adapters for every matrix of the blocks; all other weights are frozen.
 
     ``rank``: width of the two thin matrices, 0 for no adapters. What they add is scaled by ``alpha / rank``. ``dropout`` acts on
-    their input.
+    their input. ``embeddings``: adapters for the embedding and the head too, with which a model learns new pictures and words
+    much faster, at little more memory.
     """
 
     rank: int = 0
     alpha: int = 32
     dropout: float = 0.0
+    embeddings: bool = True
 
     def __post_init__(self) -> None:
         check_whole("lora.rank", self.rank, 0)
         check_whole("lora.alpha", self.alpha, 1)
         check_number("lora.dropout", self.dropout, 0, 1)
+        check_flag("lora.embeddings", self.embeddings)
+
+    @property
+    def scale(self) -> float:
+        """Factor of what the adapters add."""
+        return self.alpha / self.rank
+
+
+class LoraLinear(nn.Linear):
+    """A frozen linear layer plus its adapter: W x + scale B A x, with A (r, D) and B (E, r)."""
+
+    def __init__(self, layer: nn.Linear, lora: Lora) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.lora, self.on = lora, True
+        self.lora_A = nn.Parameter(layer.weight.new_empty(lora.rank, layer.in_features, dtype=torch.float32))
+        self.lora_B = nn.Parameter(layer.weight.new_zeros(layer.out_features, lora.rank, dtype=torch.float32))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of both."""
+        base = F.linear(x, self.weight, self.bias)
+        if not self.on:
+            return base
+        x = F.dropout(x, self.lora.dropout, self.training)
+        added = F.linear(F.linear(x.to(self.lora_A.dtype), self.lora_A), self.lora_B)
+        return base + (self.lora.scale * added).to(base.dtype)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Rows of the whole matrix (last - first, D), as `mmada.model.mmada.MMaDAModel.head` gives them."""
+        weight = self.weight[first:last]
+        return weight + (self.lora.scale * (self.lora_B[first:last] @ self.lora_A)).to(weight.dtype) if self.on else weight
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to the weight, float32 (E, D)."""
+        return self.lora.scale * (self.lora_B @ self.lora_A)
+
+
+class LoraEmbedding(nn.Embedding):
+    """A frozen embedding plus its adapter: the row of a token plus scale (B A)^T, with A (r, V) and B (D, r)."""
+
+    def __init__(self, layer: nn.Embedding, lora: Lora) -> None:
+        nn.Module.__init__(self)
+        self.num_embeddings, self.embedding_dim = layer.num_embeddings, layer.embedding_dim
+        self.padding_idx, self.max_norm, self.norm_type = layer.padding_idx, layer.max_norm, layer.norm_type
+        self.scale_grad_by_freq, self.sparse, self.weight = layer.scale_grad_by_freq, layer.sparse, layer.weight
+        self.lora, self.on = lora, True
+        self.lora_embedding_A = nn.Parameter(layer.weight.new_zeros(lora.rank, layer.num_embeddings, dtype=torch.float32))
+        self.lora_embedding_B = nn.Parameter(layer.weight.new_empty(layer.embedding_dim, lora.rank, dtype=torch.float32))
+        nn.init.normal_(self.lora_embedding_B, std=1 / math.sqrt(lora.rank))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows of both."""
+        base = super().forward(input)
+        if not self.on:
+            return base
+        added = F.linear(F.embedding(input, self.lora_embedding_A.T), self.lora_embedding_B)
+        return base + (self.lora.scale * added).to(base.dtype)
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to the weight, float32 (V, D)."""
+        return self.lora.scale * (self.lora_embedding_B @ self.lora_embedding_A).T
+
+
+LoraLayer = LoraLinear | LoraEmbedding
 
 
 def check_lora(config: Any, lora: Lora) -> None:
-    """Raise InputError without peft, and for a rank above the model's width, which no matrix of it has."""
+    """Raise InputError for a rank above the model's width, which no matrix of it has."""
     check_whole("lora.rank", lora.rank, 1, min(config.hidden_size, config.intermediate_size))
-    peft("lora")
 
 
 def add_lora(model: MMaDAModel, lora: Lora) -> None:
     """Freeze the model and add trainable adapters, which change nothing at first. Raises InputError as `check_lora`."""
     check_lora(model.config, lora)
-    library = peft("lora")
     model.requires_grad_(False)
-    config = library.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
-    model.add_adapter(config)
+    for name, layer in list(model.named_modules()):
+        above, _, last = name.rpartition(".")
+        if last in TARGETS and isinstance(layer, nn.Linear):
+            setattr(model.get_submodule(above), last, LoraLinear(layer, lora))
+    if lora.embeddings:
+        model.model.embed_tokens = LoraEmbedding(model.model.embed_tokens, lora)
+        model.lm_head = LoraLinear(model.lm_head, lora)
 
 
-def merged(model: MMaDAModel, adapter: str | Path) -> MMaDAModel:
-    """Return the model with the adapters of a folder merged in. Raises InputError without peft, or where they do not fit."""
-    folder = check_path("adapter", adapter)
+def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """The layers with adapters, by name."""
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, (LoraLinear, LoraEmbedding))}
+    return cast(dict[str, LoraLayer], found)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The model without its adapters inside the ``with`` block."""
+    layers = [layer for layer in lora_layers(model).values() if layer.on]
+    for layer in layers:
+        layer.on = False
     try:
-        found = (folder / "adapter_config.json").is_file()
-    except OSError:  # a loop of links, a file on the way
-        found = False
-    if not found:
-        raise InputError(f"adapter {quote(folder)} has no adapter_config.json; give a folder of LoRA adapters")
-    library = peft("adapter")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            return cast(MMaDAModel, library.PeftModel.from_pretrained(model, str(folder)).merge_and_unload())
-    except Exception as error:  # peft and safetensors each fail in their own ways
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"adapter {quote(folder)} does not fit the model ({reason}); give one that was trained on it") from error
-
-
-def peft(field: str) -> Any:
-    """The library. Raises InputError where it is missing or too old."""
-    wanted = max(PEFT, getattr(integration, "MIN_PEFT_VERSION", PEFT), key=numbers)
-    try:
-        found = version("peft")
-        if numbers(found) >= numbers(wanted):
-            return import_module("peft")
-    except (PackageNotFoundError, ImportError) as error:
-        raise InputError(f"{field} needs peft {wanted} or later; install it with: pip install 'mmada[peft]'") from error
-    raise InputError(f"{field} needs peft {wanted} or later, found {found}; install it with: pip install -U 'mmada[peft]'")
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+        yield
+    finally:
+        for layer in layers:
+            layer.on = True

@@ -42,6 +42,8 @@ class Predictor(nn.Module):
 
     def head(self, vocab: range) -> Tensor:
         """The head's rows (V, D) for a contiguous range of token ids."""
+        if hasattr(self.lm_head, "rows"):  # with an adapter
+            return cast(Tensor, self.lm_head.rows(vocab.start, vocab.stop))
         return cast(Tensor, self.lm_head.weight)[vocab.start : vocab.stop]
 
     def logits(self, hidden_ND: Tensor, vocab: range) -> Tensor:

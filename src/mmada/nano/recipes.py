@@ -5,11 +5,10 @@ All three are `SftRecipe` over the procedural data sets of `mmada.nano.datasets`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmada.data.dataset import Dataset, DatasetLike, Formatter
+from mmada.data.dataset import Formatter
 from mmada.diffusion.forward_process import ForwardProcess
 from mmada.errors import InputError
 from mmada.nano.datasets import ANSWER_LENGTHS, KINDS, NanoData, corpus, nano_datasets
@@ -17,6 +16,7 @@ from mmada.nano.image_sets import ImageSets, ImageSetSizes
 from mmada.pipeline import ImageSampling, Preset, TextSampling
 from mmada.recipes.init_from import Start
 from mmada.recipes.sft import COT_INSTRUCTION, CurriculumPhase, SftRecipe
+from mmada.recipes.sft_data import ReadData, SftData
 from mmada.tokenizers.text import TextTokenizer, train_text_tokenizer
 from mmada.training.loop import Plan
 from mmada.training.masked_diffusion import LossSettings
@@ -58,17 +58,17 @@ class NanoSftRecipe(SftRecipe):
         """The kinds of nano examples, and the sources of ``data``."""
         return (*KINDS, *self.data)
 
-    def datasets(self, begun: Start, formatter: Formatter, read: Mapping[str, Dataset], cache: Path) -> dict[str, DatasetLike]:
+    def datasets(self, begun: Start, formatter: Formatter, read: ReadData, length: int, cache: Path) -> SftData:
         """As `SftRecipe.datasets`, with those of the nano world."""
-        added = super().datasets(begun, formatter, read, cache)
+        added = super().datasets(begun, formatter, read, length, cache)
         images = ImageSets.build(begun.image, self.image_sets, cache=cache)
         data = NanoData(images, formatter.prompter.text, SIZE // begun.image.config.downsample)
-        return {**nano_datasets(data), **added}
+        return replace(added, train={**nano_datasets(data), **added.train})
 
-    def new_text_tokenizer(self) -> TextTokenizer:
+    def new_text_tokenizer(self, read: ReadData | None = None) -> TextTokenizer:
         """The given one, or else the nano BPE, trained on 4,000 draws of every kind of sentence."""
         if self.text_tokenizer:
-            return super().new_text_tokenizer()
+            return super().new_text_tokenizer(read)
         return train_text_tokenizer(corpus(0, 4000, COT_INSTRUCTION))
 
     def new_preset(self) -> Preset:

@@ -22,18 +22,18 @@ __all__ = ["NanoImageTokenizerRecipe", "image_decoder", "image_tokenizer"]
 
 @dataclass(frozen=True, kw_only=True)
 class NanoImageTokenizerRecipe(ImageTokenizerRecipe):
-    """Training on rendered pictures, whose labels feed the semantic head; on ``images`` if given, without it."""
+    """Training on rendered pictures, whose labels feed the semantic head; on ``data_file`` or ``images`` if given, without it."""
 
     def stream(self, config: ImageTokenizerConfig) -> tuple[Callable[[int], ImageBatch], np.ndarray]:
         """Batches by step, and unseen pictures to show as samples."""
-        if self.images:
+        if self.images or self.data_file:
             return super().stream(config)
         shown = picture_batch(self.plan.seed, SHOWN_STEP, SHOWN, "validation").pixels
         return lambda step: picture_batch(self.plan.seed, step, self.batch), shown
 
     def auxiliary(self, config: ImageTokenizerConfig) -> nn.Module | None:
         """The semantic head: codes that a language model can read tell apart what a picture shows."""
-        if self.images:
+        if self.images or self.data_file:
             return None
         return SemanticHead(config.code_bits, config.image_size // config.downsample, CLASSES)
 

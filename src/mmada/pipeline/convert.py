@@ -13,8 +13,8 @@ import torch
 
 from mmada.errors import MAX_ROWS, InputError, check_choice, check_folder, check_is_folder, check_number, check_whole, quote
 from mmada.io.atomic import atomic_folder
+from mmada.model.adapters import merged
 from mmada.model.loading import read_sizes
-from mmada.model.lora import merged
 from mmada.model.mmada import MMaDAModel
 from mmada.model.quantize import quantize
 from mmada.model.resize_embeddings import resize_embeddings

@@ -11,7 +11,7 @@ The released checkpoints have the first two rows only; `mmada.pipeline.known_che
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -86,10 +86,32 @@ def load_folder(
         if not HUB_ID.fullmatch(str(image_tokenizer)):  # one of the hub is downloaded with the first image
             check_image_tokenizer(find_folder(image_tokenizer, "image_tokenizer"))
     folder = find_folder(source)
+    if adapter is None and is_adapter(folder):
+        folder, adapter = base_of(folder), folder
     parts = read_folder(
         folder, chosen, wanted, image_tokenizer=image_tokenizer, preset=preset, quantisation=quantisation, adapter=adapter
     )
     return parts, chosen
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds adapters alone."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> Path:
+    """The model that adapters were trained from. Raises InputError where the folder names none that is here."""
+    from mmada.model.adapters import adapter_base
+
+    base = adapter_base(folder)
+    if base in MODELS:
+        return find_folder(base)
+    if base and check_path("adapter", base).is_dir():  # nothing is downloaded because a file says so
+        return Path(base)
+    named = f"{quote(base)}, which is not here" if base else "none"
+    raise InputError(
+        f"model {quote(folder)} holds adapters of a model, and names {named}; give that model, and this folder as adapter"
+    )
 
 
 def check_image_tokenizer(folder: Path) -> None:
@@ -150,6 +172,8 @@ def read_folder(
     if dtype is not None and quantisation is not None:
         raise InputError(f"dtype {dtype} and quantisation {quantisation!r} are both types of the weights; give one of them")
     known = known_checkpoint(folder, preset)
+    if adapter is not None and preset is None and (Path(adapter) / "preset.json").is_file():
+        known = replace(known, preset=Preset.load(adapter))
     text = TextTokenizer.load(folder)
     image: ImageTokenizer | str | Path | None = image_tokenizer or image_source(folder, known)
     if isinstance(image, Path) and image.parent == folder:
@@ -197,7 +221,7 @@ def with_adapter(
     folder: Path, adapter: str | Path, device: torch.device, dtype: torch.dtype | None, quantisation: Quantisation | None
 ) -> Predictor:
     """Read the transformer and merge the adapters of a folder into it; peft does that on `transformers`' blocks."""
-    from mmada.model.lora import merged
+    from mmada.model.adapters import merged
     from mmada.model.trainable import read_model
 
     if quantisation is not None:  # blocks are quantised on their way to the device

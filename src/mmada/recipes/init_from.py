@@ -62,8 +62,11 @@ class Start:
         return vocabulary
 
 
-def read_start(folder: Path, weights: torch.dtype = torch.float32) -> Start:
-    """Read a start, its weights cast to the type that they are trained in. Raises InputError for an invalid folder."""
+def read_start(folder: Path, weights: torch.dtype | None = torch.float32) -> Start:
+    """Read a start, its weights cast to the type that they are trained in (None: as they are stored).
+
+    Raises InputError for an invalid folder.
+    """
     own = folder / "image_tokenizer"
     if not (folder / "config.json").is_file():
         return Start(image=ImageTokenizer.load(own), image_folder=own, text=None, model=None, preset=None)
@@ -75,7 +78,7 @@ def read_start(folder: Path, weights: torch.dtype = torch.float32) -> Start:
         raise InputError(f"model folder {folder} is {stored}, which cannot be trained; start from the one it was converted from")
     model = read_model(folder, device=torch.device("cpu"))
     dtype = widest_type(model)
-    cast_weights(model, weights)
+    cast_weights(model, weights or dtype)
     text = TextTokenizer.load(folder)
     source = source if isinstance(source, Path) else find_folder(source)
     return Start(image=read_image_tokenizer(source), image_folder=source, text=text, model=model, preset=card.preset, dtype=dtype)

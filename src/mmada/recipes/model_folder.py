@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from mmada.io.weights import share_weights
+from mmada.model.adapters import save_adapters
 from mmada.model.factored_codes import plain_state
 from mmada.model.mmada import MMaDAConfig, MMaDAModel
 from mmada.pipeline import MMaDA, Preset
@@ -20,10 +21,14 @@ from mmada.tokenizers.text import TextTokenizer
 __all__ = ["sample_images", "write_adapters", "write_model"]
 
 
-def write_adapters(model: MMaDAModel, folder: Path) -> None:
-    """Write LoRA adapters alone, as peft reads them; `mmada.load(MODEL, adapter=folder)` applies them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
+def write_adapters(model: MMaDAModel, folder: Path, base: Path, preset: Preset | None = None) -> None:
+    """Write LoRA adapters alone, as peft reads them; `mmada.load(folder)` applies them to ``base``, the model they are of.
+
+    ``preset``: written too where it is not that of the base.
+    """
+    save_adapters(model, folder, str(base.resolve()))
+    if preset is not None:
+        preset.save(folder)
 
 
 def write_model(model: MMaDAModel, text: TextTokenizer, begun: Start, folder: Path, preset: Preset) -> None:

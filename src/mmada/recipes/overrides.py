@@ -53,11 +53,19 @@ def with_fields(config: Config, values: Mapping[tuple[str, ...], str], above: tu
         elif dataclasses.is_dataclass(getattr(config, path[0])) and isinstance(given := parsed(full, text), dict):
             inside = {tuple(str(name).split(".")): text_of(value) for name, value in given.items()}
             parts[path[0]] = inside | parts.get(path[0], {})
+        elif (named := named_settings(getattr(config, path[0]), text)) is not None:
+            changed[path[0]] = named
         else:
             changed[path[0]] = checked(full, get_type_hints(type(config))[path[0]], text)
     for head, inner in parts.items():
         changed[head] = with_fields(changed.get(head, getattr(config, head)), inner, (*above, head))
     return dataclasses.replace(config, **changed) if changed else config  # type: ignore[type-var]
+
+
+def named_settings(before: Any, name: str) -> Any:
+    """The settings that a class of settings knows by a name, as in ``losses=paper``; None for anything else."""
+    name = name.strip()
+    return getattr(type(before), name)() if name in getattr(type(before), "NAMES", ()) else None
 
 
 def parsed(full: str, text: str) -> Any:

@@ -33,7 +33,7 @@ from mmada.pipeline.preset import Preset
 from mmada.recipes.init_from import Start, read_start
 from mmada.recipes.model_folder import sample_images, write_adapters, write_model
 from mmada.recipes.rl_methods import MethodChoice
-from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, read_prompts, tasks_of
+from mmada.recipes.rl_prompts import DrawPrompt, PromptPool, check_prompts, data_prompts, read_prompts, tasks_of
 from mmada.rewards import Reward, RewardSum, WeightedReward, misfit, reward_of, rewards
 from mmada.rewards.registry import check_name, is_model
 from mmada.rewards.reward import is_optional
@@ -54,14 +54,16 @@ MAX_GROUP = 4096
 class RLRecipe:
     """A stage of policy optimisation.
 
-    ``tasks``: number of prompts of each task in a batch; task names are free. ``prompts``: the source of the prompts of each
-    task (`mmada.recipes.rl_prompts`), and ``image_folders``, which are searched for their pictures. ``rewards``: for each
-    task the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt.
-    ``timeout``: seconds that a reward may take for a batch of completions; ``isolation``: whether each reward runs in a
-    "thread" or in a "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released
-    one, and ``reward_device`` their device. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32;
-    "auto": if the device is faster with it. ``micro_batch``: maximum rows whose activations are in memory at once.
-    ``sample_prompts``: pictures drawn whenever samples are due.
+    ``data_file``: a YAML file of data sets, as ``--data`` gives it: its sets of use prompts are the tasks, by their weights as
+    many prompts of a batch as the recipe's own tasks have, with the recipe's rewards of their kind unless ``rewards`` names the
+    set. ``tasks``: number of prompts of each task in a batch; task names are free. ``prompts``: the source of the prompts of each
+    task (`mmada.recipes.rl_prompts`), and ``image_folders``, which are searched for their pictures. ``rewards``: for each task
+    the weights of its rewards, by name or as "package.module:function". ``group_size``: G, completions of a prompt. ``timeout``:
+    seconds that a reward may take for a batch of completions; ``isolation``: whether each reward runs in a "thread" or in a
+    "process" of its own; ``reward_models``: the source of a reward that is a model, in place of the released one, and
+    ``reward_device`` their device. ``bf16``: rollouts and updates compute in bfloat16 while weights stay float32; "auto": if the
+    device is faster with it. ``micro_batch``: maximum rows whose activations are in memory at once. ``sample_prompts``: pictures
+    drawn whenever samples are due.
     """
 
     name: str
@@ -70,6 +72,7 @@ class RLRecipe:
     tasks: Mapping[str, int]
     prompts: Mapping[str, str]
     rewards: Mapping[str, Mapping[str, float]]
+    data_file: str = ""
     image_folders: tuple[str, ...] = ()
     group_size: int = 8
     method: MethodChoice = field(default_factory=MethodChoice)
@@ -117,6 +120,8 @@ class RLRecipe:
     def run(self, *, out: Path, resume: bool, start: Path | None) -> Path:
         """Train in ``out`` from the model folder ``start``; returns the folder of the trained model."""
         assert start is not None, "a stage starts from a model"
+        if self.data_file:
+            return self.with_data().run(out=out, resume=resume, start=start)
         self.check()
         self.check_start(start)
         pools = self.read_prompts()
@@ -135,6 +140,20 @@ class RLRecipe:
                 "no completion got a reward, so nothing was learned; see %s", out / "groups.jsonl"
             )
         return model
+
+    def with_data(self) -> RLRecipe:
+        """The recipe with the sets of ``data_file`` as its tasks. Raises InputError for a set that has no rewards."""
+        found = data_prompts(self.data_file, sum(self.tasks.values()))
+        rewards: dict[str, Mapping[str, float]] = {}
+        for name, one in found.items():
+            given = self.rewards.get(name) or next((self.rewards[kind] for kind in one.kinds if kind in self.rewards), None)
+            if given is None:
+                raise InputError(
+                    f"rewards have none for the set {name!r} of {self.data_file}; give some: rewards={{{name}: ...}}"
+                )
+            rewards[name] = given
+        tasks, prompts = {n: one.prompts for n, one in found.items()}, {n: one.source for n, one in found.items()}
+        return replace(self, data_file="", tasks=tasks, prompts=prompts, rewards=rewards)
 
     def check(self) -> None:
         """Raise InputError for settings that are invalid for every start, before a model or prompts are read."""
@@ -227,7 +246,7 @@ class RLRecipe:
             store=self.store(out, start, resume, bf16=bf16),
             first_needed=lambda step: step // self.plan.save_every * self.plan.save_every,
             show=partial(self.samples, start),
-            write=partial(self.write, begun),
+            write=partial(self.write, begun, start),
             bf16=bf16,
             micro_batch=self.micro_batch,
         )
@@ -277,10 +296,10 @@ class RLRecipe:
             return sample_images(start, self.sample_prompts, adapter=folder)
         return sample_images(folder, self.sample_prompts)
 
-    def write(self, begun: Start, trained: MMaDAModel, folder: Path) -> None:
+    def write(self, begun: Start, start: Path, trained: MMaDAModel, folder: Path) -> None:
         """Write the trained model, with the preset of its start."""
         if self.lora.rank:
-            write_adapters(trained, folder)
+            write_adapters(trained, folder, start)
             return
         assert begun.text is not None, "checked by run"
         assert begun.preset is not None, "checked by run"

@@ -3,6 +3,7 @@
     math: gsm8k:train.jsonl         a public set, from a file in its own layout
     vision: folder:runs/reason      collected examples
     image: captions:captions.txt    one caption per line, for rewards that compare picture and caption
+    mine: data:FILE.yaml::NAME      the set NAME, of use prompts, of a YAML file of data sets
     math: KIND:NAME                 a kind of `mmada.registry.SOURCES` that generates prompts
 
 Task names are free. From a folder, a task named "math", "vision" or "image" takes the examples of that kind, and a task of
@@ -16,12 +17,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from mmada.data import Mixture, load
+from mmada.data.dataset import UnusableRow
+from mmada.data.mixture import SourceSet
 from mmada.data.public_sets import MATHEMATICS, READERS
 from mmada.data.reasoning import ReasoningExample
 from mmada.errors import InputError, check_choice, unknown_name
@@ -34,7 +38,7 @@ from mmada.tasks.text_to_image import TextToImage
 from mmada.tasks.vqa import VQA
 from mmada.tokenizers.prompt import Message
 
-__all__ = ["DrawPrompt", "PromptPool", "check_prompts", "read_prompts", "tasks_of"]
+__all__ = ["DrawPrompt", "PromptPool", "check_prompts", "data_prompts", "read_prompts", "tasks_of"]
 
 DrawPrompt = Callable[[np.random.Generator], Prompt]
 KINDS = ("math", "vision", "image")
@@ -60,12 +64,15 @@ def tasks_of(name: str, source: str) -> tuple[Task, ...]:
         return (SOURCES[kind].tasks[rest],)
     if kind == "captions":
         return (TextToImage(),)
+    if kind == "data":
+        made: dict[str, Task] = {"math": Mathematics(), "vision": VQA(), "image": TextToImage()}
+        return tuple(made[task] for task in set_of(name, source).tasks)
     if kind == "folder":
         return {"math": (Mathematics(), VQA()), "vision": (VQA(),)}.get(name, (Mathematics(), VQA()))
     if kind == "self":
         raise InputError(f"prompts of {name} cannot be {source!r}, a model's own answers; name the source of the prompts")
     if kind not in READERS:
-        raise unknown_name(f"source of the prompts of {name}:", kind, [*READERS, *SOURCES, "folder", "captions"])
+        raise unknown_name(f"source of the prompts of {name}:", kind, [*READERS, *SOURCES, "folder", "captions", "data"])
     return (Mathematics(),) if kind in MATHEMATICS else (VQA(),)
 
 
@@ -126,7 +133,72 @@ def pool_of(name: str, source: str, images: Sequence[Path]) -> PromptPool:
     kind = source.partition(":")[0]
     if kind in SOURCES:
         return GeneratedPrompts(source)
+    if kind == "data":
+        return StoredPrompts(prompts_of_set(name, source))
     return StoredPrompts(captions(name, source) if kind == "captions" else questions(name, source, images))
+
+
+@lru_cache(maxsize=4)
+def mixture_of(path: str) -> Mixture:
+    """The mixture of a YAML file, listed once."""
+    return load(path)
+
+
+def set_of(name: str, source: str) -> SourceSet:
+    """The set of a source such as ``data:FILE.yaml::NAME``. Raises InputError where it is none of prompts."""
+    path, _, wanted = source.partition(":")[2].rpartition("::")
+    sets = mixture_of(path).sets
+    if wanted not in sets:
+        raise unknown_name(f"set of {path} for the prompts of {name}:", wanted, sets)
+    if sets[wanted].use != "prompts":
+        raise InputError(f"set {wanted!r} of {path} is of use {sets[wanted].use}; prompts of {name} need a set of use prompts")
+    return sets[wanted]
+
+
+class PromptSet(NamedTuple):
+    """A set of prompts: its source, how many prompts of a batch it has, and the kinds of its tasks."""
+
+    source: str
+    prompts: int
+    kinds: tuple[str, ...]
+
+
+def data_prompts(path: str, count: int) -> dict[str, PromptSet]:
+    """The sets of prompts of a YAML file; each has part of ``count`` prompts of a batch, by its weight.
+
+    Raises InputError where there is none.
+    """
+    mixture = mixture_of(path)
+    weights = {
+        name: mixture.weights[name] for name, one in mixture.sets.items() if one.use == "prompts" and mixture.weights[name]
+    }
+    if not weights:
+        raise InputError(
+            f"data {path} has no set of use prompts; write one, as in name: {{use: prompts, files: ..., reader: gsm8k}}"
+        )
+    whole = sum(weights.values())
+    return {
+        name: PromptSet(f"data:{path}::{name}", max(1, round(count * weight / whole)), mixture.sets[name].tasks)
+        for name, weight in weights.items()
+    }
+
+
+def prompts_of_set(name: str, source: str) -> list[ReasoningExample]:
+    """The prompts of the training split of a set, with a warning that says which rows are left out and why."""
+    one = set_of(name, source)
+    prompts, found = one.prompts("train"), []
+    for index in range(len(prompts)):
+        try:
+            found.append(prompts[index])
+        except UnusableRow:  # counted by the set
+            continue
+    mixture_of(source.partition(":")[2].rpartition("::")[0]).check_rejected()
+    said = ", ".join(f"{reason} ({number})" for reason, number in one.tally.reasons.most_common(3))
+    if not found:
+        raise InputError(f"prompts of {name} from {source!r} hold no usable prompt ({said or 'empty'}); give another source")
+    if said:
+        logging.getLogger(__name__).warning("%s: %d of %d rows left out: %s", source, one.tally.reasons.total(), one.rows, said)
+    return found
 
 
 def questions(name: str, source: str, images: Sequence[Path]) -> list[ReasoningExample]:

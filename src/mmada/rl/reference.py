@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 from torch import nn
 
 from mmada.errors import InputError
+from mmada.model.lora import adapters_off, lora_layers
 from mmada.rl.likelihood import Scorer
 
 __all__ = ["AdaptersOff", "FrozenCopy", "Reference"]
@@ -42,17 +43,22 @@ class FrozenCopy:
 class AdaptersOff:
     """The base model of a LoRA policy, with the adapters disabled: needs no memory of its own.
 
-    ``model``: `MMaDAModel` after ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it has no adapters.
+    ``model``: `MMaDAModel` after `add_lora` or peft's ``add_adapter``, or a ``peft.PeftModel`` around it. Raises InputError if it
+    has no adapters.
     """
 
     def __init__(self, model: Any) -> None:
-        if not hasattr(model, "peft_config"):
-            raise InputError(f"model {type(model).__name__} has no adapters to disable; add some with peft or use FrozenCopy")
+        if not hasattr(model, "peft_config") and not lora_layers(model):
+            raise InputError(f"model {type(model).__name__} has no adapters to disable; add some or use FrozenCopy")
         self.model = model
 
     @contextmanager
     def scorer(self) -> Iterator[Scorer]:
         """As `Reference.scorer`."""
+        if lora_layers(self.model):
+            with adapters_off(self.model):
+                yield cast(Scorer, self.model)
+            return
         if hasattr(self.model, "disable_adapter"):
             with self.model.disable_adapter():
                 yield cast(Scorer, self.model)

@@ -88,7 +88,8 @@ class ImageTokenizerLearner:
     """Learner of an image tokenizer, as `mmada.training.loop.train` runs it.
 
     ``batches(step)``: the batch of a step. ``sample_pictures``: uint8 (n, H, W, 3), pictures to reconstruct as samples.
-    ``auxiliary``: a module that is an `AuxiliaryLoss`, used if ``losses.auxiliary`` is not 0.
+    ``auxiliary``: a module that is an `AuxiliaryLoss`, used if ``losses.auxiliary`` is not 0. ``held_out``: pictures of the
+    validation, as the samples.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class ImageTokenizerLearner:
         device: torch.device,
         *,
         auxiliary: nn.Module | None = None,
+        held_out: np.ndarray | None = None,
     ) -> None:
+        self.held_out = held_out
         self.tokenizer = tokenizer
         self.auxiliary = auxiliary if losses.auxiliary else None
         parts = {"tokenizer": tokenizer, **({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})}
@@ -135,6 +138,21 @@ class ImageTokenizerLearner:
             head = cast(AuxiliaryLoss, self.auxiliary)
             found["auxiliary"] = c.auxiliary * head.loss(latent.quantised, labels.to(self.device))
         return found
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Squared error of held-out pictures rebuilt from their codes, and the same in decibels (PSNR, peak 255)."""
+        if self.held_out is None:
+            return {}
+        self.module.eval()
+        errors = []
+        for start in range(0, len(self.held_out), 16):
+            shown = self.held_out[start : start + 16]
+            rebuilt = self.tokenizer.decode(self.tokenizer.encode(to_pixels(shown).to(self.device)))
+            made = np.stack([np.asarray(one, np.float64) for one in to_images(rebuilt)])
+            errors += list((((made - shown) / 255.0) ** 2).mean((1, 2, 3)))
+        psnr = float(np.mean([-10 * np.log10(max(error, 1e-10)) for error in errors]))
+        return {"loss": float(np.mean(errors)), "psnr": psnr}
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
         """The sample pictures, followed by their reconstructions."""

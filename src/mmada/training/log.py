@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +19,10 @@ from mmada.io.atomic import atomic_file, sync, write_text
 from mmada.io.images import save_image
 from mmada.io.jsonl import read_log
 
-__all__ = ["RunLog", "read_log"]
+__all__ = ["VALIDATION", "RunLog", "read_log"]
+
+VALIDATION = "validation.jsonl"
+"""Name of the file with a line for each validation: the step it came after, and losses."""
 
 Array = NDArray[np.float64]
 
@@ -51,6 +54,9 @@ class RunLog:
         self.folder = folder
         self.path = folder / "log.jsonl"
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows_before(self.path, start)))
+        if (validations := folder / VALIDATION).exists():
+            kept = [row for row in read_log(validations) if row["step"] <= start]
+            write_text(validations, "".join(json.dumps(row) + "\n" for row in kept))
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -83,14 +89,20 @@ class RunLog:
             self.printed = now
             print(json.dumps(row), flush=True)
 
+    def validation(self, step: int, losses: Mapping[str, float]) -> None:
+        """Write one line of `VALIDATION`, the losses after ``step`` steps, and print the loss."""
+        with (self.folder / VALIDATION).open("a") as file:
+            file.write(json.dumps({"step": step, **losses}) + "\n")
+        self.progress.console.print(f"step {step}: validation loss {losses['loss']:.4f}", highlight=False)
+
     def sync(self) -> None:
         """Flush the log to disk, so that it never lacks steps that a checkpoint has."""
         sync(self.path)
 
-    def pictures(self, step: int, pictures: Sequence[Image.Image]) -> None:
-        """Write a strip of sample images, ``samples/step_NNNNNN.png``."""
+    def pictures(self, step: int, pictures: Sequence[Image.Image]) -> Image.Image | None:
+        """Write a strip of sample images, ``samples/step_NNNNNN.png``; returns it."""
         if not pictures:
-            return
+            return None
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
         width, height = pictures[0].size
@@ -100,6 +112,13 @@ class RunLog:
             sheet.paste(picture, (i % columns * (width + 2), i // columns * (height + 2)))
         sheet = sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST)
         save_image(sheet, folder / f"step_{step:06d}.png")
+        return sheet
+
+    def texts(self, step: int, texts: str) -> None:
+        """Write sample texts, ``samples/step_NNNNNN.txt``."""
+        folder = self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        write_text(folder / f"step_{step:06d}.txt", texts + "\n")
 
     def plot(self) -> None:
         """Write ``curves.png`` from the log, if matplotlib is installed."""

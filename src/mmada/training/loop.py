@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -21,12 +21,14 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError, check_instance, check_number, check_whole, make_folder, quote
 from mmada.io.atomic import atomic_folder, remove_leftovers
+from mmada.io.documents import read_yaml
 from mmada.io.lock import folder_lock
 from mmada.training.checkpoint import check_finite, load_checkpoint, save_checkpoint
-from mmada.training.log import RunLog
+from mmada.training.log import VALIDATION, RunLog, read_log
 from mmada.training.optim import MAX_UPDATES, Optim, build_optimisers, learning_rate_scale
+from mmada.training.trackers import Trackers, check_trackers
 
-__all__ = ["CHECKPOINT", "Learner", "Plan", "check_new", "train"]
+__all__ = ["CHECKPOINT", "Course", "Learner", "Plan", "Validated", "check_new", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 """Name of the checkpoint in a run folder."""
@@ -36,22 +38,32 @@ CHECKPOINT = "checkpoint.safetensors"
 class Plan:
     """Length of a run, its optimisers, and how often it saves.
 
-    ``average``: decay of the exponential moving average of the weights, which are saved as the model. ``save_every``:
-    steps between checkpoints; ``sample_every``: steps between saved models with sample images. ``threads``: CPU threads; 0:
-    the default of torch.
+    ``average``: decay of the exponential moving average of the weights, which are saved as the model; 0: none is kept, the
+    weights themselves are saved. ``save_every``: steps between checkpoints; ``sample_every``: steps between saved models with
+    sample images. ``validate_every``: steps between validations, where the learner has a validation split; 0: none, or as the
+    recipe chooses. ``patience``: stop after so many validations in turn that are not better than the best, whose model is kept;
+    0: never. ``trackers``: "tensorboard", "wandb", "trackio" or "mlflow", beside the JSONL log. ``threads``: CPU threads; 0: the
+    default of torch.
     """
 
+    fewest: ClassVar[int] = 1
     steps: int
     seed: int = 0
     optim: Optim = field(default_factory=Optim)
     average: float = 0.995
     save_every: int = 250
     sample_every: int = 1000
+    validate_every: int = 0
+    patience: int = 0
+    trackers: tuple[str, ...] = ()
     threads: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "sample_every"):
-            check_whole(f"plan.{name}", getattr(self, name), 1, MAX_UPDATES)
+            check_whole(f"plan.{name}", getattr(self, name), self.fewest, MAX_UPDATES)
+        for name in ("validate_every", "patience"):
+            check_whole(f"plan.{name}", getattr(self, name), 0, MAX_UPDATES)
+        check_trackers(self.trackers)
         check_whole("plan.threads", self.threads, 0, 2**16)
         check_whole("plan.seed", self.seed, 0, 2**40)
         check_instance("plan.optim", self.optim, Optim, "settings of the optimisers, such as {lr: 0.001}")
@@ -90,6 +102,15 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class Validated(Protocol):
+    """A learner with a validation split."""
+
+    def validate(self) -> Mapping[str, float]:
+        """The losses of the split; ``loss`` is that of all of it. Nothing in them is random. Empty if there is none."""
+        ...
+
+
 def averaged_decay(step: int, decay: float) -> float:
     """Decay of the moving average: smaller at the start, so that the initial weights are forgotten quickly."""
     return min(decay, (1 + step) / (10 + step))
@@ -103,13 +124,15 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * weights."""
+    if not average:
+        return
     names = list(average)
     state = trained(module)
     torch._foreach_lerp_([average[n] for n in names], [state[n].detach() for n in names], 1 - decay)
 
 
 class Averaged:
-    """Context manager that swaps the averaged weights into the module, and restores its own on exit."""
+    """Context manager that swaps the averaged weights, if any, into the module, and restores its own on exit."""
 
     def __init__(self, module: nn.Module, average: dict[str, Tensor]) -> None:
         self.module, self.average = module, average
@@ -118,11 +141,12 @@ class Averaged:
     def swap(self, source: dict[str, Tensor]) -> None:
         """Copy weights in."""
         with torch.no_grad():
-            for name, parameter in trained(self.module).items():
-                parameter.copy_(source[name])
+            parameters = trained(self.module)
+            for name, value in source.items():
+                parameters[name].copy_(value)
 
     def __enter__(self) -> None:
-        self.own = {n: p.detach().clone() for n, p in trained(self.module).items()}
+        self.own = {n: p.detach().clone() for n, p in trained(self.module).items() if n in self.average}
         self.swap(self.average)
 
     def __exit__(self, *_: object) -> None:
@@ -156,26 +180,91 @@ def run_steps(learner: Learner, plan: Plan, name: str, out: Path) -> Path:
     """Run the steps after the last checkpoint."""
     module, checkpoint = learner.module, out / CHECKPOINT
     optimisers = build_optimisers(module, plan.optim)
-    average = {n: p.detach().clone() for n, p in trained(module).items()}
+    average = {n: p.detach().clone() for n, p in trained(module).items()} if plan.average else {}
     start = load_checkpoint(checkpoint, module, average, optimisers, plan.steps) if os.path.lexists(checkpoint) else 0
-    with RunLog(out, name, plan.steps, start) as log:
-        for step in range(start, plan.steps):
-            log.step(one_step(learner, plan, step, optimisers, average))
+    course = Course(out, start, plan.patience)
+    with RunLog(out, name, plan.steps, start) as log, Trackers(plan.trackers, out, out.name, settings_of(out)) as trackers:
+        for step in range(start, plan.steps if not course.over else start):
+            row = one_step(learner, plan, step, optimisers, average)
+            log.step(row)
+            trackers.log({key: value for key, value in row.items() if key != "step"}, step)
             last = step + 1 == plan.steps
+            if plan.validate_every and (last or (step + 1) % plan.validate_every == 0):
+                with Averaged(module, average):
+                    found = dict(learner.validate()) if isinstance(learner, Validated) else {}
+                    if found:
+                        log.validation(step + 1, found)
+                        trackers.log({f"validation/{key}": value for key, value in found.items()}, step)
+                        if course.add(step + 1, found["loss"]) and plan.patience:
+                            check_finite(module, average, step)
+                            save(learner, out)
+                last = last or course.over
             sample_due = last or (step + 1) % plan.sample_every == 0
             save_due = last or (step + 1) % plan.save_every == 0
             if sample_due or save_due:
                 check_finite(module, average, step)
-            if sample_due:  # before the checkpoint: a run that is killed in between writes its last model when resumed
-                with Averaged(module, average), atomic_folder(out / "model", replace=True) as folder:
-                    learner.save(folder)
+            if sample_due and not (plan.patience and course.best):
+                # before the checkpoint: a run that is killed in between writes its last model when resumed
+                with Averaged(module, average):
+                    save(learner, out)
             if save_due:
                 log.sync()
                 save_checkpoint(checkpoint, step + 1, module, average, optimisers)
             if sample_due:
-                log.pictures(step + 1, learner.samples(out / "model"))
-                log.plot()
+                with Averaged(module, average):
+                    show(learner, log, trackers, out, step)
+            if course.over:
+                print(f"stopped at step {step + 1}: the validation loss was lowest ({course.least:.4f}) at step {course.best}")
+                break
     return out / "model"
+
+
+def save(learner: Learner, out: Path) -> None:
+    """Write the model, in place of the one before."""
+    with atomic_folder(out / "model", replace=True) as folder:
+        learner.save(folder)
+
+
+def show(learner: Learner, log: RunLog, trackers: Trackers, out: Path, step: int) -> None:
+    """Samples of the saved model, and the curves."""
+    sheet = log.pictures(step + 1, learner.samples(out / "model"))
+    if sheet is not None:
+        trackers.picture("samples", sheet, step)
+    if texts := "\n".join(getattr(learner, "texts", ())):
+        log.texts(step + 1, texts)
+        trackers.text("samples", texts, step)
+    log.plot()
+
+
+def settings_of(out: Path) -> dict[str, Any]:
+    """The settings of the run in a folder, for the trackers."""
+    path = out / "recipe.yaml"
+    found = read_yaml(path, "settings") if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+class Course:
+    """The validations of a run so far: the best one, and whether the run is over because none since is better."""
+
+    def __init__(self, out: Path, start: int, patience: int) -> None:
+        self.patience, self.best, self.least, self.misses = patience, 0, math.inf, 0
+        path = out / VALIDATION
+        for row in read_log(path) if path.is_file() else []:
+            if row["step"] <= start:
+                self.add(int(row["step"]), row["loss"])
+
+    def add(self, step: int, loss: float) -> bool:
+        """Add the loss of a validation after ``step`` steps; returns whether it is the best."""
+        better = loss < self.least
+        self.misses = 0 if better else self.misses + 1
+        if better:
+            self.best, self.least = step, loss
+        return better
+
+    @property
+    def over(self) -> bool:
+        """Whether to stop."""
+        return bool(self.patience) and self.misses >= self.patience
 
 
 def backward(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:

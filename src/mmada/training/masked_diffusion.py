@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -22,7 +23,10 @@ from mmada.errors import check_choice, check_number, check_whole
 from mmada.model.mmada import MMaDAModel
 from mmada.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["LossSettings", "MaskedDiffusionLearner", "compiled"]
+__all__ = ["HeldOut", "LossSettings", "MaskedDiffusionLearner", "Samples", "compiled"]
+
+MASKS_OF_VALIDATION = 10**12
+"""Step number of the masks of the first validation batch; no run reaches it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,12 @@ class LossSettings:
     ``whole_vocabulary``: the softmax runs over all ids, not only over those of the modality; ``frame_targets``: the two visible
     tokens around a picture are targets too. The released code does both. ``certainty``: weight of the entropy of text
     positions that are predicted correctly (certainty forcing of dParallel, for `distill`).
+
+    As a setting it may be given by name, "paper" or "released", and single fields beside it: ``losses=paper``,
+    ``losses.eos_weight=0.5``.
     """
 
+    NAMES: ClassVar[tuple[str, ...]] = ("paper", "released")
     text: ForwardProcess = field(default_factory=ForwardProcess.paper)
     image: ForwardProcess = field(default_factory=ForwardProcess.released_image)
     text_normaliser: Normaliser = "example"
@@ -47,6 +55,12 @@ class LossSettings:
     certainty: float = 0.0
     whole_vocabulary: bool = False
     frame_targets: bool = False
+
+    @staticmethod
+    def paper() -> LossSettings:
+        """Eq. 1 and eq. 2 as written, with the weight 1/t, for text and images alike: a bound on the likelihood."""
+        process = ForwardProcess.paper()
+        return LossSettings(text=process, image=process, image_normaliser="example", eos_weight=1.0, whole_vocabulary=True)
 
     @staticmethod
     def released() -> LossSettings:
@@ -75,6 +89,24 @@ class ModalityLoss:
     normaliser: Normaliser
     coefficient: float
     certainty: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Packed validation examples of one set and objective."""
+
+    name: str
+    use: str
+    objective: str
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a model: pictures, and texts such as questions with their answers."""
+
+    pictures: Sequence[Image.Image] = ()
+    texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -108,8 +140,10 @@ def compiled(model: MMaDAModel) -> Callable[..., Tensor]:
 class MaskedDiffusionLearner:
     """Learner of the transformer, as `mmada.training.loop.train` runs it.
 
-    ``batches(step)``: the batch of a step. ``show``: sample pictures of a saved model. ``write``: saves one. ``micro_batch``:
-    rows of a forward and backward pass; gradients are accumulated over the batch (0: the whole batch at once).
+    ``batches(step)``: the batch of a step. ``show``: samples of a saved model. ``write``: saves one. ``micro_batch``:
+    rows of a forward and backward pass; gradients are accumulated over the batch (0: the whole batch at once). ``held_out``:
+    validation examples. ``recompute``: activations are computed again in the backward pass and not kept (activation
+    checkpointing). ``count_tokens``: log the examples and tokens of each step.
     """
 
     def __init__(
@@ -120,18 +154,30 @@ class MaskedDiffusionLearner:
         losses: LossSettings,
         *,
         seed: int,
-        show: Callable[[Path], Sequence[Image.Image]],
+        show: Callable[[Path], Sequence[Image.Image] | Samples],
         write: Callable[[MMaDAModel, Path], None],
         device: torch.device,
         compile_model: bool = False,
         micro_batch: int = 0,
+        held_out: Sequence[HeldOut] = (),
+        recompute: bool = False,
+        count_tokens: bool = False,
     ) -> None:
         check_whole("micro_batch", micro_batch, 0)
         torch.nn.Module.to(model, device)
+        if recompute:
+            kwargs = {"use_reentrant": False}
+            if hasattr(model.model, "activation_checkpointing_enable"):
+                model.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+            else:  # before transformers 5.24
+                model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+        torch.nn.Module.train(model)
         self.device = device
         self.module: nn.Module = model
         self.model, self.vocabulary, self.batches, self.settings = model, vocabulary, batches, losses
         self.seed, self.show, self.write, self.micro_batch = seed, show, write, micro_batch
+        self.held_out, self.count_tokens = held_out, count_tokens
+        self.texts: Sequence[str] = ()
         self.hidden = compiled(model) if compile_model else model.hidden
         self.examples = 0
         self.statistics: dict[str, float] = {}
@@ -140,6 +186,13 @@ class MaskedDiffusionLearner:
         """Losses of the batch of ``step`` by modality, a micro-batch at a time; they add up to those of the whole batch."""
         batch = self.batches(step)
         self.examples = batch.examples
+        if self.count_tokens:
+            self.statistics = {"examples": float(batch.examples), "tokens": float((batch.segment_BL > 0).sum())}
+        torch.manual_seed(self.seed * 1_000_003 + step)  # of dropout in adapters
+        yield from self.losses_of(batch, step)
+
+    def losses_of(self, batch: Batch, step: int) -> Iterator[dict[str, Tensor]]:
+        """The losses of a batch with the masks of ``step``."""
         tokens_BL, masks = self.corrupted(batch, step)
         # Batches and masks are drawn on the CPU, whatever the device, so that a seed gives the same ones everywhere.
         batch, tokens_BL = batch.to(self.device), tokens_BL.to(self.device)
@@ -157,6 +210,23 @@ class MaskedDiffusionLearner:
                     for modality, chosen in targets.items()
                 }
             yield found
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean losses an example of the validation examples: of all, and by set, use and objective; the same masks every time."""
+        torch.nn.Module.eval(self.model)
+        sums: dict[str, list[float]] = {}
+        for part in self.held_out:
+            for number, batch in enumerate(part.batches):
+                found = sum(
+                    float(value) for parts in self.losses_of(batch, MASKS_OF_VALIDATION + number) for value in parts.values()
+                )
+                for name in ("loss", f"loss_set_{part.name}", f"loss_use_{part.use}", f"loss_{part.objective}"):
+                    total = sums.setdefault(name, [0.0, 0.0])
+                    total[0] += found * batch.examples
+                    total[1] += batch.examples
+        torch.nn.Module.train(self.model)
+        return {name: loss / examples for name, (loss, examples) in sums.items()}
 
     def corrupted(self, batch: Batch, step: int) -> tuple[Tensor, dict[Modality, tuple[Tensor, Tensor]]]:
         """Tokens with masks, and for each modality the masked positions and their weights (B, L)."""
@@ -213,8 +283,11 @@ class MaskedDiffusionLearner:
         return chosen.coefficient * (loss_M * targets.weight_BL[rows][masked_BL]).sum()
 
     def samples(self, folder: Path) -> Sequence[Image.Image]:
-        """Sample pictures of the saved model."""
-        return self.show(folder)
+        """Sample pictures of the saved model; ``texts`` has the answers that it gave."""
+        shown = self.show(folder)
+        samples = shown if isinstance(shown, Samples) else Samples(shown)
+        self.texts = samples.texts
+        return samples.pictures
 
     def save(self, folder: Path) -> None:
         """Write the model folder."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmada.errors import InputError, check_number, check_whole
+from mmada.errors import InputError, check_choice, check_number, check_whole
 from mmada.training.muon import Muon
 
 __all__ = ["MAX_UPDATES", "Optim", "build_optimisers", "learning_rate_scale"]
@@ -24,13 +24,16 @@ class Optim:
     """Settings of the optimisers.
 
     ``muon_lr`` = 0 leaves every parameter to AdamW. Learning rates rise linearly over ``warmup`` steps, stay constant, and fall
-    along a cosine to ``final`` times their value over the last ``decay`` share of the run. ``clip``: maximum gradient norm.
+    along a cosine to ``final`` times their value over the last ``decay`` share of the run; with the ``schedule`` "constant" they
+    do not fall. ``clip``: maximum gradient norm.
     """
 
+    may_be_zero: ClassVar[tuple[str, ...]] = ()
     lr: float = 1e-3
     muon_lr: float = 0.0
     weight_decay: float = 0.01
     warmup: int = 100
+    schedule: Literal["cosine", "constant"] = "cosine"
     decay: float = 0.4
     final: float = 0.02
     clip: float = 1.0
@@ -41,8 +44,9 @@ class Optim:
             check_number(f"optim.{name}", getattr(self, name))
         check_number("optim.beta2", self.beta2, 0, 0.999999)
         check_whole("optim.warmup", self.warmup, 0, MAX_UPDATES)
+        check_choice("optim.schedule", self.schedule, ("cosine", "constant"))
         for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
+            if not getattr(self, name) > 0 and name not in self.may_be_zero:
                 raise InputError(f"optim.{name} must be above 0, got {getattr(self, name)}")
         for name in ("decay", "final"):
             check_number(f"optim.{name}", getattr(self, name), 0, 1)
@@ -53,7 +57,7 @@ def learning_rate_scale(step: int, steps: int, optim: Optim) -> float:
     if step < optim.warmup:
         return (step + 1) / (optim.warmup + 1)
     start = steps * (1 - optim.decay)
-    if step < start or steps <= start:
+    if step < start or steps <= start or optim.schedule == "constant":
         return 1.0
     share = min(1.0, (step - start) / (steps - start))
     return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * share))
