@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_prompts_of_a_file_are_tasks(prompts: Path) -> None:
     assert found.rewards["sums"] == recipe.rewards["math"]
     (task,) = tasks_of("sums", found.prompts["sums"])
     assert task.output == "text"
-    pool = read_prompts(found.prompts)["sums"]
+    pool: Any = read_prompts(found.prompts)["sums"]
     assert [(one.prompt, one.gold) for one in pool.examples][:2] == [("what is 0 + 2?", "2"), ("what is 1 + 2?", "3")]
     own = override(
         RECIPES.find("rl_math")(), {"data_file": str(prompts), "rewards": "{math: {format: 1}, other: {correctness: 1}}"}

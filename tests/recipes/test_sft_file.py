@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def drawn_back(model: MMaDA, data: Path) -> float:
             if example.objective != "text_to_image":
                 continue
             real = engine.encode([fit(load_image(example.images[0]), engine.size, model.preset.fit)])[0]
-            seen = []
+            seen: list[Any] = []
             model.draw(example.text, callback=seen.append)
             shares.append(float((engine.codes(seen[-1].canvas, real.shape)[0] == real).mean()))
     assert len(shares) >= 8
