@@ -76,7 +76,7 @@ def declared(texts: list[str]) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    extras = [text for extra in ("nano", "quant", "peft", "reason", "parquet") for text in EXTRAS[extra]]
+    extras = [text for extra in ("nano", "quant", "peft", "reason", "parquet", "ray") for text in EXTRAS[extra]]
     assert imported() <= declared([*PROJECT["dependencies"], *extras]) | WITH_TORCH
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -23,6 +23,7 @@ from mmada.io.device import chosen_device, chosen_dtype
 from mmada.model.loading import cast_weights, checked_weights, empty_network, read_network, read_sizes, widest_type
 from mmada.model.predictor import Predictor
 from mmada.model.quantize import Quantisation, on_cpu, quantize
+from mmada.model.sizes import ModelSizes
 from mmada.pipeline.known_checkpoints import KnownCheckpoint, known_checkpoint, known_checkpoints
 from mmada.pipeline.preset import Preset
 from mmada.registry import MODELS
@@ -174,20 +175,20 @@ def read_folder(
     known = known_checkpoint(folder, preset)
     if adapter is not None and preset is None and (Path(adapter) / "preset.json").is_file():
         known = replace(known, preset=Preset.load(adapter))
-    text = TextTokenizer.load(folder)
+    sizes, text = read_sizes(folder), TextTokenizer.load(folder)
     image: ImageTokenizer | str | Path | None = image_tokenizer or image_source(folder, known)
     if isinstance(image, Path) and image.parent == folder:
         image = ImageTokenizer.load(image)
     wanted = dtype or (None if known.preset.dtype == "stored" else getattr(torch, known.preset.dtype))
     model: Predictor
     if not weights:
-        model, _ = checked_weights(folder, empty_network(read_sizes(folder)))
+        model, _ = checked_weights(folder, empty_network(sizes))
     else:
         model = read_weights(folder, device, wanted, quantisation, adapter)
     model.requires_grad_(False)
-    vocabulary = _vocabulary(folder, text, image, model.config.vocab_size, known.codebook_size)
-    check_ids(model.config, vocabulary)
-    max_length = min(known.preset.max_length, model.config.max_position_embeddings)
+    vocabulary = _vocabulary(folder, text, image, sizes.vocab_size, known.codebook_size)
+    check_ids(sizes, vocabulary)
+    max_length = min(known.preset.max_length, sizes.max_position_embeddings)
     return ModelFolder(model, text, image, vocabulary, known.preset, max_length)
 
 
@@ -270,10 +271,13 @@ def _vocabulary(folder: Path, text: TextTokenizer, image: object, rows: int, cod
     return own if own.size == rows else Vocabulary.of(text.ids(), image.config.codebook_size, rows)
 
 
-def check_ids(config: Any, vocabulary: Vocabulary) -> None:
+def check_ids(sizes: ModelSizes, vocabulary: Vocabulary) -> None:
     """Raise InputError where config.json states another mask or another number of codes than the tokenizers have."""
-    for name, value in (("mask_token_id", vocabulary.mask), ("codebook_size", vocabulary.codebook_size)):
-        if (stated := getattr(config, name, None)) not in (None, value):
+    for name, stated, value in (
+        ("mask_token_id", sizes.mask_token_id, vocabulary.mask),
+        ("codebook_size", sizes.codebook_size, vocabulary.codebook_size),
+    ):
+        if stated not in (None, value):
             raise InputError(
                 f"{name} {stated} of config.json is not the {value} of its tokenizers; put the files of one model together"
             )

@@ -13,6 +13,7 @@ from mmada.errors import InputError
 from mmada.io.fingerprint import file_sample
 from mmada.model.loading import cast_weights, read_sizes, widest_type
 from mmada.model.mmada import MMaDAModel
+from mmada.model.sizes import ModelSizes
 from mmada.model.trainable import read_model
 from mmada.pipeline.known_checkpoints import known_checkpoint
 from mmada.pipeline.loading import check_ids, find_folder, image_source, read_image_tokenizer
@@ -58,7 +59,7 @@ class Start:
                 f"add rows first: mmada convert MODEL OUT --rows {vocabulary.size + self.image.config.codebook_size}"
             )
         if self.model is not None:
-            check_ids(self.model.config, vocabulary)
+            check_ids(ModelSizes.of(self.model.config.to_dict()), vocabulary)
         return vocabulary
 
 

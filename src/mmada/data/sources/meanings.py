@@ -174,17 +174,17 @@ def reason(name: str, spec: ReasonSpec, head: Head, what: str) -> Reason:
     """Reasoning and answers."""
     check_reader(spec, ("prompt", "thinking", "answer", "image"), what)
     if spec.reader is not None:
-        return Reason(spec.reader, spec.reader)
+        return Reason(spec.reader)
     parts = 2 if any(row.get("task") == "image" for row in head) else 1
-    return Reason(name, given=fields_of(name, spec, None, what), parts=parts)
+    return Reason(given=fields_of(name, spec, None, what), parts=parts)
 
 
 def prompts(name: str, spec: PromptsSpec, head: Head, what: str) -> Reason:
     """Prompts with gold answers."""
     check_reader(spec, ("prompt", "gold", "image"), what)
     if spec.reader is not None:
-        return Reason(spec.reader, spec.reader, task=spec.task)
-    return Reason(name, given=fields_of(name, spec, GOLDS, what), task=spec.task)
+        return Reason(spec.reader, task=spec.task)
+    return Reason(given=fields_of(name, spec, GOLDS, what), task=spec.task)
 
 
 def tasks_of(spec: SetSpec, meaning: Use) -> tuple[str, ...]:

@@ -60,7 +60,6 @@ class Reason:
     example learns the thought, one the picture; a row of text among them is two equal examples, so that rows count the same.
     """
 
-    source: str
     reader: str = ""
     given: Fields | None = None
     task: Task | None = None

@@ -71,8 +71,7 @@ class RowSet:
     left_out: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        kept, hashes, named = self.chosen()
-        splits = numbers_of(self.choice.split, hashes, named, f"set {self.name!r}")
+        kept, splits = self.assigned()
         index = {name: np.flatnonzero(kept & (splits == number)) for number, name in enumerate(SPLITS)}
         object.__setattr__(self, "index", index)
         lost = {"where": int((~kept).sum()), "split": int((kept & (splits < 0)).sum())}
@@ -88,6 +87,11 @@ class RowSet:
     def rows(self) -> int:
         """Rows that are in some split."""
         return sum(map(len, self.index.values()))
+
+    def assigned(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """(whether each row is used, the number of its split)."""
+        kept, hashes, named = self.chosen()
+        return kept, numbers_of(self.choice.split, hashes, named, f"set {self.name!r}")
 
     def chosen(self) -> tuple[np.ndarray[Any, Any], Hashes, np.ndarray[Any, Any] | None]:
         """(whether each row is used, the hash of its id, the split that it names). Rows that cannot be read are kept: counted."""

@@ -64,7 +64,6 @@ ARGUMENTS = {"len": 1, "lower": 1, "words": 1, "startswith": 2, "endswith": 2}
 class Where:
     """A condition. ``names``: the fields that it reads."""
 
-    text: str
     names: frozenset[str]
     evaluate: Evaluate
 
@@ -91,7 +90,7 @@ def parse_where(text: str, what: str) -> Where:
         raise InputError(f"{label} has too many parts; give a shorter one")
     reader = Reader(label, set())
     evaluate = reader.read(tree)
-    return Where(text, frozenset(reader.names), evaluate)
+    return Where(frozenset(reader.names), evaluate)
 
 
 def same_kind(left: Any, right: Any) -> tuple[Any, Any]:
