@@ -40,10 +40,11 @@ class Concept:
         return share("concept", self.base) < 0.05
 
     def split(self, style: str) -> str:
-        """The split of its picture in a style: 10 % of the pairs of concept and style are held out too."""
+        """The split of its picture in a style. "test": held-out concepts; "validation": 10 % of the other pairs of concept and
+        style."""
         if self.held_out:
-            return "held_concepts"
-        return "held_pairs" if share("pair", self.code, style) < 0.1 else "train"
+            return "test"
+        return "validation" if share("pair", self.code, style) < 0.1 else "train"
 
 
 def share(*words: str) -> float:
@@ -105,26 +106,26 @@ def words_of(name: str) -> frozenset[str]:
 
 def facts(concept: Concept, style: str, number: int) -> dict[str, Any]:
     """What a row says of a picture, other than where it is. ``number``: which of its variants."""
-    name = concept.name
+    name, code = concept.name, concept.code
     of_style = (f"{name}, {style} style", f"{name} in {style} style", f"a {style} emoji of {with_article(concept)}")
     about = ", ".join(concept.keywords)
     return {
-        "id": f"{concept.code.lower()}/{style}/{number}",
-        "concept": concept.code,
+        "id": f"{code.lower()}/{style}/{number}",
+        "concept": code,
         "style": style,
+        "variant": number,
+        "split": concept.split(style),
         "group": concept.group,
         "kind": concept.kind,
         "caption": name,
         "caption_article": with_article(concept),
-        "caption_style": pick(of_style, concept.code, style),
+        "caption_style": pick(of_style, code, style),
         "keywords": about,
         "caption_keywords": f"{about}, {style} style" if about else "",
         "thought": f"parts: {', '.join(concept.parts)}." if concept.parts else f"{concept.group}, {concept.kind}: {about}.",
-        "ask_name": pick(("what is this?", "what does the picture show?", "name this emoji."), concept.code, style, "name"),
-        "ask_group": pick(("which group is this in?", "which group?"), concept.code, style, "group"),
-        "ask_style": pick(
-            ("which style is this?", "in which style is this drawn?", "which style?"), concept.code, style, "style"
-        ),
+        "ask_name": pick(("what is this?", "what does the picture show?", "name this emoji."), code, style, "name"),
+        "ask_group": pick(("which group is this in?", "which group?"), code, style, "group"),
+        "ask_style": pick(("which style is this?", "in which style is this drawn?", "which style?"), code, style, "style"),
     }
 
 

@@ -35,7 +35,9 @@ class Package:
 
 
 NAMES = Package(
-    "emojibase-data", "17.0.0", "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="
+    "emojibase-data",
+    "17.0.0",
+    "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 )
 NOTO = Package(
     "emoji-datasource-google",
@@ -48,7 +50,9 @@ TWEMOJI = Package(
     "sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
 )
 FLUENT = Package(
-    "fluentui-emoji", "1.3.0", "sha512-JTXXwqIie2rWTgOkIJDJxr0WtwTz2WU4kdOq8buLVThYwQ264aFR2jdTyuon2oEbLqqGMT64zI4btyn1saB2xw=="
+    "fluentui-emoji",
+    "1.3.0",
+    "sha512-JTXXwqIie2rWTgOkIJDJxr0WtwTz2WU4kdOq8buLVThYwQ264aFR2jdTyuon2oEbLqqGMT64zI4btyn1saB2xw==",
 )
 PACKAGES = (NAMES, NOTO, TWEMOJI, FLUENT)
 
@@ -83,7 +87,7 @@ def download(package: Package, out: Path) -> None:
         if done.returncode == 0:
             (out.parent / package.file).replace(out)
             return
-    registry = os.environ.get("NPM_CONFIG_REGISTRY") or os.environ.get("npm_config_registry") or "https://registry.npmjs.org"
+    registry = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org")
     url = f"{registry.rstrip('/')}/{package.name}/-/{package.file}"
     try:
         with urllib.request.urlopen(url, timeout=120) as answer:  # the registry's own address, or the one the user set

@@ -5,10 +5,11 @@
 
 downloads four packages of the npm registry (170 MB, once; or give your own copies with ``--packages FOLDER``) and writes
 
-    train/STYLE/CODE.png, CODE-1.png ...   plain on white, and on other backgrounds a little moved
-    held_pairs/, held_concepts/            pictures that are never trained on, plain
-    train.jsonl, varied.jsonl, held_pairs.jsonl, held_concepts.jsonl      their rows
-    text_tokenizer/                        a tokenizer of the words of the rows
+    train/STYLE/CODE.png, CODE-v1.png, ...    plain on white, and on other backgrounds a little moved
+    validation/, test/                        plain pictures that are never trained on: of some pairs of concept and style, and
+                                              of some concepts in every style
+    rows.jsonl                                what is known of each picture
+    text_tokenizer/                           a tokenizer of the words of the rows
 
 The same packages give the same files. README.md has the licences.
 """
@@ -114,9 +115,8 @@ def drawings(packages: Path | None, cache: Path, unused: Counter[str]) -> Iterat
     yield from vectors(paths[FLUENT.name], {"flat": "flat", "modern": "modern"}, concepts, unused)
 
 
-def write(found: Iterator[Drawing], folder: Path, variants: int) -> dict[str, list[dict[str, Any]]]:
-    """Write the pictures; returns the rows by file."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("train", "varied", "held_pairs", "held_concepts")}
+def write(found: Iterator[Drawing], folder: Path, variants: int) -> Iterator[dict[str, Any]]:
+    """Write the pictures; yields their rows."""
     seen = set()
     for drawing in found:
         concept, style = drawing.concept, drawing.style
@@ -130,13 +130,11 @@ def write(found: Iterator[Drawing], folder: Path, variants: int) -> dict[str, li
             picture = varied(drawing, number) if number else on(drawing.picture, (255, 255, 255))
             path = below / f"{concept.code.lower()}{f'-v{number}' if number else ''}.png"
             picture.save(path)
-            row = {**facts(concept, style, number), "image": path.relative_to(folder).as_posix()}
-            rows["varied" if number else split].append(row)
-    return rows
+            yield {**facts(concept, style, number), "image": path.relative_to(folder).as_posix()}
 
 
-def main(arguments: list[str]) -> None:
-    """The command."""
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("data/emoji"), help="folder to write, new (%(default)s)")
     parser.add_argument("--packages", type=Path, help="folder of tarballs to use instead of downloading them")
@@ -151,23 +149,27 @@ def main(arguments: list[str]) -> None:
             raise InputError(f"--variants must be at least 0, got {options.variants}")
         options.out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(options.out) as folder:
-            rows = write(drawings(options.packages, options.cache, unused), folder, options.variants)
-            for name, some in rows.items():
-                lines = (json.dumps(row, ensure_ascii=False) for row in sorted(some, key=lambda row: str(row["id"])))
-                (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            train_text_tokenizer(corpus(rows["train"]), vocab_size=WORDS, min_frequency=2).save(folder / "text_tokenizer")
+            found = write(drawings(options.packages, options.cache, unused), folder, options.variants)
+            rows = sorted(found, key=lambda row: str(row["id"]))
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+            (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            words = corpus([row for row in rows if row["split"] == "train" and not row["variant"]])
+            train_text_tokenizer(words, vocab_size=WORDS, min_frequency=2).save(folder / "text_tokenizer")
     except InputError as error:
-        sys.exit(f"prepare.py: {error}")
-    for name, some in rows.items():
-        by_style = Counter(row["style"] for row in some)
-        print(f"{name}: {len(some)} rows ({', '.join(f'{by_style[style]} {style}' for style in STYLES)})")
+        print(f"prepare.py: error: {error}", file=sys.stderr)
+        return 2
+    for name in ("train", "validation", "test"):
+        styles = Counter(row["style"] for row in rows if row["split"] == name and not row["variant"])
+        print(f"{name}: {styles.total()} pictures ({', '.join(f'{styles[style]} {style}' for style in STYLES)})")
+    print(f"varied pictures: {sum(row['variant'] > 0 for row in rows)}")
     for reason, count in sorted(unused.items()):
         print(f"not used: {count} {reason}")
+    return 0
 
 
 def corpus(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines that the text tokenizer is trained on: every text of the rows, alone and after a space, as answers and captions stand."""
-    yield from ("system\nuser\nassistant\n", "think first.", "a picture with a hole")
+    """Lines that the text tokenizer is trained on: every text of the rows as it stands in captions, answers and questions."""
+    yield from ("system\nuser\nassistant\n", "think first.")
     texts = ("caption", "caption_article", "caption_style", "caption_keywords", "thought", "group", "style", "ask_name",
              "ask_group", "ask_style")  # fmt: skip
     for row in rows:
@@ -176,4 +178,4 @@ def corpus(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
