@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mmada.cli.arguments import FOLDER, PATH, argument, option, text, whole
+from mmada.cli.arguments import FOLDER, PATH, argument, choice, flag, option, text, whole
 from mmada.cli.options import COUNT, ModelOptions, output_option
 from mmada.errors import InputError, check_folder, check_number, quote, unknown_name
 from mmada.io.documents import read_fields
@@ -16,8 +16,13 @@ from mmada.io.documents import read_fields
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mmada.evaluation import Suite
+
 __all__ = ["Bench", "Eval"]
 
+Split = Literal["train", "validation", "test"]
+DATA = "data"
+"""The suite of a file's own data."""
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
 
@@ -32,12 +37,23 @@ class _Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(ModelOptions):
-    """Measure a model on a suite; writes settings, seeds, versions and results.
+    """Measure a model on a suite, or on your own data; writes settings, seeds, versions and results.
 
-    Example: mmada eval nano --seeds 3 --samples samples/ --out results.json
+    Example: mmada eval data mine.yaml --split validation --model runs/sft/model --out results.json
     """
 
-    suite: str = argument("The suite, such as nano.", text("SUITE"))
+    suite: str = argument("The suite, such as nano; or data, with a file.", text("SUITE"))
+    file: Path | None = argument("For data: the YAML file that describes it, or a folder of shards.", PATH, None, shown="none")
+    split: Split | None = option(
+        "The split: train, validation or test.", choice("train", "validation", "test"), None, shown="test; of data validation"
+    )
+    group: str | None = option(
+        "For data: a field of its rows; pictures are also retrieved within it.", text("FIELD"), None, shown="none"
+    )
+    clip: str | None = option(
+        "For data: a CLIP model, as a folder or hub id, that compares pictures too.", text("MODEL"), None, shown="none"
+    )
+    resume: bool = flag("Go on with the measures that --out lacks.")
     seeds: int = option("Repetitions, with seeds 0, 1, ...; the spread over them is shown.", whole(1, 1000), 3)
     limit: int | None = option("Maximum number of examples of each task.", COUNT, None, shown="all")
     samples: Path | None = option("Folder to save sample images in.", FOLDER, None, shown="none")
@@ -52,8 +68,9 @@ class Eval(ModelOptions):
         from mmada.registry import SUITES
 
         super().check()
-        if self.suite not in SUITES:
-            raise unknown_name("suite", self.suite, SUITES)
+        if self.suite not in (DATA, *SUITES):
+            raise unknown_name("suite", self.suite, (DATA, *SUITES))
+        self.check_data()
         if self.out in self.compare:
             raise InputError(f"--compare {quote(self.out)} is where the new results go; give another --out")
         self.others()
@@ -66,9 +83,11 @@ class Eval(ModelOptions):
         from mmada import evaluation
 
         others = self.others()
+        suite, facts = self.measured()
         rows = evaluation.run_suite(
-            self.suite, self.load(), seeds=self.seeds, limit=self.limit, samples=self.samples, out=self.out
-        )
+            suite, self.load(), seeds=self.seeds, limit=self.limit, split=self.chosen_split, samples=self.samples, out=self.out,
+            resume=self.resume, facts=facts,
+        )  # fmt: skip
         if self.json:
             compared = [{file: stored.values.get(row["name"]) for file, stored in others.items()} for row in rows]
             print(json.dumps([row | more for row, more in zip(rows, compared, strict=True)], ensure_ascii=False))
@@ -82,6 +101,37 @@ class Eval(ModelOptions):
         if len(set(sizes.values())) > 1:
             print(f"Seeds or limits differ: {'; '.join(f'{name} has {size}' for name, size in sizes.items())}.")
         print(self.out)
+
+    @property
+    def chosen_split(self) -> Split:
+        """The split to measure on."""
+        return self.split or ("validation" if self.suite == DATA else "test")
+
+    def check_data(self) -> None:
+        """Raise `InputError` for data without a file, and for options of data with another suite."""
+        if self.suite == DATA:
+            if self.file is None:
+                raise InputError("eval data needs the file that describes the data; give it, as in mmada eval data mine.yaml")
+            if not self.file.exists():
+                raise InputError(f"data {quote(self.file)} does not exist; check the path")
+            return
+        given = {"file": self.file, "--group": self.group, "--clip": self.clip}
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name} {quote(value)} is for data, and the suite is {self.suite}; leave it out")
+
+    def measured(self) -> tuple[str | Suite, dict[str, object]]:
+        """What to measure, and what to record of it."""
+        if self.suite != DATA or self.file is None:
+            return self.suite, {}
+        from mmada.data import load
+        from mmada.evaluation import data_suite
+        from mmada.io.fingerprint import file_sample
+
+        group, clip = self.group or "", self.clip or ""
+        suite = data_suite(load(self.file), self.chosen_split, limit=self.limit, group=group, clip=clip)
+        described = file_sample(self.file) if self.file.is_file() else ""
+        return suite, {"data": str(self.file), "described": described, "group": group, "clip": clip}
 
     def others(self) -> dict[str, _Stored]:
         """The results to compare with, by file. Raises `InputError` for a file without results."""
