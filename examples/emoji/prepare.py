@@ -9,6 +9,7 @@ downloads four packages of the npm registry (170 MB, once; or give your own copi
     validation/, test/                        plain pictures that are never trained on: of some pairs of concept and style, and
                                               of some concepts in every style
     rows.jsonl                                what is known of each picture
+    emoji.yaml                                what to learn from the rows
     text_tokenizer/                           a tokenizer of the words of the rows
 
 The same packages give the same files. README.md has the licences.
@@ -20,6 +21,7 @@ import argparse
 import io
 import json
 import random
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -153,6 +155,7 @@ def main(arguments: list[str]) -> int:
             rows = sorted(found, key=lambda row: str(row["id"]))
             lines = (json.dumps(row, ensure_ascii=False) for row in rows)
             (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            shutil.copyfile(Path(__file__).with_name("emoji.yaml"), folder / "emoji.yaml")
             words = corpus([row for row in rows if row["split"] == "train" and not row["variant"]])
             train_text_tokenizer(words, vocab_size=WORDS, min_frequency=2).save(folder / "text_tokenizer")
     except InputError as error:

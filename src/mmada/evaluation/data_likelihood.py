@@ -24,7 +24,7 @@ __all__ = ["DataLikelihood"]
 
 Random = np.random.Generator
 BATCH = 16
-COUNTED = 2000
+COUNTED = 500
 """Training examples of each set that the unigram is counted on."""
 
 

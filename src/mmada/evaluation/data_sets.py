@@ -21,6 +21,7 @@ from mmada.io.fingerprint import fingerprint
 from mmada.io.images import load_image
 from mmada.pipeline import MMaDA
 from mmada.pipeline.grids import fit
+from mmada.tokenizers.vocabulary import Codes
 
 __all__ = [
     "Keep",
@@ -41,6 +42,8 @@ Split = Literal["train", "validation", "test"]
 Keep = Callable[[Example], bool]
 LOOKED_AT = 64
 """Examples of a set that are read to see what can be measured on it."""
+BATCH = 32
+"""Pictures that are encoded at a time."""
 PATIENCE = 2000
 """Examples in a row that are of no use to a measure before it takes what it has."""
 
@@ -147,11 +150,22 @@ def pictures_of(model: MMaDA, example: Example) -> list[Image.Image] | None:
 
 
 def encoded(model: MMaDA, examples: Sequence[Example]) -> list[Example]:
-    """The examples with their pictures as codes, those left out whose pictures cannot be read."""
-    ready: list[Example] = []
+    """The examples with their pictures as codes, those left out whose pictures cannot be read; each picture is encoded once."""
+    codes: dict[str, tuple[Codes, ...]] = {}
+    pending: dict[str, list[Image.Image]] = {}
+
+    def encode() -> None:
+        flat = [picture for pictures in pending.values() for picture in pictures]
+        found = iter(model.engine.encode(flat) if flat else ())
+        codes.update({key: tuple(next(found) for _ in pictures) for key, pictures in pending.items()})
+        pending.clear()
+
     for one in examples:
-        if one.codes or not one.images:
-            ready.append(one)
-        elif (pictures := pictures_of(model, one)) is not None:
-            ready.append(replace(one, images=(), codes=tuple(model.engine.encode(pictures))))
-    return ready
+        key = identity(one)
+        if one.images and key not in codes and key not in pending and (pictures := pictures_of(model, one)) is not None:
+            pending[key] = pictures
+            if len(pending) >= BATCH:
+                encode()
+    encode()
+    ready = [one for one in examples if not one.images or identity(one) in codes]
+    return [replace(one, images=(), codes=codes[identity(one)]) if one.images else one for one in ready]
