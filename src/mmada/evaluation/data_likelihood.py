@@ -32,7 +32,7 @@ COUNTED = 500
 class DataLikelihood:
     """Mean bound on -ln p(what is learned | the rest of the example) in nats a token, and what the unigram needs for the same.
 
-    The unigram is the share of each token among what is learned in the training split (``known``; the split itself where there
+    The unigram is the share of each token among what is learned in the training split (``known``; the measured sets where there
     is none), one added to every count of the modality. ``samples``: masked copies of each example.
     """
 
@@ -47,28 +47,28 @@ class DataLikelihood:
     def __call__(self, model: MMaDA, rng: Random, count: int, split: Split = "test", /) -> Measured:
         """Scores "SET: nats a token" and "SET: nats a token, unigram" of each example, and the same by use."""
         result = Measured()
+        self.count(model)
         for one in self.sets:
             seed = int(rng.integers(2**31))
             rows = canvases(model, [example for _, example in one.sample(rng, count, anything)])
-            self.count(model, rows)
-            for names, canvas, bound in zip([one] * len(rows), rows, bounds(model, rows, self.samples, seed), strict=True):
+            for canvas, bound in zip(rows, bounds(model, rows, self.samples, seed), strict=True):
                 tokens = int(canvas.editable_BL.sum())
-                for name in (names.name, f"use {names.use}"):
+                for name in (one.name, f"use {one.use}"):
                     result.add(f"{name}: nats a token", -bound / tokens)
                     result.add(f"{name}: nats a token, unigram", self.unigram(model, canvas) / tokens)
         return result
 
-    def count(self, model: MMaDA, measured: Sequence[Canvas]) -> None:
-        """Count the unigram, once, on training examples or else on the measured ones."""
+    def count(self, model: MMaDA) -> None:
+        """Count the unigram, once."""
         if self._counts:
             return
         rng = np.random.default_rng(0)
-        rows = [c for one in self.known for c in canvases(model, [e for _, e in one.sample(rng, COUNTED, anything)])]
+        examples = [example for one in self.known or self.sets for _, example in one.sample(rng, COUNTED, anything)]
+        rows = canvases(model, examples)
         for modality in MODALITIES:
             vocab = model.engine.parts.vocabulary.ranges[modality]
-            found = [c.tokens_BL[c.positions(modality)] - vocab.start for c in rows or measured]
-            tokens = torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
-            self._counts[modality] = torch.bincount(tokens, minlength=len(vocab)) + 1
+            tokens = torch.cat([c.tokens_BL[c.positions(modality)] for c in rows] or [torch.zeros(0, dtype=torch.long)])
+            self._counts[modality] = torch.bincount(tokens - vocab.start, minlength=len(vocab)) + 1
 
     def unigram(self, model: MMaDA, canvas: Canvas) -> float:
         """-ln of the unigram's probability of what is learned in a canvas, in nats."""
