@@ -101,7 +101,7 @@ def words_of(name: str) -> frozenset[str]:
     """The words of a name or of a file name, whatever their order and the accents: how the pictures' names are matched."""
     simple = unicodedata.normalize("NFD", name.lower().replace("'", "").replace("’", "")).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", simple.replace("*", " asterisk ").replace("#", " hashtag "))
-    return frozenset(words) - {"skin", "tone", "default"}
+    return frozenset(words) - {"skin", "tone", "default", "of"}
 
 
 def facts(concept: Concept, style: str, number: int) -> dict[str, Any]:
