@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,7 @@ def run_suite(
     done = earlier(out, settings) if resume else []
 
     def write(*, complete: bool) -> list[dict[str, object]]:
-        runs: dict[str, list[list[float]]] = {}
-        for record in done:
-            for key, values in record["hits"].items():
-                runs.setdefault(key, []).append(values)
-        rows = [summary(name, of_seeds, chosen.thresholds) for name, of_seeds in runs.items()]
+        rows = rows_of(done, chosen.thresholds)
         seconds = round(time.time() - began, 1)
         found = {"rows": rows, "settings": settings, "machine": machine(), "seconds": seconds, "complete": complete}
         write_results(out, found if complete else {**found, "done": done})
@@ -110,6 +106,15 @@ def earlier(out: Path, settings: Mapping[str, object]) -> list[dict[str, Any]]:
     if not isinstance(done, list) or not all(isinstance(one, dict) and {"seed", "measure", "hits"} <= one.keys() for one in done):
         raise InputError(f"results {quote(out)} have no record of their measures; leave --resume out to measure again")
     return done
+
+
+def rows_of(done: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]) -> list[dict[str, object]]:
+    """A row for each score of the measures that are done."""
+    runs: dict[str, list[list[float]]] = {}
+    for record in done:
+        for key, values in record["hits"].items():
+            runs.setdefault(key, []).append(values)
+    return [summary(name, of_seeds, thresholds) for name, of_seeds in runs.items()]
 
 
 def summary(name: str, runs: list[list[float]], thresholds: Mapping[str, float]) -> dict[str, object]:
