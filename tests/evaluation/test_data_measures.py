@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tests.helpers import tiny_folder
 
 import mmada
@@ -17,6 +19,7 @@ from mmada.cli.main import main
 from mmada.data.dataset import Example
 from mmada.errors import InputError
 from mmada.evaluation import data_suite, run_suite
+from mmada.evaluation.data_answers import length_for
 from mmada.evaluation.data_sets import sets_of
 from mmada.tokenizers.prompt import Message
 
@@ -254,4 +257,68 @@ def test_the_command_measures_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["drawn: retrieval top 5"]["value"] == 1
     assert rows["drawn: retrieval top 1 of its hue"]["n"] == 5
-    assert json.loads(out.read_text())["settings"]["data"] == str(tmp_path / "mine.yaml")
+    stored = json.loads(out.read_text())
+    assert stored["settings"]["data"] == str(tmp_path / "mine.yaml")
+    assert set(stored["settings"]["weights"]) == {"model.safetensors", "image_tokenizer/model.safetensors"}
+
+
+def test_an_unfinished_run_of_other_weights_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_folder(tmp_path / "model")
+    (tmp_path / "lines.txt").write_text("tom has 3 red pens\na red circle\n")
+    (tmp_path / "mine.yaml").write_text("lines: {use: text, files: lines.txt, split: validation}")
+    out = tmp_path / "r.json"
+    words = ["eval", "data", str(tmp_path / "mine.yaml"), "--model", str(tmp_path / "model"), "--seeds", "1", "--out", str(out)]
+    assert main(words) == 0
+    stored = json.loads(out.read_text())
+    out.write_text(json.dumps({**stored, "complete": False, "done": []}))
+    assert main([*words, "--resume"]) == 0
+    assert json.loads(out.read_text())["rows"] == stored["rows"]
+    out.write_text(json.dumps({**stored, "complete": False, "done": []}))
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    assert main([*words, "--resume"]) == 2
+    assert "other settings (weights)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}
+    (folder / "vocab.json").write_text(json.dumps(words))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    torch.manual_seed(0)
+    text = {**sizes, "vocab_size": 8, "max_position_embeddings": 8}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
+    return folder
+
+
+def test_clip_looks_too_where_it_is_given(drawings: Mixture, model: mmada.MMaDA, clip: Path, tmp_path: Path) -> None:
+    painter: Any = Painter(model, {p.stem: p for p in (tmp_path / "pictures").iterdir()})
+    suite = data_suite(drawings, "validation", clip=str(clip))
+    chosen = replace(suite, measures={"retrieval of pair": suite.measures["retrieval of pair"]})
+    found = values(run_suite(chosen, painter, seeds=1, out=tmp_path / "r.json"))
+    assert found["draw: CLIP retrieval top 5"] == 1
+    assert found["draw: CLIP retrieval top 1"] >= 0.8  # random weights tell most of the colours apart
+
+
+def test_an_answer_longer_than_the_preset_is_given_room(model: mmada.MMaDA) -> None:
+    short, long = (
+        Example(objective="chat", messages=(Message("user", "a"), Message("assistant", "tom has 3 red pens " * times)))
+        for times in (1, 4)
+    )
+    assert [length_for(model, one) for one in (short, long)] == [8, 24]
+    assert model.preset.answer.length == 8
+
+
+def test_conversations_too_long_for_the_model_are_counted(model: mmada.MMaDA, tmp_path: Path) -> None:
+    turns = [(Message("user", "tom " * n), Message("assistant", "pens")) for n in (1, 400)]
+    sets = {"ask": Rows("chat", [Example(objective="chat", messages=one) for one in turns])}
+    found = values(run_suite(data_suite(Mixture(sets), "validation", samples=1), model, seeds=1, out=tmp_path / "r.json"))
+    assert found["ask: too long to be answered"] == 1
+    assert "ask: exact match" in found

@@ -127,11 +127,14 @@ class Eval(ModelOptions):
         from mmada.data import load
         from mmada.evaluation import data_suite
         from mmada.io.fingerprint import file_sample
+        from mmada.pipeline.loading import find_folder
 
         group, clip = self.group or "", self.clip or ""
         suite = data_suite(load(self.file), self.chosen_split, limit=self.limit, group=group, clip=clip)
         described = file_sample(self.file) if self.file.is_file() else ""
-        return suite, {"data": str(self.file), "described": described, "group": group, "clip": clip}
+        folder = find_folder(self.model)
+        weights = {file.relative_to(folder).as_posix(): file_sample(file) for file in sorted(folder.rglob("*.safetensors"))}
+        return suite, {"data": str(self.file), "described": described, "group": group, "clip": clip, "weights": weights}
 
     def others(self) -> dict[str, _Stored]:
         """The results to compare with, by file. Raises `InputError` for a file without results."""

@@ -72,22 +72,21 @@ def run_suite(
         write_results(out, found if complete else {**found, "done": done})
         return rows
 
+    known = {(record["seed"], record["measure"]) for record in done}
+    todo = [(s, i, name) for s in range(seeds) for i, name in enumerate(chosen.measures) if (s, name) not in known]
     console = Console(stderr=True)  # elsewhere than on a terminal even a transient bar prints an empty line
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=seeds * len(chosen.measures))
-        for seed in range(seeds):
-            for index, (name, (measure, examples)) in enumerate(chosen.measures.items()):
-                progress.update(task, description=f"seed {seed}: {name}")
-                if any(record["seed"] == seed and record["measure"] == name for record in done):
-                    progress.advance(task)
-                    continue
-                rng = np.random.default_rng((seed, index, STREAM))
-                measured = measure(model, rng, min(examples, limit or examples), split)
-                done.append({"seed": seed, "measure": name, "hits": measured.hits})
-                if samples is not None and seed == 0 and measured.tiles:
-                    save_sheet(samples, name, measured.tiles)
-                write(complete=False)
-                progress.advance(task)
+        task = progress.add_task("evaluating", total=len(todo))
+        for seed, index, name in todo:
+            progress.update(task, description=f"seed {seed}: {name}")
+            measure, examples = chosen.measures[name]
+            rng = np.random.default_rng((seed, index, STREAM))
+            measured = measure(model, rng, min(examples, limit or examples), split)
+            done.append({"seed": seed, "measure": name, "hits": measured.hits})
+            if samples is not None and seed == 0 and measured.tiles:
+                save_sheet(samples, name, measured.tiles)
+            write(complete=False)
+            progress.advance(task)
     return write(complete=True)
 
 
