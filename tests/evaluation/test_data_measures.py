@@ -320,5 +320,26 @@ def test_conversations_too_long_for_the_model_are_counted(model: mmada.MMaDA, tm
     turns = [(Message("user", "tom " * n), Message("assistant", "pens")) for n in (1, 400)]
     sets = {"ask": Rows("chat", [Example(objective="chat", messages=one) for one in turns])}
     found = values(run_suite(data_suite(Mixture(sets), "validation", samples=1), model, seeds=1, out=tmp_path / "r.json"))
-    assert found["ask: too long to be answered"] == 1
+    assert found["ask: left out, too long for the model"] == 1
     assert "ask: exact match" in found
+
+
+def test_what_cannot_be_used_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_folder(tmp_path / "model")
+    files = pictures(tmp_path / "pictures")
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    lines = [{"image": f"pictures/{file.name}", "caption": name} for name, file in files.items()]
+    lines += [{"image": "pictures/broken.png", "caption": "broken"}, {"image": "pictures/red.png", "caption": ""}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    described = "drawn: {use: pair, ways: draw, files: rows.jsonl, image: image, caption: caption, split: validation, max_bad: 1}"
+    (tmp_path / "mine.yaml").write_text(described)
+    words = ["eval", "data", str(tmp_path / "mine.yaml"), "--model", str(tmp_path / "model"), "--seeds", "1"]
+    out = tmp_path / "r.json"
+    assert main([*words, "--out", str(out), "--group", "style"]) == 2
+    assert "'style' is no field of the set 'drawn'; its rows have image, caption" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*words, "--out", str(out)]) == 0
+    assert "data 'drawn': 1 rows not used: no caption" in capsys.readouterr().out
+    rows = {row["name"]: row["n"] for row in json.loads(out.read_text())["rows"]}
+    assert rows["drawn: left out, picture cannot be read"] == 1
+    assert rows["drawn: nats a token"] == rows["drawn: retrieval top 1"] == len(files)

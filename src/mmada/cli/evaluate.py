@@ -16,6 +16,7 @@ from mmada.io.documents import read_fields
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mmada.data import Mixture
     from mmada.evaluation import Suite
 
 __all__ = ["Bench", "Eval"]
@@ -83,7 +84,7 @@ class Eval(ModelOptions):
         from mmada import evaluation
 
         others = self.others()
-        suite, facts = self.measured()
+        suite, facts, mixture = self.measured()
         rows = evaluation.run_suite(
             suite, self.load(), seeds=self.seeds, limit=self.limit, split=self.chosen_split, samples=self.samples, out=self.out,
             resume=self.resume, facts=facts,
@@ -92,6 +93,9 @@ class Eval(ModelOptions):
             compared = [{file: stored.values.get(row["name"]) for file, stored in others.items()} for row in rows]
             print(json.dumps([row | more for row, more in zip(rows, compared, strict=True)], ensure_ascii=False))
             return
+        for name, reasons in (mixture.rejected if mixture else {}).items():
+            for reason, count in reasons.most_common():
+                print(f"data {name!r}: {count} rows not used: {reason}")
         names = {path: Path(path).stem for path in others}
         heads = {path: name if list(names.values()).count(name) == 1 else path for path, name in names.items()}
         shown = [_measured(row) | {heads[n]: stored.values.get(row["name"]) for n, stored in others.items()} for row in rows]
@@ -118,21 +122,23 @@ class Eval(ModelOptions):
             if value is not None:
                 raise InputError(f"{name} {quote(value)} is for data, and the suite is {self.suite}; leave it out")
 
-    def measured(self) -> tuple[str | Suite, dict[str, object]]:
-        """What to measure, and what to record of it."""
+    def measured(self) -> tuple[str | Suite, dict[str, object], Mixture | None]:
+        """What to measure, what to record of it, and the data where they are a file's."""
         if self.suite != DATA or self.file is None:
-            return self.suite, {}
+            return self.suite, {}, None
         from mmada.data import load
         from mmada.evaluation import data_suite
         from mmada.io.fingerprint import file_sample
         from mmada.pipeline.loading import find_folder
 
         group, clip = self.group or "", self.clip or ""
-        suite = data_suite(load(self.file), self.chosen_split, limit=self.limit, group=group, clip=clip)
-        described = file_sample(self.file) if self.file.is_file() else ""
+        mixture = load(self.file)
+        suite = data_suite(mixture, self.chosen_split, limit=self.limit, group=group, clip=clip)
+        described = file_sample(self.file / "shards.json" if self.file.is_dir() else self.file)
         folder = find_folder(self.model)
         weights = {file.relative_to(folder).as_posix(): file_sample(file) for file in sorted(folder.rglob("*.safetensors"))}
-        return suite, {"data": str(self.file), "described": described, "group": group, "clip": clip, "weights": weights}
+        facts = {"data": str(self.file), "described": described, "group": group, "clip": clip, "weights": weights}
+        return suite, facts, mixture
 
     def others(self) -> dict[str, _Stored]:
         """The results to compare with, by file. Raises `InputError` for a file without results."""

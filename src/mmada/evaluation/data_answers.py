@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmada.data.dataset import Example
 from mmada.errors import InputError
-from mmada.evaluation.data_sets import SplitSet, identity, is_answer, pictures_of
+from mmada.evaluation.data_sets import TOO_LONG, UNREADABLE, SplitSet, identity, is_answer, pictures_of
 from mmada.evaluation.measure import Measured, Split
 from mmada.evaluation.text_scores import CiderD, exact_match
 from mmada.pipeline import MMaDA
@@ -58,14 +58,19 @@ class DataAnswers:
         result = Measured()
         for one in self.sets:
             seed = int(rng.integers(2**31))
-            asked = [made for _, example in one.sample(rng, count, is_answer) if (made := asked_of(model, example)) is not None]
+            asked = []
+            for _, example in one.sample(rng, count, is_answer):
+                if (made := asked_of(model, example)) is None:
+                    result.add(f"{one.name}: {UNREADABLE}", 1.0)
+                else:
+                    asked.append(made)
             references: dict[str, list[str]] = {}
             for item in asked:
                 references.setdefault(item.key, []).append(item.wanted)
             cider = CiderD(list(references.values()))
             for item, answer in zip(asked, answers(model, asked, seed), strict=True):
                 if answer is None:
-                    result.add(f"{one.name}: too long to be answered", 1.0)
+                    result.add(f"{one.name}: {TOO_LONG}", 1.0)
                     continue
                 right = exact_match(answer, references[item.key])
                 for name in (one.name, f"use {one.use}"):
@@ -77,7 +82,7 @@ class DataAnswers:
 
 
 def asked_of(model: MMaDA, example: Example) -> Asked | None:
-    """The conversation of an example; None if a picture cannot be read, or it is too long for the model."""
+    """The conversation of an example; None if a picture cannot be read."""
     pictures = pictures_of(model, example)
     if pictures is None:
         return None

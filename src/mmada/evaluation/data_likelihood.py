@@ -16,7 +16,7 @@ from mmada.canvas import MODALITIES, Canvas, Modality
 from mmada.data.dataset import Example, Formatter
 from mmada.diffusion.loss import likelihood_bound
 from mmada.errors import check_whole
-from mmada.evaluation.data_sets import SplitSet, anything, encoded
+from mmada.evaluation.data_sets import TOO_LONG, UNREADABLE, SplitSet, anything, encoded
 from mmada.evaluation.measure import Measured, Split
 from mmada.pipeline import MMaDA
 
@@ -50,7 +50,12 @@ class DataLikelihood:
         self.count(model)
         for one in self.sets:
             seed = int(rng.integers(2**31))
-            rows = canvases(model, [example for _, example in one.sample(rng, count, anything)])
+            examples = [example for _, example in one.sample(rng, count, anything)]
+            ready = encoded(model, examples)
+            rows = canvases(model, ready)
+            for reason, lost in ((UNREADABLE, len(examples) - len(ready)), (TOO_LONG, len(ready) - len(rows))):
+                for _ in range(lost):
+                    result.add(f"{one.name}: {reason}", 1.0)
             for canvas, bound in zip(rows, bounds(model, rows, self.samples, seed), strict=True):
                 tokens = int(canvas.editable_BL.sum())
                 for name in (one.name, f"use {one.use}"):
@@ -64,7 +69,7 @@ class DataLikelihood:
             return
         rng = np.random.default_rng(0)
         examples = [example for one in self.known or self.sets for _, example in one.sample(rng, COUNTED, anything)]
-        rows = canvases(model, examples)
+        rows = canvases(model, encoded(model, examples))
         for modality in MODALITIES:
             vocab = model.engine.parts.vocabulary.ranges[modality]
             tokens = torch.cat([c.tokens_BL[c.positions(modality)] for c in rows] or [torch.zeros(0, dtype=torch.long)])
@@ -87,9 +92,9 @@ def formatter_of(model: MMaDA) -> Formatter:
 
 
 def canvases(model: MMaDA, examples: Sequence[Example]) -> list[Canvas]:
-    """Canvases of the examples, those left out that are longer than the model's length or whose pictures cannot be read."""
+    """Canvases of examples with codes, those left out that are longer than the model's length."""
     formatter, longest = formatter_of(model), model.engine.parts.max_length
-    found = [formatter.canvas(example) for example in encoded(model, examples)]
+    found = [formatter.canvas(example) for example in examples]
     return [canvas for canvas in found if canvas.length <= longest and canvas.editable_BL.any()]
 
 

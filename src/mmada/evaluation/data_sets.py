@@ -24,6 +24,8 @@ from mmada.pipeline.grids import fit
 from mmada.tokenizers.vocabulary import Codes
 
 __all__ = [
+    "TOO_LONG",
+    "UNREADABLE",
     "Keep",
     "MixtureLike",
     "SplitSet",
@@ -44,6 +46,8 @@ LOOKED_AT = 64
 """Examples of a set that are read to see what can be measured on it."""
 BATCH = 32
 """Pictures that are encoded at a time."""
+TOO_LONG, UNREADABLE = "left out, too long for the model", "left out, picture cannot be read"
+"""Scores that count examples which could not be measured, 1 each."""
 PATIENCE = 2000
 """Examples in a row that are of no use to a measure before it takes what it has."""
 

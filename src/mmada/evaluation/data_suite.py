@@ -51,7 +51,11 @@ def data_suite(
             "tokenizer": (has_pictures, lambda found: DataFidelity(sets=found)),
         }
         for name, (keep, made) in kinds.items():
-            if found := [one for one in some if one.has(keep)]:
+            found = [one for one in some if one.has(keep)]
+            if group and name == "retrieval":
+                for one in found:
+                    one.field(0, group)  # raises now, before any work
+            if found:
                 measures[f"{name} of {use}"] = (made(found), limit or EXAMPLES)
     return Suite(measures=measures)
 
