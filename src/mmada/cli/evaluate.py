@@ -137,7 +137,13 @@ class Eval(ModelOptions):
         described = file_sample(self.file / "shards.json" if self.file.is_dir() else self.file)
         folder = find_folder(self.model)
         weights = {file.relative_to(folder).as_posix(): file_sample(file) for file in sorted(folder.rglob("*.safetensors"))}
-        facts = {"data": str(self.file), "described": described, "group": group, "clip": clip, "weights": weights}
+        facts: dict[str, object] = {
+            "data": str(self.file),
+            "described": described,
+            "group": group,
+            "clip": clip,
+            "weights": weights,
+        }
         return suite, facts, mixture
 
     def others(self) -> dict[str, _Stored]:
