@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mmada.cli.arguments import FOLDER, PATH, argument, option, text, whole
+from mmada.cli.arguments import FOLDER, PATH, argument, choice, flag, option, text, whole
 from mmada.cli.options import COUNT, ModelOptions, output_option
 from mmada.errors import InputError, check_folder, check_number, quote, unknown_name
 from mmada.io.documents import read_fields
@@ -16,8 +16,14 @@ from mmada.io.documents import read_fields
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mmada.data import Mixture
+    from mmada.evaluation import Suite
+
 __all__ = ["Bench", "Eval"]
 
+Split = Literal["train", "validation", "test"]
+DATA = "data"
+"""The suite of a file's own data."""
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
 
@@ -32,12 +38,23 @@ class _Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(ModelOptions):
-    """Measure a model on a suite; writes settings, seeds, versions and results.
+    """Measure a model on a suite, or on your own data; writes settings, seeds, versions and results.
 
-    Example: mmada eval nano --seeds 3 --samples samples/ --out results.json
+    Example: mmada eval data mine.yaml --split validation --model runs/sft/model --out results.json
     """
 
-    suite: str = argument("The suite, such as nano.", text("SUITE"))
+    suite: str = argument("The suite, such as nano; or data, with a file.", text("SUITE"))
+    file: Path | None = argument("For data: the YAML file that describes it, or a folder of shards.", PATH, None, shown="none")
+    split: Split | None = option(
+        "The split: train, validation or test.", choice("train", "validation", "test"), None, shown="test; of data validation"
+    )
+    group: str | None = option(
+        "For data: a field of its rows; pictures are also retrieved within it.", text("FIELD"), None, shown="none"
+    )
+    clip: str | None = option(
+        "For data: a CLIP model, as a folder or hub id, that compares pictures too.", text("MODEL"), None, shown="none"
+    )
+    resume: bool = flag("Go on with the measures that --out lacks.")
     seeds: int = option("Repetitions, with seeds 0, 1, ...; the spread over them is shown.", whole(1, 1000), 3)
     limit: int | None = option("Maximum number of examples of each task.", COUNT, None, shown="all")
     samples: Path | None = option("Folder to save sample images in.", FOLDER, None, shown="none")
@@ -52,8 +69,9 @@ class Eval(ModelOptions):
         from mmada.registry import SUITES
 
         super().check()
-        if self.suite not in SUITES:
-            raise unknown_name("suite", self.suite, SUITES)
+        if self.suite not in (DATA, *SUITES):
+            raise unknown_name("suite", self.suite, (DATA, *SUITES))
+        self.check_data()
         if self.out in self.compare:
             raise InputError(f"--compare {quote(self.out)} is where the new results go; give another --out")
         self.others()
@@ -66,13 +84,18 @@ class Eval(ModelOptions):
         from mmada import evaluation
 
         others = self.others()
+        suite, facts, mixture = self.measured()
         rows = evaluation.run_suite(
-            self.suite, self.load(), seeds=self.seeds, limit=self.limit, samples=self.samples, out=self.out
-        )
+            suite, self.load(), seeds=self.seeds, limit=self.limit, split=self.chosen_split, samples=self.samples, out=self.out,
+            resume=self.resume, facts=facts,
+        )  # fmt: skip
         if self.json:
             compared = [{file: stored.values.get(row["name"]) for file, stored in others.items()} for row in rows]
             print(json.dumps([row | more for row, more in zip(rows, compared, strict=True)], ensure_ascii=False))
             return
+        for name, reasons in (mixture.rejected if mixture else {}).items():
+            for reason, count in reasons.most_common():
+                print(f"data {name!r}: {count} rows not used: {reason}")
         names = {path: Path(path).stem for path in others}
         heads = {path: name if list(names.values()).count(name) == 1 else path for path, name in names.items()}
         shown = [_measured(row) | {heads[n]: stored.values.get(row["name"]) for n, stored in others.items()} for row in rows]
@@ -82,6 +105,46 @@ class Eval(ModelOptions):
         if len(set(sizes.values())) > 1:
             print(f"Seeds or limits differ: {'; '.join(f'{name} has {size}' for name, size in sizes.items())}.")
         print(self.out)
+
+    @property
+    def chosen_split(self) -> Split:
+        """The split to measure on."""
+        return self.split or ("validation" if self.suite == DATA else "test")
+
+    def check_data(self) -> None:
+        """Raise `InputError` for data without a file, and for options of data with another suite."""
+        if self.suite == DATA:
+            if self.file is None:
+                raise InputError("eval data needs the file that describes the data; give it, as in mmada eval data mine.yaml")
+            return
+        given = {"file": self.file, "--group": self.group, "--clip": self.clip}
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name} {quote(value)} is for data, and the suite is {self.suite}; leave it out")
+
+    def measured(self) -> tuple[str | Suite, dict[str, object], Mixture | None]:
+        """What to measure, what to record of it, and the data where they are a file's."""
+        if self.suite != DATA or self.file is None:
+            return self.suite, {}, None
+        from mmada.data import load
+        from mmada.evaluation import data_suite
+        from mmada.io.fingerprint import file_sample
+        from mmada.pipeline.loading import find_folder
+
+        group, clip = self.group or "", self.clip or ""
+        mixture = load(self.file)
+        suite = data_suite(mixture, self.chosen_split, limit=self.limit, group=group, clip=clip)
+        described = file_sample(self.file / "shards.json" if self.file.is_dir() else self.file)
+        folder = find_folder(self.model)
+        weights = {file.relative_to(folder).as_posix(): file_sample(file) for file in sorted(folder.rglob("*.safetensors"))}
+        facts: dict[str, object] = {
+            "data": str(self.file),
+            "described": described,
+            "group": group,
+            "clip": clip,
+            "weights": weights,
+        }
+        return suite, facts, mixture
 
     def others(self) -> dict[str, _Stored]:
         """The results to compare with, by file. Raises `InputError` for a file without results."""

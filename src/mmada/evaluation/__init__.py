@@ -1,6 +1,7 @@
 """Evaluation of models: suites of measures on held-out data over several seeds; decoding modes compared."""
 
 from mmada.evaluation.bench import Workload, bench
+from mmada.evaluation.data_suite import data_suite
 from mmada.evaluation.likelihood import LikelihoodMeasure, ScoredText
 from mmada.evaluation.measure import Measure, Measured, Split, Suite, TaskMeasure
 from mmada.evaluation.suite import run_suite
@@ -15,5 +16,6 @@ __all__ = [
     "TaskMeasure",
     "Workload",
     "bench",
+    "data_suite",
     "run_suite",
 ]

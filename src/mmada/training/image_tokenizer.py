@@ -23,7 +23,7 @@ from mmada.errors import check_number, check_whole
 from mmada.tokenizers.image import ImageTokenizer, to_images, to_pixels
 from mmada.tokenizers.magvit import Latent
 
-__all__ = ["AuxiliaryLoss", "ImageBatch", "ImageLosses", "ImageTokenizerLearner", "entropy_losses"]
+__all__ = ["AuxiliaryLoss", "ImageBatch", "ImageLosses", "ImageTokenizerLearner", "entropy_losses", "position_entropy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +51,26 @@ class ImageLosses:
         check_whole("losses.soft_steps", self.soft_steps, 0)
 
 
-def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, positions: int = 2048) -> tuple[Tensor, Tensor]:
-    """Mean entropy of a position's code distribution, and entropy of the batch's mean distribution, both in nats.
+def position_entropy(latent_BKhw: Tensor, sharpness: float) -> Tensor:
+    """Mean entropy of a position's code distribution, in nats.
 
-    A position's distribution over codes is a product over bits with p(bit = 1) = sigmoid(2 * sharpness * z), so the first is
-    exact; the second averages at most ``positions`` of them over the whole codebook. ``codebook_VK`` holds -1 and 1.
+    The distribution is a product over bits with p(bit = 1) = sigmoid(2 * sharpness * z), so this is exact.
     """
-    latent_NK = latent_BKhw.float().permute(0, 2, 3, 1).flatten(0, 2) * (2 * sharpness)
-    p_NK = torch.sigmoid(latent_NK)
-    each = F.binary_cross_entropy_with_logits(latent_NK, p_NK, reduction="none").sum(1).mean()
-    stride = max(1, len(latent_NK) // positions)
-    some_NK = latent_NK[::stride]
+    logits_NK = latent_BKhw.float().permute(0, 2, 3, 1).flatten(0, 2) * (2 * sharpness)
+    return F.binary_cross_entropy_with_logits(logits_NK, torch.sigmoid(logits_NK), reduction="none").sum(1).mean()
+
+
+def entropy_losses(latent_BKhw: Tensor, codebook_VK: Tensor, sharpness: float, positions: int = 2048) -> tuple[Tensor, Tensor]:
+    """`position_entropy`, and the entropy of the batch's mean code distribution, both in nats.
+
+    The second averages at most ``positions`` distributions over the whole codebook; with many bits that costs more than the
+    networks do. ``codebook_VK`` holds -1 and 1.
+    """
+    logits_NK = latent_BKhw.float().permute(0, 2, 3, 1).flatten(0, 2) * (2 * sharpness)
+    some_NK = logits_NK[:: max(1, len(logits_NK) // positions)]
     # With bits of -1 and 1 the logit of a code is half the dot product, since ln p(1) - ln p(-1) equals 2 * sharpness * z.
     mean_V = torch.softmax(some_NK @ codebook_VK.float().T * 0.5, dim=1).mean(0)
-    return each, -(mean_V * (mean_V + 1e-9).log()).sum()
+    return position_entropy(latent_BKhw, sharpness), -(mean_V * (mean_V + 1e-9).log()).sum()
 
 
 class ImageBatch(Protocol):
@@ -129,11 +135,12 @@ class ImageTokenizerLearner:
     def code_losses(self, latent: Latent, labels: Any) -> dict[str, Tensor]:
         """Commitment to the signs, the two entropies, and the auxiliary loss."""
         c, z = self.coefficients, latent.continuous.float()
-        each, mean = entropy_losses(z, cast(Tensor, self.tokenizer.quantize.embedding), c.sharpness)
-        found = {
-            "commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(),
-            "entropy": c.entropy_penalty * each - c.codebook_usage * mean,
-        }
+        if c.codebook_usage:
+            each, mean = entropy_losses(z, cast(Tensor, self.tokenizer.quantize.embedding), c.sharpness)
+            entropy = c.entropy_penalty * each - c.codebook_usage * mean
+        else:  # spares a product with the whole codebook
+            entropy = c.entropy_penalty * position_entropy(z, c.sharpness)
+        found = {"commitment": c.commitment * (z - torch.sign(z.detach())).square().mean(), "entropy": entropy}
         if self.auxiliary is not None:
             head = cast(AuxiliaryLoss, self.auxiliary)
             found["auxiliary"] = c.auxiliary * head.loss(latent.quantised, labels.to(self.device))

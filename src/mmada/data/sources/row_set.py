@@ -198,6 +198,10 @@ class RowSet:
                 return self.id_of(self.row(number))
         return self.table.key(number)
 
+    def fields(self, split: Split, index: int) -> Row:
+        """The fields of the row that an example comes from. Raises UnusableRow."""
+        return self.row(int(self.index[split][index // self.meaning.parts]))
+
 
 @dataclass(frozen=True)
 class RowDataset:
