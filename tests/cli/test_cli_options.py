@@ -27,7 +27,7 @@ OPTIONS: dict[str, list[str]] = {
     "extend": ["IMAGE", *IMAGE, "--down", "--left", "--prompt", "--right", "--up"],
     "infill": ["TEXT", *SAMPLING, *OPEN],
     "score": ["PROMPT", "COMPLETION", *MODEL, "--image", "--fit", "--thinking", "--samples", "--seed"],
-    "train": ["RECIPE", *OUT, "--fields", "--list", "--resume", "--set", "--start-from"],
+    "train": ["RECIPE", *OUT, "--data", "--fields", "--list", "--resume", "--set", "--start-from"],
     "eval": [
         "SUITE",
         "FILE",
