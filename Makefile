@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := $(if $(filter $(PINNED_TORCH)%,$(TORCH)),-c constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format types docs check clean
+.PHONY: help demo test slow long lint format types docs check clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -53,11 +53,14 @@ $(VENV)/.installed-docs: $(VENV)/.torch pyproject.toml
 demo: $(VENV)/.installed  ## Ask, draw, inpaint with the bundled model; writes a contact sheet.
 	@$(BIN)/mmada demo $(ARGS)
 
-test: $(VENV)/.installed-dev  ## Run the tests but those marked slow.
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+test: $(VENV)/.installed-dev  ## Run the tests but those marked slow or long.
+	@$(BIN)/python -m pytest -m "not slow and not long" $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-dev  ## Run the tests marked slow: whole runs, killed processes, odd input.
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "slow and not long" $(PYTEST_ARGS)
+
+long: $(VENV)/.installed-dev  ## Run the tests marked long: trainings of many minutes, not in CI.
+	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style and formatting.
 	@$(BIN)/ruff check .

@@ -214,7 +214,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 16])
 def test_pictures_are_drawn_back_from_their_captions(rank: int, released: Path, tmp_path: Path) -> None:
     draw_pictures(tmp_path / "photos", [words(n, 4 + n % 3) for n in range(16)])
@@ -225,7 +225,7 @@ def test_pictures_are_drawn_back_from_their_captions(rank: int, released: Path, 
     assert drawn_back(mmada.load(folder, device="cpu"), data) >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_answers_are_given_back_word_for_word(released: Path, tmp_path: Path) -> None:
     draw_pictures(tmp_path / "photos", [words(n, 3) for n in range(16)])
     turns = [(f"<image>\n{words(100 + n, 4)}", words(200 + n, 1 + n)) for n in range(16)]
