@@ -65,6 +65,7 @@ def test_a_saved_tokenizer_is_the_same(text: TextTokenizer, tmp_path: Path) -> N
     line = "<think> a red circle</think> 12"
     assert again.encode(line) == text.encode(line)
     assert again.ids() == text.ids()
+    assert again.fast.to_str() == text.fast.to_str()
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         TextTokenizer.load(tmp_path / "nothing")
 

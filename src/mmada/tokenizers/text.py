@@ -15,7 +15,7 @@ from mmada.errors import InputError
 from mmada.io.atomic import write_json
 from mmada.io.documents import read_fields
 from mmada.tokenizers.vocabulary import SPECIAL_TOKENS
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 __all__ = ["CHAT_TEMPLATE", "TextTokenizer", "train_text_tokenizer"]
 
@@ -135,6 +135,8 @@ def train_text_tokenizer(corpus: Iterable[str], *, vocab_size: int = 1024, min_f
     tokenizer.train_from_iterator(corpus, trainer)
     # One token each, yet ordinary text: they are part of what a model writes and of what a person may read.
     tokenizer.add_tokens(["<think>", "</think>"])
+    # Nothing is added to a text. `transformers` writes it so, and a fingerprint must be the same before and after.
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A:0 $B:1")
     return TextTokenizer(tokenizer)
 
 
