@@ -1,7 +1,7 @@
 """Settings of a supervised run that depend on the model and the data: learning rate, steps, and when to validate and to save.
 
-A setting of 0 is chosen here. The rules were tried on 16 pictures, with models of width 32 and 256 (experiments/log.md); for larger
-data and models they follow what is usual for LoRA and full fine-tuning.
+A setting of 0 is chosen here. The rules were tried on 16 pictures, with models of width 32 and 256 (experiments/log.md); for
+larger data and models they follow what is usual for LoRA and full fine-tuning.
 """
 
 from __future__ import annotations
