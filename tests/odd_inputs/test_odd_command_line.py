@@ -88,9 +88,9 @@ def command_line(command: str, field: str, spec: OptionSpec, value: str, places:
     if spec.positional:
         names = [name for name, one in options_of(command_class(command)).items() if one.positional]
         index = names.index(field)
-        head = usual[: len(names)]
+        given = next((i for i, word in enumerate(usual[: len(names)]) if word.startswith("--")), len(names))
+        head, rest = usual[:given], usual[given:]
         head[index : index + 1] = [value]
-        rest = usual[len(names) :]
         return [command, *rest, "--", *head]
     return [command, *usual, f"{option_name(field)}={value}"]
 
