@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.data.layouts import encoded, lines, picture, turns
 
 from mmada.cli.main import main
 from mmada.data import load
+from mmada.data.dataset import Example
 from mmada.recipes.data_check import LOOKED_AT, Ruler, check_data, check_report, readable, ruler_of
 
 
@@ -89,6 +91,22 @@ def test_pictures_that_cannot_be_decoded_stop_the_check(tmp_path: Path, ruler: R
     assert report.sets[0].undecoded > 5
     with pytest.raises(Exception, match=r"'a' has pictures that cannot be decoded in \d+ of 64 rows"):
         check_report(mixture, report)
+
+
+def test_links_to_pictures_that_are_not_there_are_counted(tmp_path: Path, ruler: Ruler) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        (tmp_path / f"pictures/{number}.jpg").symlink_to(tmp_path / "nowhere.jpg")
+        (tmp_path / f"pictures/{number}.txt").write_text("a square")
+    (tmp_path / "data.yaml").write_text("a: {use: pair, files: pictures}\nmixture: {max_bad: 1.0}\n")
+    (found,) = check_data(load(tmp_path / "data.yaml"), ruler).sets
+    assert found.bad == {"picture is missing": 3}
+
+
+def test_pictures_that_are_encoded_already_are_measured(ruler: Ruler) -> None:
+    codes = np.zeros((4, 4), np.int64)
+    canvas = ruler.canvas(Example(objective="text_to_image", text="a square", codes=(codes,)))
+    assert int((canvas.modality_BL == 1).sum()) == 16
 
 
 def test_the_command_prints_and_writes_a_sheet(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,9 +57,9 @@ class Ruler:
     attention: int
 
     def canvas(self, example: Example) -> Canvas:
-        """The canvas of an example, its pictures as blank codes."""
+        """The canvas of an example, its pictures as blank codes where they are not encoded yet."""
         blank = np.zeros(self.formatter.prompter.image_tokens, np.int64)
-        return self.formatter.canvas(replace(example, images=(), codes=(blank,) * len(example.images)))
+        return self.formatter.canvas(replace(example, images=(), codes=example.codes or (blank,) * len(example.images)))
 
     def flops(self, lengths: Sequence[int]) -> float:
         """Operations of training on canvases: a forward pass, and a backward pass of twice that."""
@@ -242,21 +242,18 @@ def examples_of(dataset: Dataset, parts: int, decoded: Counter[str]) -> Iterator
     for row in range(rows):
         try:
             found = [dataset[row * parts + part] for part in range(parts if row in looked_at else 1)]
-            if row not in looked_at:
-                continue
-            decoded[""] += 1
+        except UnusableRow:  # the set counts it
+            continue
+        if row not in looked_at:
+            continue
+        decoded[""] += 1
+        try:
             for image in found[0].images:
                 read_picture(image)
         except UnusableRow as error:
-            decoded[error.reason] += row in looked_at and error.reason in UNDECODED
+            decoded[error.reason] += 1
             continue
         yield from found
-
-
-UNDECODED = frozenset(
-    {"picture is damaged", "picture is not in a known format", "picture is too large", "picture cannot be read"}
-)
-"""Reasons that only decoding finds."""
 
 
 def prompts_report(one: SourceSet) -> SetReport:
@@ -268,10 +265,13 @@ def prompts_report(one: SourceSet) -> SetReport:
     for index in range(min(FIRST_ROWS, len(prompts))):
         try:
             found = prompts[index]
+        except UnusableRow:  # the set counts it
+            continue
+        try:
             if found.picture is not None and index < LOOKED_AT:
                 tiles.append(Tile(read_picture(found.picture), found.prompt, found.gold))
         except UnusableRow as error:
-            decoded[error.reason] += error.reason in UNDECODED
+            decoded[error.reason] += 1
             continue
         if len(shown) < SHOWN:
             shown.append(prompt_text(found))

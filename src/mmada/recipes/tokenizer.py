@@ -120,7 +120,10 @@ class ImageTokenizerRecipe:
             raise InputError("learn 'decoder' keeps the codes of a start, and there is none; give --start-from, or learn=all")
 
     def report(self, out: Path, written: Path, start: Path | None) -> None:
-        """Print what the run reached, and how to use the tokenizer."""
+        """Print what the run reached, what it could not use, and how to use the tokenizer."""
+        for name, reasons in self.pictures.sampler.rejected.items():
+            for reason, count in reasons.most_common():
+                print(f"data {name!r}: {count} examples not used: {reason}")
         path = out / VALIDATION
         rows = read_log(path) if path.is_file() else []
         reached = f"; held-out pictures: {rows[-1]['psnr']:.1f} dB" if rows else ""
