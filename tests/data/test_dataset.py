@@ -15,7 +15,6 @@ from mmada.data.dataset import (
     ProceduralDataset,
     Sampler,
     check_mixture,
-    learnable,
     step_generator,
 )
 from mmada.errors import InputError
@@ -171,17 +170,12 @@ def test_wrong_mixtures(weights: dict[str, float], message: str) -> None:
         check_mixture(weights, ["a"])
 
 
-def test_examples_that_cannot_be_learned_whole_are_counted_by_reason(prompter: Prompter) -> None:
+def test_what_cannot_be_learned_whole_has_a_reason(prompter: Prompter) -> None:
     thinking = {"objective": "text_to_image", "text": "a red circle", "codes": (CODES,)}
     examples = [
         said("7"), said("pens " * 30), said("7", codes=(CODES, CODES)), Example(objective="text", text="a red circle"),
         Example(thought="3 + 4", **thinking), Example(thought="pens " * 20, **thinking),
     ]  # fmt: skip
-
-    class Listed(Numbers):
-        def __getitem__(self, index: int) -> Example:
-            return examples[index]
-
-    kept, rejected = learnable(Listed(range(6)), Formatter(prompter, (16,), thought_length=10), 40)
-    assert [examples.index(kept[i]) for i in range(len(kept))] == [0, 3, 4]
-    assert rejected == {"over 40 tokens": 2, "thought over 10 tokens": 1}
+    formatter = Formatter(prompter, (16,), thought_length=10)
+    long, thought = "over 40 tokens", "thought over 10 tokens"
+    assert [formatter.reject_reason(one, 40) for one in examples] == ["", long, long, "", "", thought]

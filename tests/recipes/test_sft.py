@@ -115,7 +115,7 @@ def test_what_is_not_used_is_said(start: Path, data: Path, tmp_path: Path, capsy
     (data / "7.txt").write_text("a red circle " * 50)
     run("sft", overrides=SHORT | {"data": f"{{captions: {data}}}"}, out=tmp_path / "run", start_from=start)
     said = capsys.readouterr().out
-    for reason in ("1 no caption", "1 over 96 tokens", "1 picture cannot be read"):
+    for reason in ("1 no caption", "1 over 96 tokens", "1 picture is not in a known format"):
         assert reason in said
 
 

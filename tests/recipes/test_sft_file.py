@@ -101,7 +101,13 @@ def test_a_run_says_what_it_did_and_its_next_commands_work(
     (pictures / "photos" / "bad.txt").write_text("a red circle")
     (pictures / "photos" / "alone.png").write_bytes((pictures / "photos" / "p00.png").read_bytes())
     data = written(pictures, "mixture: {max_bad: 0.5}\nphotos: {use: pair, files: photos}\n")
-    run("sft", overrides={**SHORT, "data_file": str(data)}, out=tmp_path / "run", start_from=start)
+    folder = run("sft", overrides={**SHORT, "data_file": str(data)}, out=tmp_path / "run", start_from=start)
+    engine = mmada.load(folder, device="cpu").engine
+    asked, real = (
+        engine.encode([fit(load_image(file), engine.size, "crop")])[0]
+        for file in (tmp_path / "run/samples/picture.png", pictures / "photos/p00.png")
+    )
+    assert (asked == real).all(), "the picture to ask about has the codes that were trained on"
     said = capsys.readouterr().out
     assert re.search(r"data 'photos' \(pair\): 10 rows, 16 examples to train on, 0 to validate; not used: .*picture", said)
     assert "trained 6 steps: 24 examples (1.5 epochs of 16)" in said

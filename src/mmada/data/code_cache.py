@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmada.data.dataset import Dataset, Example
-from mmada.data.encoded import facts_of
-from mmada.data.readers import Examples
-from mmada.errors import InputError
 from mmada.io.atomic import write_tensors
 from mmada.io.fingerprint import fingerprint
-from mmada.io.images import ImageSource, load_image
 from mmada.tokenizers.image import ImageTokenizer, to_pixels
 
-__all__ = ["encode_dataset", "encode_pictures"]
+__all__ = ["encode_pictures"]
 
 PROBED = 8
 """Pictures that are made to see whether their source is still the same."""
@@ -58,40 +50,3 @@ def encode_pictures(
     cache.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {"codes": codes})
     return codes
-
-
-def encode_dataset(
-    dataset: Dataset, tokenizer: ImageTokenizer, fit: Callable[[Image.Image], Image.Image], *, cache: Path, name: str
-) -> Examples:
-    """The examples with their pictures as codes; ``fit`` makes a picture the size that the model works on.
-
-    Examples with a picture that cannot be read are counted in ``rejected``.
-    """
-    examples: list[Example] = []
-    rejected = Counter[str]()
-    for index in range(len(dataset)):
-        example = dataset[index]
-        if all(readable(image) for image in example.images):
-            examples.append(example)
-        else:
-            rejected["picture cannot be read"] += 1
-    images = [image for example in examples for image in example.images]
-    if not images:
-        return Examples(tuple(examples), rejected)
-
-    def pixels(index: int) -> np.ndarray:
-        return np.asarray(fit(load_image(images[index], "picture")))
-
-    facts = [facts_of(image) for image in images]
-    rows = iter(encode_pictures(tokenizer, pixels, len(images), cache=cache, name=name, facts=facts, batch=32))
-    encoded = [replace(example, images=(), codes=tuple(next(rows) for _ in example.images)) for example in examples]
-    return Examples(tuple(encoded), rejected)
-
-
-def readable(image: ImageSource) -> bool:
-    """Whether a picture can be read."""
-    try:
-        load_image(image, "picture")
-    except InputError:
-        return False
-    return True

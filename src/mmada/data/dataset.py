@@ -11,7 +11,6 @@ A new kind of data is one class with `__len__` and `__getitem__` (or `draw`), or
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -35,7 +34,6 @@ __all__ = [
     "Subset",
     "UnusableRow",
     "check_mixture",
-    "learnable",
     "step_generator",
 ]
 
@@ -246,17 +244,6 @@ class Subset:
 
     def __getitem__(self, index: int) -> Example:
         return self.dataset[self.indices[index]]
-
-
-def learnable(dataset: Dataset, formatter: Formatter, max_length: int) -> tuple[Subset, Counter[str]]:
-    """The examples that can be learned whole from ``max_length`` tokens, and how many cannot, by reason."""
-    kept, rejected = [], Counter[str]()
-    for index in range(len(dataset)):
-        if reason := formatter.reject_reason(dataset[index], max_length):
-            rejected[reason] += 1
-        else:
-            kept.append(index)
-    return Subset(dataset, kept), rejected
 
 
 @dataclass(frozen=True)

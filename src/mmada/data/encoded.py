@@ -24,10 +24,11 @@ import torch
 from PIL import Image
 
 from mmada.data.dataset import Dataset, Example, UnusableRow
+from mmada.data.pictures import read_picture
 from mmada.data.sampler import rows_of
 from mmada.errors import InputError, quote
 from mmada.io.fingerprint import fingerprint
-from mmada.io.images import ImageSource, load_image
+from mmada.io.images import ImageSource
 from mmada.tokenizers.image import ImageTokenizer, to_pixels
 
 __all__ = ["CodeStore", "EncodedDataset", "encode_examples", "encode_images", "encoder_fingerprint", "fit_fingerprint"]
@@ -35,14 +36,6 @@ __all__ = ["CodeStore", "EncodedDataset", "encode_examples", "encode_images", "e
 Grid = np.ndarray[Any, np.dtype[np.int32]]
 """Codes (h, w)."""
 Fit = Callable[[Image.Image], Image.Image]
-REASONS = {
-    "does not exist": "picture is missing",
-    "is not a file": "picture is missing",
-    "damaged": "picture is damaged",
-    "not a readable image": "picture is not in a known format",
-    "above the limit": "picture is too large",
-}
-"""Reasons by a phrase of the error of `load_image`."""
 PROBES = ((61, 97), (97, 61), (64, 64))
 """Sizes of the pictures by which two ways of fitting are told apart."""
 KEYS = 500
@@ -144,10 +137,9 @@ def encode_pixels(pixels_BHWC: np.ndarray[Any, Any], tokenizer: ImageTokenizer) 
 def pixels_of(image: ImageSource, fit: Fit) -> np.ndarray[Any, Any] | UnusableRow:
     """Pixels uint8 (H, W, 3) of a picture, or why it cannot be used."""
     try:
-        return np.asarray(fit(load_image(image, "picture")))
-    except InputError as error:
-        reason = next((reason for phrase, reason in REASONS.items() if phrase in str(error)), "picture cannot be read")
-        return UnusableRow(reason)
+        return np.asarray(fit(read_picture(image)))
+    except UnusableRow as error:
+        return error
 
 
 def key_of(image: ImageSource) -> str:

@@ -8,7 +8,7 @@ from mmada.data.dataset import UnusableRow
 from mmada.errors import InputError
 from mmada.io.images import ImageSource, load_image
 
-__all__ = ["picture_reason", "read_picture"]
+__all__ = ["read_picture"]
 
 REASONS = {
     "does not exist": "picture is missing",

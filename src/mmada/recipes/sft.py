@@ -390,7 +390,7 @@ class SftRecipe:
             print(f"guidance {guidance:g} is now the default of the model (its preset.json)")
         kind = "adapters are" if self.lora.rank else "model is"
         print(f"the {kind} in {written}; samples are in {out / 'samples'}; try it:")
-        picture = save_shown(examples, model.engine.image, out / "samples")
+        picture = save_shown(data.fixed, SHOWN, model.engine.image, out / "samples")
         for command in next_commands(examples, written, picture, self.device):
             print(f"  {command}")
 

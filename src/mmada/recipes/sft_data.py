@@ -17,8 +17,7 @@ from PIL import Image
 from rich.progress import track
 
 from mmada.data import load
-from mmada.data.code_cache import encode_dataset
-from mmada.data.dataset import Dataset, DatasetLike, Example, Formatter, Subset, UnusableRow, check_mixture, learnable
+from mmada.data.dataset import Dataset, DatasetLike, Example, Formatter, Subset, UnusableRow, check_mixture
 from mmada.data.encoded import EncodedDataset
 from mmada.data.mixture import Mixture
 from mmada.data.sampler import example_shares, mean_tokens, rows_of
@@ -213,11 +212,10 @@ def source_data(
     found: dict[str, Dataset] = {}
     for name, dataset in read.items():
         path = sources[name].path
-        whole, rejected = learnable(dataset, formatter, length)
-        report(name, path, rejected, len(whole), "; raise row_length or thought_length" if rejected else "")
-        encoded = encode_dataset(whole, encoding.tokenizer, encoding.fit, cache=encoding.cache, name=name)
-        report(name, path, encoded.rejected, len(encoded))
-        found[name] = encoded
+        part = usable(name, dataset, formatter, length, encoding)
+        too_long = any(" tokens" in reason for reason in part.rejected)
+        report(name, path, part.rejected, len(part.examples), "; raise row_length or thought_length" if too_long else "")
+        found[name] = part.examples
     return found
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from mmada.data.dataset import Dataset, Example, UnusableRow
-from mmada.io.images import save_image
+from mmada.data.dataset import Dataset, Example, Subset, UnusableRow
+from mmada.data.encoded import EncodedDataset
+from mmada.io.images import load_image, save_image
 from mmada.io.jsonl import read_log
 from mmada.pipeline import MMaDA
 from mmada.pipeline.grids import Grid
@@ -30,17 +32,18 @@ SMALL = 512
 
 def shown_examples(datasets: Mapping[str, Dataset], count: int) -> list[Example]:
     """The first ``count`` usable examples, of each set in turn."""
-    found: list[Example] = []
+    return [example for _, _, example in islice(usable_examples(datasets), count)]
+
+
+def usable_examples(datasets: Mapping[str, Dataset]) -> Iterator[tuple[Dataset, int, Example]]:
+    """Usable examples of each set in turn, with the set and the index."""
     for index in range(max((len(one) for one in datasets.values()), default=0)):
         for dataset in datasets.values():
-            if len(found) == count:
-                return found
             try:
                 if index < len(dataset):
-                    found.append(dataset[index])
+                    yield dataset, index, dataset[index]
             except UnusableRow:
                 continue
-    return found
 
 
 def question_of(example: Example) -> str:
@@ -124,16 +127,32 @@ def next_commands(examples: Sequence[Example], model: Path, shown: Path, device:
     return [command.format(where) for command in found.values()]
 
 
-def save_shown(examples: Sequence[Example], tokenizer: ImageTokenizer, folder: Path) -> Path:
-    """Write the picture of the first question about one, as its codes show it, to ask about; returns the file."""
+def save_shown(datasets: Mapping[str, Dataset], count: int, tokenizer: ImageTokenizer, folder: Path) -> Path:
+    """Write the picture of the first question about one, of ``count`` examples, to ask about; returns the file.
+
+    It is the picture itself: what its codes decode to may have other codes. Shards have only these.
+    """
     path = folder / "picture.png"
-    one = next((example for example in examples if example.objective == "chat" and example.codes), None)
-    if one is not None:
-        folder.mkdir(exist_ok=True)
-        grid = torch.from_numpy(grid_of(one.codes[0]))[None]
-        device = next(tokenizer.parameters()).device
-        save_image(to_images(tokenizer.decode(grid.to(device)))[0], path)
+    for dataset, index, example in islice(usable_examples(datasets), count):
+        if example.objective == "chat" and example.codes:
+            folder.mkdir(exist_ok=True)
+            original = before_encoding(dataset, index)
+            save_image(load_image(original.images[0]) if original.images else decoded(example, tokenizer), path)
+            break
     return path
+
+
+def before_encoding(dataset: Dataset, index: int) -> Example:
+    """An example with its pictures, where its set encodes them."""
+    if isinstance(dataset, Subset):
+        return before_encoding(dataset.dataset, dataset.indices[index])
+    return dataset.dataset[index] if isinstance(dataset, EncodedDataset) else dataset[index]
+
+
+def decoded(example: Example, tokenizer: ImageTokenizer) -> Image.Image:
+    """The first picture of an example, from its codes."""
+    grid = torch.from_numpy(grid_of(example.codes[0]))[None]
+    return to_images(tokenizer.decode(grid.to(next(tokenizer.parameters()).device)))[0]
 
 
 def argument(text: str) -> str:

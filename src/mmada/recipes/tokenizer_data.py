@@ -10,9 +10,9 @@ import numpy as np
 
 from mmada.data.dataset import Dataset, Example, UnusableRow
 from mmada.data.mixture import Mixture, Split
+from mmada.data.pictures import read_picture
 from mmada.data.sampler import MixtureSampler
 from mmada.errors import InputError
-from mmada.io.images import ImageSource, load_image
 from mmada.pipeline.grids import fit
 
 __all__ = ["MixturePictures"]
@@ -37,15 +37,7 @@ def pictures_of(example: Example, size: int) -> list[Pixels]:
     """The pictures of an example as squares of ``size`` pixels. Raises UnusableRow where it has none that can be read."""
     if not example.images:
         raise UnusableRow("no picture")
-    return [pixels(image, size) for image in example.images]
-
-
-def pixels(image: ImageSource, size: int) -> Pixels:
-    """A picture, uint8 (size, size, 3). Raises UnusableRow where it cannot be read."""
-    try:
-        return np.asarray(fit(load_image(image, "picture"), size))
-    except InputError as error:
-        raise UnusableRow("picture cannot be read") from error
+    return [np.asarray(fit(read_picture(image), size)) for image in example.images]
 
 
 @dataclass(frozen=True)
