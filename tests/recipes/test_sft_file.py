@@ -120,6 +120,15 @@ def test_a_run_says_what_it_did_and_its_next_commands_work(
     assert "of the codes" in (tmp_path / "run" / "samples" / "step_000006.txt").read_text()
 
 
+def test_many_broken_pictures_stop_a_run_before_its_first_step(start: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "photos" / "bad.png").write_bytes(b"no picture")
+    (pictures / "photos" / "bad.txt").write_text("a red circle")
+    data = written(pictures, "photos: {use: pair, files: photos}\n")
+    with pytest.raises(InputError, match=r"'photos' has pictures that cannot be read in 2 of 18 examples, more than 0\.02"):
+        run("sft", overrides={**SHORT, "data_file": str(data)}, out=tmp_path / "run", start_from=start)
+    assert not (tmp_path / "run").exists()
+
+
 def test_adapters_are_a_model_by_themselves(start: Path, pictures: Path, tmp_path: Path) -> None:
     data = written(pictures, "photos: {use: pair, files: photos, ways: draw}\n")
     settings = {**SHORT, "data_file": str(data), "lora.rank": "4", "image_size": "16", "samples": "0"}

@@ -66,8 +66,10 @@ class Train:
         if self.fields:
             print_fields(self.recipe)
             return
+        from mmada.io.cpu import use_physical_cores
         from mmada.recipes.run import run
 
+        use_physical_cores()
         run(
             self.recipe,
             overrides=self.overrides(),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -112,6 +112,8 @@ def file_data(mixture: Mixture, path: str, formatter: Formatter, length: int, en
             print(f"data {name!r} ({one.use}): left out; prompts are for mmada train rl --data {path}")
             continue
         parts = [part for part in (train.get(name), held.get(name)) if part is not None]
+        for part in parts:
+            part.check_broken(name, one.max_bad)
         lost = sum((part.rejected for part in parts), Counter(one.tally.reasons))
         counts = [len(found[name].examples) if name in found else 0 for found in (train, held)]
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.most_common())
@@ -154,11 +156,28 @@ class Chosen(Subset):
         return rows_of(self.dataset, [self.indices[row] for row in rows])
 
 
-class Usable(NamedTuple):
-    """Examples, and how many others do not fit, by reason."""
+@dataclass(frozen=True)
+class Usable:
+    """Examples, and why others do not fit: ``long`` ones, and those with a picture that is ``broken``."""
 
     examples: Dataset
-    rejected: Counter[str]
+    long: Counter[str] = field(default_factory=Counter)
+    broken: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """How many others there are, by reason."""
+        return self.long + self.broken
+
+    def check_broken(self, name: str, max_bad: float) -> None:
+        """Raise InputError where more than ``max_bad`` of the examples have a broken picture."""
+        bad, tried = self.broken.total(), len(self.examples) + self.broken.total()
+        if bad > max_bad * tried:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.broken.most_common())
+            raise InputError(
+                f"set {name!r} has pictures that cannot be read in {bad} of {tried} examples, more than {max_bad:.3g} of them "
+                f"({reasons}); get whole copies of them, or raise max_bad"
+            )
 
 
 def usable(name: str, dataset: Dataset, formatter: Formatter, length: int, encoding: Encoding) -> Usable:
@@ -169,28 +188,28 @@ def usable(name: str, dataset: Dataset, formatter: Formatter, length: int, encod
     """
     encoded = EncodedDataset(dataset, encoding.tokenizer, encoding.fit, encoding.cache)
     if len(dataset) > CHECKED:
-        return Usable(encoded, Counter())
-    kept, rejected = list[int](), Counter[str]()
+        return Usable(encoded)
+    kept, long, broken = list[int](), Counter[str](), Counter[str]()
     for index in range(len(dataset)):
         try:
             reason = formatter.reject_reason(dataset[index], length)
         except UnusableRow:  # counted by the set
             continue
         if reason:
-            rejected[reason] += 1
+            long[reason] += 1
         else:
             kept.append(index)
     if len(kept) > ENCODED:
-        return Usable(Chosen(encoded, kept), rejected)
+        return Usable(Chosen(encoded, kept), long)
     good = []
     for start in track(range(0, len(kept), CHUNK), description=f"encoding the pictures of {name}", transient=True):
         some = kept[start : start + CHUNK]
         for index, found in zip(some, rows_of(encoded, some), strict=True):
             if isinstance(found, UnusableRow):
-                rejected[found.reason] += 1
+                broken[found.reason] += 1
             else:
                 good.append(index)
-    return Usable(Chosen(encoded, good), rejected)
+    return Usable(Chosen(encoded, good), long, broken)
 
 
 def read_sources(sources: Mapping[str, DataSource]) -> dict[str, Dataset]:
@@ -213,8 +232,7 @@ def source_data(
     for name, dataset in read.items():
         path = sources[name].path
         part = usable(name, dataset, formatter, length, encoding)
-        too_long = any(" tokens" in reason for reason in part.rejected)
-        report(name, path, part.rejected, len(part.examples), "; raise row_length or thought_length" if too_long else "")
+        report(name, path, part.rejected, len(part.examples), "; raise row_length or thought_length" if part.long else "")
         found[name] = part.examples
     return found
 

@@ -122,9 +122,10 @@ def classes(spec: ClassSpec, base: Path, table: Table, what: str) -> Classes:
         given = next((names for column, names in parts[0].labels.items() if column in label.names), None)
     names = class_names(given, base, f"names of {what}")
     if names.order and not names.by_label and isinstance(table, FolderTable):  # by number: folders in the order of their names
-        if len(table.labels) > len(names.order):
-            raise InputError(f"names of {what} are {len(names.order)} for {len(table.labels)} folders; give one for each")
-        names = class_names(dict(zip(table.labels, names.order, strict=False)), base, what)
+        if len(table.labels) != len(names.order):  # more would give folders the names of others
+            sizes = f"{len(names.order)} for {len(table.labels)} folders"
+            raise InputError(f"names of {what} are {sizes}; give one for each, or an object of folder and name")
+        names = class_names(dict(zip(table.labels, names.order, strict=True)), base, what)
     return Classes(
         Pair(
             field_of(spec, "image", what, IMAGES),
