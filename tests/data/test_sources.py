@@ -190,7 +190,7 @@ def test_class_names_come_from_the_schema_a_file_or_the_folders(folder: Path) ->
     picture(folder / "set/stop/1.png")
     assert texts(folder, "a: {use: class, files: set, ways: draw}") == ["left turn", "stop"]
     assert texts(folder, "a: {use: class, files: set, ways: draw, names: [turn, halt]}") == ["turn", "halt"]
-    with pytest.raises(InputError, match="names of set 'a' .* are 3 for 2 folders"):
+    with pytest.raises(InputError, match=r"names of set 'a' .* are 3 for 2 folders"):
         texts(folder, "a: {use: class, files: set, ways: draw, names: [turn, halt, go]}")
     assert texts(folder, "a: {use: class, files: set, ways: draw, names: {stop: halt, left_turn: go}}") == ["go", "halt"]
     tar(folder / "a.tar", {"1.jpg": encoded(), "1.cls": "1\n"})
