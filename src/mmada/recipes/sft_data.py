@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -212,6 +212,14 @@ def usable(name: str, dataset: Dataset, formatter: Formatter, length: int, encod
     return Usable(Chosen(encoded, good), long, broken)
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A data set that says how many rows of its source it could not use, by reason."""
+
+    @property
+    def rejected(self) -> Mapping[str, int]: ...
+
+
 def read_sources(sources: Mapping[str, DataSource]) -> dict[str, Dataset]:
     """The data sets of sources, their pictures not yet encoded. Raises InputError where one is missing or has no example."""
     found = {}
@@ -219,7 +227,7 @@ def read_sources(sources: Mapping[str, DataSource]) -> dict[str, Dataset]:
         reader = DATASETS.find(source.kind)
         check_options(name, source, reader)
         dataset = reader(Path(source.path), **source.options)
-        report(name, source.path, getattr(dataset, "rejected", Counter()), len(dataset))
+        report(name, source.path, dataset.rejected if isinstance(dataset, Counting) else {}, len(dataset))
         found[name] = dataset
     return found
 
