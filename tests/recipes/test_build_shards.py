@@ -260,18 +260,18 @@ def start(data: Path, folder: Path, out: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.multiprocess
 def test_a_build_that_is_killed_ten_times_has_the_same_bytes(data: Path, folder: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    moments = random.Random(0)
+    moments, total = random.Random(0), len(read_listing(whole).shards)
     killed_at: list[int] = []
     while len(killed_at) < 10:
         process = start(data, folder, out)
-        before = changed(out)
-        while process.poll() is None and changed(out) == before:  # it begins with the listing
-            time.sleep(0.001)
-        time.sleep(moments.random() * 0.4)
+        before, wanted = changed(out), moments.randrange(max(written(out), 0), total)
+        while process.poll() is None and (changed(out) == before or written(out) < wanted):  # it begins with the listing
+            time.sleep(0.0005)
+        time.sleep(moments.random() * 0.01)  # within the writing of the next shard
         process.send_signal(signal.SIGKILL)
         process.wait()
         killed_at.append(written(out))
-        if written(out) >= len(read_listing(whole).shards):
+        if written(out) >= total:
             out = tmp_path / f"shards_{len(killed_at)}"  # it was done: another one, killed from the start
     assert len(set(killed_at)) > 3
     for folder_of_shards in tmp_path.iterdir():
